@@ -1,0 +1,1 @@
+"""Which GPUs and where: accelerator catalogue, performance profiles, selection of GPU mixes."""

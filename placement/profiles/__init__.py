@@ -1,0 +1,1 @@
+"""Performance profiles: how many requests per second one replica of a variant carries under an objective."""
