@@ -1,0 +1,1 @@
+"""The command line `plimsoll`, and the demo that composes every other room."""

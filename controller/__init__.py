@@ -1,0 +1,1 @@
+"""The operator: resources, store, agent hub, observer, loops, actor, ledger and metrics."""

@@ -1,0 +1,1 @@
+"""How much is coming: signals, baselines, forecasts and their calibration."""

@@ -1,0 +1,1 @@
+"""What every process shares: clocks, mutual TLS and its authority, channel options, logging."""

@@ -1,0 +1,1 @@
+"""Modelled clusters: one physics for every simulated thing, and the fleet of simulated nodes."""

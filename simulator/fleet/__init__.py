@@ -1,0 +1,1 @@
+"""Thousands of simulated agents in one process, speaking the real protocol and playing kubelet."""

@@ -1,0 +1,1 @@
+"""How engines, power, clocks, load times and failures behave: pure state machines with injected time."""
