@@ -1,0 +1,93 @@
+"""`python -m benchmarks NAME [--data DIR] [--seed N]`: a table for people, then one JSON line last.
+
+`python -m benchmarks list` names them, `python -m benchmarks report` runs all and writes docs/benchmarks.md.
+Exit status: 0 measured (whether or not every goal is met: a figure is a figure), 2 could not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import cast
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.base import Arguments, Benchmark, BenchmarkError, Result
+
+BENCHMARKS: dict[str, tuple[str, str]] = {
+    "hub": (
+        "benchmarks.hub",
+        "1,000 agents over mutual TLS on one hub: command latency, CPU, memory, reconnect",
+    ),
+    "decide": ("benchmarks.decide", "planner on 1,000 nodes x 8 GPUs, 100 services, 50 jobs"),
+    "mix": ("benchmarks.mix", "GPU selection against the published optima, row by row"),
+}
+"""Name → (module, one line). Modules are imported only when they run: each has its own dependencies."""
+
+
+def load(name: str) -> Benchmark:
+    """The benchmark's module. Raises: BenchmarkError for an unknown name, or one whose packages are not installed."""
+    if name not in BENCHMARKS:
+        raise BenchmarkError(
+            f"There is no benchmark {name!r}; choose one of {', '.join(sorted(BENCHMARKS))}."
+        )
+    try:
+        return cast("Benchmark", importlib.import_module(BENCHMARKS[name][0]))
+    except ModuleNotFoundError as missing:
+        raise BenchmarkError(
+            f"Benchmark {name!r} needs the module {missing.name!r}, which is not installed: run `make setup`."
+        ) from missing
+
+
+def show(name: str, result: Result, console: Console) -> None:
+    """Prints the table, the remark, and the JSON line last."""
+    table = Table(title=f"{name}: {BENCHMARKS[name][1]}", title_justify="left")
+    for column, justify in (("figure", "left"), ("value", "right"), ("goal", "right"), ("", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for row in result.rows:
+        verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[row.met]
+        table.add_row(row.name, row.value, row.goal, verdict)
+    console.print(table)
+    if result.remark:
+        console.print(result.remark)
+    console.file.flush()
+    print(msgspec.json.encode(result.figures).decode(), flush=True)
+
+
+def parse(argv: list[str]) -> tuple[str, Arguments]:
+    """Name and arguments from the command line; argparse answers --help and mistakes itself."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", help="one of: " + ", ".join([*BENCHMARKS, "list", "report"]))
+    parser.add_argument("--data", type=Path, default=None, help="folder of the input data")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="a small run that shows that it works")
+    found = parser.parse_args(argv)
+    return found.name, Arguments(data=found.data, seed=found.seed, quick=found.quick)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one benchmark (or all, for the report) and returns the exit status."""
+    name, args = parse(sys.argv[1:] if argv is None else argv)
+    console = Console()
+    try:
+        if name == "list":
+            for each, (_, line) in BENCHMARKS.items():
+                console.print(f"{each:8} {line}")
+        elif name == "report":
+            from benchmarks.report import write  # noqa: PLC0415 - plots need matplotlib, the figures do not
+
+            write(args, Path("docs"), console)
+        else:
+            show(name, load(name).run(args), console)
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
