@@ -1,0 +1,1 @@
+"""Objects of the cluster behind one interface: embedded, or the Kubernetes API server."""
