@@ -1,0 +1,150 @@
+"""What the cluster is made of: GPU products, price pools, nodes, devices, NICs and pieces of them.
+
+Watts, bytes, MHz, milli-GPU and counts are integers; durations and money are floats.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from cluster.base import Noun, Ref
+
+
+class Market(StrEnum):
+    """How a pool's capacity is bought."""
+
+    ON_DEMAND = "on_demand"
+    SPOT = "spot"
+    RESERVED = "reserved"
+
+
+class Offer(StrEnum):
+    """Whether a node takes new work.
+
+    `cordoned` belongs to the user, `isolated` to the faults loop, `reclaiming` to the cloud and
+    `lost` to the world (the node is silent past its limit).
+    """
+
+    OPEN = "open"
+    CORDONED = "cordoned"
+    ISOLATED = "isolated"
+    RECLAIMING = "reclaiming"
+    LOST = "lost"
+
+
+class AcceleratorClass(Noun, kw_only=True, frozen=True):
+    """A GPU product, as its data sheet has it.
+
+    `flops` maps a precision ("bf16", "fp8") to dense FLOP/s. `clocks_mhz` is the ladder of lockable
+    clocks in rising order. `safe_watts` is the per-GPU cap a node falls back to alone (>= min_watts).
+    `power_domain` membership is the node's, not the product's.
+    """
+
+    ref: Ref
+    resource_name: str = "nvidia.com/gpu"
+    memory_bytes: int
+    bandwidth_bytes_per_second: int
+    flops: dict[str, float]
+    min_watts: int
+    max_watts: int
+    tdp_watts: int
+    safe_watts: int
+    clocks_mhz: tuple[int, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The product's name, e.g. `A100-80`."""
+        return self.ref.name
+
+
+class Pool(Noun, kw_only=True, frozen=True):
+    """Where GPUs of one product are bought at one price.
+
+    `available_gpus` is what the market would still sell on top of existing nodes (0 = nothing),
+    `node_size` how many GPUs come at a time, `priced_at` the ISO date of the price.
+    """
+
+    name: str
+    accelerator: str
+    region: str = ""
+    zone: str = ""
+    market: Market = Market.ON_DEMAND
+    dollars_per_gpu_hour: float
+    priced_at: str = ""
+    available_gpus: int = 0
+    node_size: int = 1
+    reclaim_per_hour: float = 0.0
+
+
+class Device(Noun, kw_only=True, frozen=True):
+    """One GPU of a node. `clique` numbers the NVLink island inside the node."""
+
+    uuid: str
+    index: int
+    numa: int = 0
+    clique: int = 0
+    healthy: bool = True
+
+
+class Nic(Noun, kw_only=True, frozen=True):
+    """One network port. `link` is `infiniband`, `roce` or `ethernet`; the rate is in bits per second."""
+
+    name: str
+    link: str
+    rate_bits_per_second: int
+    gid_types: tuple[str, ...] = ()
+    subnet: str = ""
+    numa: int = 0
+
+
+class Node(Noun, kw_only=True, frozen=True):
+    """A machine with GPUs.
+
+    `topology` is the full path, outermost first (zone, block, rack). `island` names the set of nodes
+    that share one network of one NIC type. `order` is the tie rank, drawn once from the cluster seed
+    and the uid: a fixed permutation packs measurably better than random ties
+    (research: training-placement §1.4, FGD). `offer_until_seconds` is UTC; None = no end known.
+    """
+
+    ref: Ref
+    pool: str
+    accelerator: str
+    devices: tuple[Device, ...]
+    nics: tuple[Nic, ...] = ()
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    dram_cache_bytes: int = 0
+    nvme_bytes: int = 0
+    island: str = ""
+    topology: tuple[str, ...] = ()
+    power_domain: str = ""
+    offer: Offer = Offer.OPEN
+    offer_until_seconds: float | None = None
+    order: int = 0
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.ref.name
+
+    @property
+    def link(self) -> str:
+        """The fastest NIC's link layer, or `none`: what a gang on this node would talk over."""
+        best = max(self.nics, key=lambda nic: (nic.rate_bits_per_second, nic.name), default=None)
+        return best.link if best else "none"
+
+
+class Slot(Noun, kw_only=True, frozen=True):
+    """A piece of a node: the unit of every placement. `milli_per_device` is 1000 for whole GPUs."""
+
+    node: str
+    devices: tuple[int, ...]
+    milli_per_device: int = 1000
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+
+    @property
+    def gpus(self) -> int:
+        """How many devices the slot touches."""
+        return len(self.devices)

@@ -1,0 +1,118 @@
+"""Every reason code: which numbers it must carry, its severity, and its one sentence.
+
+`need`, `have` and `limit` are the reason's slots; any other name is a fact. The sentence is a format
+string over `subject`, `choice` and those names.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class CodeSpec(NamedTuple):
+    """Declared facts, severity (`Normal` or `Warning`) and sentence template of a code."""
+
+    facts: tuple[str, ...]
+    severity: str
+    template: str
+
+
+def _normal(template: str, *facts: str) -> CodeSpec:
+    return CodeSpec(facts, "Normal", template)
+
+
+def _warning(template: str, *facts: str) -> CodeSpec:
+    return CodeSpec(facts, "Warning", template)
+
+
+CODES: dict[str, CodeSpec] = {
+    # select, commit
+    "MixChosen": _normal("{choice} carry {have} for a demand of {need} at {cost}; {limit} of the pools were free.",
+                         "need", "have", "limit", "cost"),
+    "MixKept": _normal("{choice} still carry {have} for a demand of {need} at {cost}; changing would save less than {limit}.",
+                       "need", "have", "limit", "cost"),
+    "NothingWanted": _normal("no replica is wanted: demand {need}, floor {limit}, {have} in use.", "need", "have", "limit"),
+    "ShortOfCapacity": _warning("only {have} of {need} can be carried: {limit} were free in the allowed pools, so {shed} is shed.",
+                                "need", "have", "limit", "shed"),
+    "ObjectiveImpossible": _warning("no allowed GPU can keep the objective: the nearest, {choice}, needs {need} where {limit} is asked"
+                                    " ({have} variants were tried).", "need", "have", "limit"),
+    "NoInventory": _warning("{need} wanted, but the cluster has {have} of the allowed products ({limit} in all).",
+                            "need", "have", "limit"),
+    "TpotFloor": _warning("{choice} cannot be faster than {have} a token, {need} is asked.", "need", "have"),
+    "TtftFloor": _warning("{choice} cannot start answering before {have}, {need} is asked.", "need", "have"),
+    "MemoryTooSmall": _warning("{choice} would need {need} of memory and has {have}.", "need", "have"),
+    "PriceTooHigh": _normal("{choice} would cost {need} instead of {have}.", "need", "have"),
+    "UnknownAccelerator": _warning("{choice} is not a known AcceleratorClass ({have} are known; {need} named).", "need", "have"),
+    "PriceMissing": _warning("{choice} has no usable price ({have}); at least {need} is needed.", "need", "have"),
+    "ProfileHole": _warning("{choice} has no profile for requests of this size ({have} usable cells, {need} needed).", "need", "have"),
+    # scale
+    "ScaledUp": _normal("load {need} is above {limit} of the {have} planned for, so {wanted} is planned.",
+                        "need", "have", "limit", "wanted"),
+    "ScaledDown": _normal("load {need} stayed below {limit} of the {have} planned for, so {wanted} is planned.",
+                          "need", "have", "limit", "wanted"),
+    "ScaleHeld": _normal("load {need} is within {limit} of the target for the {have} planned for.", "need", "have", "limit"),
+    "ScaleBounded": _normal("{need} wanted, bounded to {have} by the {limit} limit of {choice}.", "need", "have", "limit"),
+    "ScaledToZero": _normal("idle for {have}, longer than the keep-alive of {limit}; {need} wanted.", "need", "have", "limit"),
+    "ScaledFromZero": _normal("{need} wait at the gateway and {have} are ready; starting for {limit}.", "need", "have", "limit"),
+    # warm
+    "KeptWarm": _normal("kept warm: idle for {have} of a keep-alive of {limit} ({need} copies).", "need", "have", "limit"),
+    "WentCold": _normal("no longer kept warm: idle for {have}, keep-alive {limit} ({need} copies).", "need", "have", "limit"),
+    # place
+    "ReplicaPlaced": _normal("{choice}: {need} needed, {have} free there, {left} left after it; {limit} nodes were fit.",
+                             "need", "have", "limit", "left"),
+    "ReplicaUnplaceable": _warning("{choice} needs {need} on one node; the best node has {have} ({limit} nodes of the pool are open).",
+                                   "need", "have", "limit"),
+    "ReplicaSurplus": _normal("{choice} is surplus: {have} run, {need} wanted; drained within {limit}.", "need", "have", "limit"),
+    "ReplicaOutdated": _normal("{choice} was made from an older spec (generation {have}, now {need}); drained within {limit}.",
+                               "need", "have", "limit"),
+    "ReplicaEnded": _normal("{choice} is empty or failed and is removed: {have} running requests, {need} wanted, {limit} waited.",
+                            "need", "have", "limit"),
+    "ReplicaStuck": _warning("{choice} was not bound to its node within {limit} (waited {have}, {need} expected); it is replanned.",
+                             "need", "have", "limit"),
+    "ReplicaLost": _warning("{choice} is lost: its node has been silent for {have}, limit {limit}; {need} replaced.",
+                            "need", "have", "limit"),
+    "RoutesSet": _normal("traffic is split over {have} ready of {need} wanted replicas, largest share {limit}.", "need", "have", "limit"),
+    # train
+    "GangStarted": _normal("starts on {choice}: {need} needed, {have} free in the island, best network {limit}.", "need", "have", "limit"),
+    "GangWaiting": _warning("waits for {need} whole nodes with {gpus} each on one network; the best island has {have} free of {limit}.",
+                            "need", "have", "limit", "gpus"),
+    "GangRestarted": _warning("attempt {need} restarts from step {have}; {lost} since the last checkpoint are lost ({limit} attempts allowed).",
+                              "need", "have", "limit", "lost"),
+    "GangStopped": _normal("attempt {have} is stopped with {limit} grace; {need} were asked for.", "need", "have", "limit"),
+    "GangDone": _normal("finished {have} of {need} after {limit}.", "need", "have", "limit"),
+    "RestartLimitReached": _warning("not restarted: {have} attempts failed, limit {limit}; {need} done.", "need", "have", "limit"),
+    "CadenceSet": _normal("checkpoints every {have} (asked {need}, bounds up to {limit}).", "need", "have", "limit"),
+    "PreemptedFor": _normal("gives way to {choice}: priority {have} against {need}, {limit} freed.", "need", "have", "limit"),
+    # power
+    "PowerGranted": _normal("granted {have} of {need} asked for by {count_nodes}; the domain may plan {limit}.",
+                            "need", "have", "limit", "count_nodes"),
+    "PowerClamped": _normal("clamped to {have} where {need} was asked for by {count_nodes}; the domain may plan {limit}.",
+                            "need", "have", "limit", "count_nodes"),
+    "PowerUnsafe": _warning("even the safe caps need {need}, the domain may plan {limit}; {have} are members; nothing above safe is granted.",
+                            "need", "have", "limit"),
+    "DomainInvalid": _warning("{choice}: {have} found, {need} expected; safe caps stay in force (limit {limit}).", "need", "have", "limit"),
+    # dispatch
+    "LeastOutstanding": _normal("{choice} had {have} outstanding, the runner-up {need}.", "need", "have"),
+    "HoldNoInstance": _normal("held: no instance is ready ({have} held, cap {limit}, {need} ready needed).", "need", "have", "limit"),
+    "RejectCap": _warning("rejected: {have} are held, cap {limit}; retry in {need}.", "need", "have", "limit"),
+    "RejectDeadline": _warning("rejected: waited {have}, deadline {limit}; {need} ready needed.", "need", "have", "limit"),
+    "RejectTooLong": _warning("rejected: {need} wanted, no instance holds more than {limit} ({have} instances).", "need", "have", "limit"),
+    # actor: what was dropped at act time
+    "Stale": _normal("dropped {choice}: computed from version {need}, now {have}.", "need", "have"),
+    "Taken": _normal("dropped {choice}: {need} needed, {have} still free.", "need", "have"),
+    "NotOwner": _warning("dropped {choice}: the loop does not own that field ({have} owners allowed, {need} needed).", "need", "have"),
+    "Unsafe": _warning("dropped {choice}: it would give {need}, allowed {limit} ({have} now).", "need", "have", "limit"),
+    "Expired": _normal("dropped {choice}: {have} old, deadline after {limit}.", "have", "limit"),
+    "Unsupported": _normal("dropped {choice}: this version does not carry it out ({have} of {need} kinds do).", "need", "have"),
+    # objects that cannot be acted on
+    "SpecInvalid": _warning("{choice} ({have} faults, {need} allowed).", "need", "have"),
+    "PolicyConfigInvalid": _warning("{choice}; the last good configuration stays in force ({have} faults, {need} allowed).", "need", "have"),
+    "StateReset": _normal("{choice}: started from the initial state (schema {have}, wanted {need}).", "need", "have"),
+    "NodeSilent": _warning("silent for {have}, limit {limit}; it gives no capacity, {need} are affected.", "need", "have", "limit"),
+    "NodeUnknownProduct": _warning("reports GPU product {choice}, which no AcceleratorClass recognises ({have} GPUs, {need} classes known).",
+                                   "need", "have"),
+    # remedies
+    "AddCapacity": _normal("adding {need} of {choice} would cure it (saves {have}).", "need", "have"),
+    "RelaxObjective": _normal("an objective of {need} would be met by {choice}.", "need"),
+    "FreeNodes": _normal("freeing {need} more in {choice} would let it start.", "need"),
+}  # fmt: skip

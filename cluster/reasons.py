@@ -1,0 +1,168 @@
+"""Why: structured reasons with numbers, declared once, rendered to a sentence only for people.
+
+Text never enters a decision. A reason without its declared facts cannot be rendered: that is an error
+in the policy, found by the test that renders every code.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+from cluster.base import Ref
+from cluster.reason_codes import CODES
+
+Unit = Literal[
+    "req/s", "req", "GPU", "$/h", "s", "ms", "W", "B", "tokens/s", "tokens", "ratio", "nodes", "replicas", "MHz", "steps",
+    "attempt", "1/min", "bit/s",
+]  # fmt: skip
+
+
+class Verdict(StrEnum):
+    """What became of the subject."""
+
+    CHOSEN = "chosen"
+    KEPT = "kept"
+    REJECTED = "rejected"
+    BLOCKED = "blocked"
+    SHED = "shed"
+    CAPPED = "capped"
+    MOVED = "moved"
+    ISOLATED = "isolated"
+
+
+class Quantity(msgspec.Struct, frozen=True, gc=False):
+    """A named number with a unit out of a closed set."""
+
+    name: str
+    value: float
+    unit: Unit
+
+    @property
+    def text(self) -> str:
+        """The value and unit as people write it: `43.0 req/s`, `$22.20/h`, `45 ms`, `13.5 GB`."""
+        return _FORMATS.get(self.unit, _plain)(self.value, self.unit)
+
+
+class Alternative(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What was not chosen: what it would have cost more, or the code that excludes it, with facts."""
+
+    choice: str
+    cost: Quantity | None = None
+    code: str = ""
+    facts: tuple[Quantity, ...] = ()
+
+
+class Remedy(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What would cure or improve it."""
+
+    code: str
+    choice: str = ""
+    facts: tuple[Quantity, ...] = ()
+
+
+class Reason(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """One reason. `need`, `have` and `limit` are the numbers that decided; `refs` names other subjects
+    this one touched; `count` how many actions share it after merging.
+    """
+
+    code: str
+    subject: Ref
+    verdict: Verdict
+    choice: str = ""
+    need: Quantity | None = None
+    have: Quantity | None = None
+    limit: Quantity | None = None
+    facts: tuple[Quantity, ...] = ()
+    against: tuple[Alternative, ...] = ()
+    remedy: Remedy | None = None
+    refs: tuple[Ref, ...] = ()
+    count: int = 1
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Reasons are merged by (code, subject, choice)."""
+        return self.code, str(self.subject), self.choice
+
+    @property
+    def severity(self) -> str:
+        """`Normal` or `Warning`, as Events have it."""
+        return CODES[self.code].severity if self.code in CODES else "Warning"
+
+    def fact(self, name: str) -> float | None:
+        """Value of the fact called `name`, or None."""
+        return next((q.value for q in self.facts if q.name == name), None)
+
+
+class MissingFactError(ValueError):
+    """A reason lacks a number that its code declares."""
+
+
+def missing_facts(reason: Reason) -> tuple[str, ...]:
+    """Names of declared numbers the reason does not carry; an unknown code is missing itself."""
+    declared = CODES.get(reason.code)
+    if declared is None:
+        return (f"code {reason.code}",)
+    have = {q.name for q in reason.facts}
+    for slot in ("need", "have", "limit"):
+        if getattr(reason, slot) is not None:
+            have.add(slot)
+    return tuple(name for name in declared.facts if name not in have)
+
+
+def render(reason: Reason) -> str:
+    """The reason as one sentence with numbers.
+
+    Raises MissingFactError when a declared number is absent or the code is unknown.
+    """
+    missing = missing_facts(reason)
+    if missing:
+        raise MissingFactError(f"{reason.code} about {reason.subject} lacks {', '.join(missing)}")
+    values = {q.name: q.text for q in reason.facts}
+    for slot in ("need", "have", "limit"):
+        quantity: Quantity | None = getattr(reason, slot)
+        if quantity is not None:
+            values[slot] = quantity.text
+    text = CODES[reason.code].template.format(subject=reason.subject.name, choice=reason.choice, **values)
+    runner_up = next((a for a in reason.against if a.cost is not None), None)
+    if runner_up is not None and runner_up.cost is not None:
+        text += f" Next best: {runner_up.choice}, {_signed(runner_up.cost)}."
+    return text
+
+
+def render_alternative(alternative: Alternative) -> str:
+    """One line about what was not chosen."""
+    if alternative.code:
+        facts = ", ".join(f"{q.name} {q.text}" for q in alternative.facts)
+        return f"{alternative.choice}: {alternative.code}" + (f" ({facts})" if facts else "")
+    return f"{alternative.choice}: {_signed(alternative.cost)}" if alternative.cost else alternative.choice
+
+
+def _signed(cost: Quantity) -> str:
+    word = "more" if cost.value >= 0 else "less"
+    return f"{Quantity(cost.name, abs(cost.value), cost.unit).text} {word}"
+
+
+def _plain(value: float, unit: str) -> str:
+    number = f"{value:.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
+    return f"{number} {unit}"
+
+
+def _bytes(value: float, _: str) -> str:
+    for scale, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if abs(value) >= scale:
+            return f"{value / scale:.1f} {name}"
+    return f"{value:.0f} B"
+
+
+_FORMATS = {
+    "$/h": lambda value, _: f"${value:.2f}/h",
+    "ratio": lambda value, _: f"{100.0 * value:.1f} %",
+    "req/s": lambda value, _: f"{value:.2f} req/s",
+    "s": lambda value, _: f"{value:.0f} s" if abs(value) >= 10 else f"{value:.2g} s",
+    "ms": lambda value, _: f"{value:.0f} ms",
+    "B": _bytes,
+    "1/min": lambda value, _: f"{value:.3g} a minute",
+}

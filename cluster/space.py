@@ -1,0 +1,123 @@
+"""Free space on nodes: what claims and other owners' reservations leave over.
+
+One scan over claims; kept by `Overlay`, which charges every accepted action at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from cluster.base import Ref
+from cluster.hardware import Node, Offer, Slot
+from cluster.occupancy import Claim, Reservation
+
+
+class Space:
+    """Free milli-GPU per device, free CPU and memory per node.
+
+    A device that is unhealthy or unknown has no room. Reservations are kept apart from claims so that
+    their owner may use them: `fits(slot, owner)`.
+    """
+
+    __slots__ = ("_cpu", "_memory", "_milli", "_nodes", "_reserved")
+
+    def __init__(
+        self, nodes: Mapping[str, Node], claims: Iterable[Claim], reservations: Iterable[Reservation] = ()
+    ) -> None:
+        """Scan claims and reservations over the nodes given."""
+        self._nodes = nodes
+        self._milli: dict[str, list[int]] = {}
+        self._cpu: dict[str, int] = {}
+        self._memory: dict[str, int] = {}
+        self._reserved: dict[tuple[str, int], tuple[str, int]] = {}
+        for name, node in nodes.items():
+            size = max((d.index for d in node.devices), default=-1) + 1
+            free = [0] * size
+            for device in node.devices:
+                free[device.index] = 1000 if device.healthy else 0
+            self._milli[name] = free
+            self._cpu[name] = node.cpu_millis
+            self._memory[name] = node.memory_bytes
+        for claim in claims:
+            self.take(claim.slot)
+        for reservation in reservations:
+            self.reserve(reservation)
+
+    def take(self, slot: Slot) -> None:
+        """Charge a slot; over-commitment shows as negative room, it is never hidden."""
+        self._add(slot, -1)
+
+    def give(self, slot: Slot) -> None:
+        """Give a slot back."""
+        self._add(slot, 1)
+
+    def _add(self, slot: Slot, sign: int) -> None:
+        free = self._milli.get(slot.node)
+        if free is None:
+            return
+        for index in slot.devices:
+            if 0 <= index < len(free):
+                free[index] += sign * slot.milli_per_device
+        self._cpu[slot.node] += sign * slot.cpu_millis
+        self._memory[slot.node] += sign * slot.memory_bytes
+
+    def reserve(self, reservation: Reservation) -> None:
+        """Mark the reservation's devices for its owner, unless a higher priority has them."""
+        for slot in reservation.slots:
+            for index in slot.devices:
+                held = self._reserved.get((slot.node, index))
+                if held is None or held[1] < reservation.priority:
+                    self._reserved[slot.node, index] = (str(reservation.owner), reservation.priority)
+
+    def release(self, reservation: Reservation) -> None:
+        """Remove the reservation's marks."""
+        for slot in reservation.slots:
+            for index in slot.devices:
+                if self._reserved.get((slot.node, index), ("", 0))[0] == str(reservation.owner):
+                    del self._reserved[slot.node, index]
+
+    def free_devices(self, node: str, owner: Ref | None = None) -> list[int]:
+        """Indices of wholly free devices of a node that `owner` may use, in rising order.
+
+        An unknown or not open node has none.
+        """
+        known = self._nodes.get(node)
+        if known is None or known.offer is not Offer.OPEN:
+            return []
+        free = self._milli[node]
+        return [i for i in range(len(free)) if free[i] == 1000 and self._open_to(node, i, owner)]
+
+    def free_milli(self, node: str, device: int) -> int:
+        """Free milli-GPU of one device (0 when unknown)."""
+        free = self._milli.get(node, [])
+        return free[device] if 0 <= device < len(free) else 0
+
+    def free_cpu_millis(self, node: str) -> int:
+        """Free CPU of a node."""
+        return self._cpu.get(node, 0)
+
+    def free_memory_bytes(self, node: str) -> int:
+        """Free memory of a node."""
+        return self._memory.get(node, 0)
+
+    def _open_to(self, node: str, device: int, owner: Ref | None) -> bool:
+        held = self._reserved.get((node, device))
+        return held is None or (owner is not None and held[0] == str(owner))
+
+    def lacking(self, slot: Slot, owner: Ref | None = None) -> int:
+        """How many of the slot's devices are not free for `owner`; CPU or memory short counts as one.
+
+        0 means that the slot fits; an unknown or not open node lacks them all.
+        """
+        known = self._nodes.get(slot.node)
+        if known is None or known.offer is not Offer.OPEN:
+            return max(1, slot.gpus)
+        lacking = sum(
+            1
+            for index in slot.devices
+            if self.free_milli(slot.node, index) < slot.milli_per_device
+            or not self._open_to(slot.node, index, owner)
+        )
+        if slot.cpu_millis > self._cpu[slot.node] or slot.memory_bytes > self._memory[slot.node]:
+            lacking = max(lacking, 1)
+        return lacking

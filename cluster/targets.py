@@ -1,0 +1,146 @@
+"""Standing intents: what a loop has decided should hold until it decides otherwise.
+
+Every target names its owner loop and when it was decided; a newer target of the same key replaces it.
+"""
+
+from __future__ import annotations
+
+from cluster.base import Noun
+from cluster.hardware import Slot
+
+
+class MixPart(Noun, kw_only=True, frozen=True):
+    """`units` replicas of one variant bought from one pool; `weight` is their share of the traffic."""
+
+    variant: str
+    pool: str
+    units: int
+    weight: float = 0.0
+
+
+class Mix(Noun, kw_only=True, frozen=True):
+    """A combination of variants, what it costs and what it carries.
+
+    `routing` maps `class|variant|pool` to the fraction of that class's requests, summed over buckets
+    by rate; fractions of one class sum to 1 less what is shed.
+    """
+
+    parts: tuple[MixPart, ...] = ()
+    dollars_per_hour: float = 0.0
+    requests_per_second: float = 0.0
+    unserved_per_second: float = 0.0
+    routing: dict[str, float] = {}
+
+    @property
+    def text(self) -> str:
+        """Human text, e.g. `6 A100-80x1-bf16 + 2 L4x1-bf16`."""
+        return " + ".join(f"{part.units} {part.variant}" for part in self.parts if part.units) or "nothing"
+
+
+class Scored(Noun, kw_only=True, frozen=True):
+    """An alternative that was weighed, its objective in dollars per hour, or the code that excludes it."""
+
+    mix: Mix
+    dollars_per_hour: float
+    code: str = ""
+
+
+class Target(Noun, kw_only=True, frozen=True):
+    """Base of all targets."""
+
+    owner: str
+    decided_seconds: float
+
+
+class Menu(Target, tag=True, kw_only=True, frozen=True):
+    """At most 50 candidate mixes of a service, cheapest first under the standing prices."""
+
+    service: str
+    mixes: tuple[Mix, ...]
+
+
+class Capacity(Target, tag=True, kw_only=True, frozen=True):
+    """The chosen mix of a service. `wanted_per_second` is the rate it was chosen for."""
+
+    service: str
+    mix: Mix
+    wanted_per_second: float
+    wanted_units: int = 0
+    quantile: float = 0.5
+    lead_seconds: float = 0.0
+    alternatives: tuple[Scored, ...] = ()
+    final: bool = False
+
+
+class Share(Target, tag=True, kw_only=True, frozen=True):
+    """How a pool's GPUs are split between serving and training."""
+
+    pool: str
+    serving_gpus: int
+    training_gpus: int
+
+
+class Prices(Target, tag=True, kw_only=True, frozen=True):
+    """Dual value of one more GPU per pool, dollars per hour."""
+
+    pool: str
+    dollars_per_gpu_hour: float
+
+
+class Residuals(Target, tag=True, kw_only=True, frozen=True):
+    """Value of a free remainder of so many milli-GPU on a product, for packing."""
+
+    accelerator: str
+    dollars_by_milli: dict[str, float]
+
+
+class Warm(Target, tag=True, kw_only=True, frozen=True):
+    """How many copies of a model to keep at each tier, and until when the last awake one is kept."""
+
+    service: str
+    copies: dict[str, int]
+    keep_until_seconds: float | None = None
+
+
+class Queue(Target, tag=True, kw_only=True, frozen=True):
+    """Order of waiting jobs in a queue and when each is expected to start (None = unknown)."""
+
+    queue: str
+    order: tuple[str, ...]
+    expected_start_seconds: tuple[float | None, ...] = ()
+
+
+class Budget(Target, tag=True, kw_only=True, frozen=True):
+    """Watts a power domain may plan for."""
+
+    domain: str
+    watts: int
+
+
+class Cadence(Target, tag=True, kw_only=True, frozen=True):
+    """Checkpoint interval of a job and the spares kept for it."""
+
+    job: str
+    checkpoint_seconds: float
+    spares: tuple[Slot, ...] = ()
+
+
+AnyTarget = Menu | Capacity | Share | Prices | Residuals | Warm | Queue | Budget | Cadence
+
+_KEY_FIELD = {
+    Menu: "service",
+    Capacity: "service",
+    Share: "pool",
+    Prices: "pool",
+    Residuals: "accelerator",
+    Warm: "service",
+    Queue: "queue",
+    Budget: "domain",
+    Cadence: "job",
+}
+
+
+def target_key(target: AnyTarget) -> str:
+    """Key under which a standing target is kept: `Kind/subject`."""
+    kind = type(target)
+    return f"{kind.__name__}/{getattr(target, _KEY_FIELD[kind])}"
