@@ -5,10 +5,14 @@ import os
 import hypothesis
 import pytest
 
+from runtime import ciphers as ciphers  # before any test imports grpc: it leaves gRPC no TLS but 1.3
+
 hypothesis.settings.register_profile(
     "quick", deadline=None, derandomize=True, max_examples=50, print_blob=True, database=None
 )
-hypothesis.settings.register_profile("thorough", parent=hypothesis.settings.get_profile("quick"), max_examples=500)
+hypothesis.settings.register_profile(
+    "thorough", parent=hypothesis.settings.get_profile("quick"), max_examples=500
+)
 hypothesis.settings.load_profile(os.environ.get("PLIMSOLL_PROPERTIES", "quick"))
 
 # What pytest itself writes where nobody gave a reason.
