@@ -5,7 +5,7 @@ import os
 import hypothesis
 import pytest
 
-from runtime import ciphers as ciphers  # before any test imports grpc: it leaves gRPC no TLS but 1.3
+import runtime  # noqa: F401 - before any test imports grpc: it leaves gRPC no TLS but 1.3
 
 hypothesis.settings.register_profile(
     "quick", deadline=None, derandomize=True, max_examples=50, print_blob=True, database=None
