@@ -16,6 +16,7 @@ from cluster.base import Ref
 from cluster.hardware import Offer, Slot
 from cluster.occupancy import Claim, Reservation
 from cluster.power import Lease, LeasePhase
+from cluster.power_sums import ancestors, charged_watts, domain_sums
 from cluster.serving import Launcher, Replica, ReplicaPhase, Tier
 from cluster.space import Space
 from cluster.targets import AnyTarget, target_key
@@ -33,6 +34,7 @@ class Overlay:
         self.base = base
         self._written: dict[str, dict[str, Any]] = {}
         self._space: Space | None = None
+        self.memo: dict[str, Any] = {}
 
     @property
     def space(self) -> Space:
@@ -206,8 +208,11 @@ def _isolate(overlay: Overlay, action: act.Isolate) -> None:
 
 def _grant_power(overlay: Overlay, action: act.GrantPower) -> None:
     now = overlay.base.stamp.taken_seconds
-    held: Lease | None = overlay.read("leases").get(action.node)
-    charged = max(action.watts, held.charged_watts if held and held.expires_seconds > now else 0)
+    old = charged_watts(overlay, action.node, now)
+    charged = max(action.watts, old)
+    sums = domain_sums(overlay, now)
+    for name in ancestors(overlay, action.node):
+        sums[name] += charged - old
     overlay.write("leases")[action.node] = Lease(
         node=action.node,
         watts=action.watts,

@@ -6,6 +6,7 @@ in the policy, found by the test that renders every code.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Literal
 
@@ -157,7 +158,7 @@ def _bytes(value: float, _: str) -> str:
     return f"{value:.0f} B"
 
 
-_FORMATS = {
+_FORMATS: dict[str, Callable[[float, str], str]] = {
     "$/h": lambda value, _: f"${value:.2f}/h",
     "ratio": lambda value, _: f"{100.0 * value:.1f} %",
     "req/s": lambda value, _: f"{value:.2f} req/s",

@@ -1,0 +1,94 @@
+"""Checks of actions on nodes, power and links."""
+
+from __future__ import annotations
+
+from cluster import actions as act
+from cluster.base import Ref
+from cluster.drops import Drop, gone
+from cluster.overlay import Overlay
+from cluster.power_sums import power_excess
+
+
+def isolate(overlay: Overlay, action: act.Isolate, now: float) -> Drop | None:
+    """Check `isolate`."""
+    nodes = overlay.read("nodes")
+    if action.subject.kind == "Node" and action.subject.name not in nodes:
+        return gone("isolation", action.subject)
+    isolated = sum(
+        1 for n in nodes.values() if n.offer == "isolated" and (n.offer_until_seconds or now) > now
+    )
+    limit = max(1, int(0.02 * len(nodes)))
+    if isolated + 1 > limit:
+        return Drop("Unsafe", f"isolation of {action.subject.name}", isolated + 1, isolated, limit, "nodes")
+    return None
+
+
+def grant_power(overlay: Overlay, action: act.GrantPower, now: float) -> Drop | None:
+    """Check `grant_power`."""
+    table = overlay.base.node_table
+    row = table.index().get(action.node) if len(table) < 64 else _row(overlay, action.node)
+    if row is None or action.node not in overlay.read("nodes"):
+        return gone("grant", Ref("Node", action.node))
+    safe, most = float(table.safe_watts[row]), float(table.max_watts[row])
+    if not safe <= action.watts <= most:
+        return Drop(
+            "Unsafe", f"grant to {action.node}, outside the product's range", action.watts, safe, most, "W"
+        )
+    excess = power_excess(overlay, action.node, action.watts, now)
+    if excess is not None:
+        return Drop(
+            "Unsafe",
+            f"grant to {action.node} in {excess.domain}",
+            excess.sum_watts,
+            excess.now_watts,
+            excess.limit_watts,
+            "W",
+        )
+    return None
+
+
+def _row(overlay: Overlay, node: str) -> int | None:
+    index = overlay.memo.get("node_rows")
+    if index is None:
+        index = overlay.memo["node_rows"] = overlay.base.node_table.index()
+    found: int | None = index.get(node)
+    return found
+
+
+def shape_prefill(overlay: Overlay, action: act.ShapePrefill, _: float) -> Drop | None:
+    """Check `shape_prefill`."""
+    if action.domain not in overlay.read("domains"):
+        return gone("prefill shaping", Ref("PowerDomain", action.domain))
+    if action.tokens_per_second <= 0.0:
+        return Drop(
+            "Unsafe", f"prefill share of {action.request_class}", action.tokens_per_second, 0, 1, "tokens/s"
+        )
+    return None
+
+
+def provision(overlay: Overlay, action: act.Provision, _: float) -> Drop | None:
+    """Check `provision`."""
+    pool = overlay.read("pools").get(action.pool)
+    offered = pool.available_gpus // pool.node_size if pool else 0
+    if action.count > offered:
+        return Drop("Taken", f"nodes of {action.pool}", action.count, offered, offered, "nodes")
+    return None
+
+
+def release_node(overlay: Overlay, action: act.ReleaseNode, _: float) -> Drop | None:
+    """Check `release_node`."""
+    if action.node not in overlay.read("nodes"):
+        return gone("release", Ref("Node", action.node))
+    held = sum(1 for claim in overlay.read("claims").values() if claim.slot.node == action.node)
+    kept = sum(
+        1 for r in overlay.read("reservations").values() if any(s.node == action.node for s in r.slots)
+    )
+    if held or kept:
+        return Drop("Unsafe", f"giving back {action.node}", 0, held + kept, 0)
+    return None
+
+
+def probe(overlay: Overlay, action: act.Probe, _: float) -> Drop | None:
+    """Check `probe`."""
+    missing = [n for n in (action.source, action.target) if n not in overlay.read("nodes")]
+    return gone("probe", Ref("Node", missing[0])) if missing else None

@@ -1,0 +1,195 @@
+"""Checks of actions on launchers, replicas, routes, weights and requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster import actions as act
+from cluster.base import Ref
+from cluster.drops import Drop, current, gone, slots_taken
+from cluster.lifecycles import REPLICA, legal
+from cluster.overlay import Overlay
+from cluster.serving import Mode, ReplicaPhase, Tier
+
+
+def _auto(overlay: Overlay, service: str, what: str) -> Drop | None:
+    found = overlay.read("services").get(service)
+    if found is None:
+        return gone(what, Ref("ModelService", service))
+    if found.mode is not Mode.AUTO and what == "Scale":
+        return Drop("Unsafe", f"{what} of {service}, whose mode is {found.mode}", 1, 0, 0)
+    return None
+
+
+def create_launcher(overlay: Overlay, action: act.CreateLauncher, _: float) -> Drop | None:
+    """Check `create_launcher`."""
+    if action.name in overlay.read("launchers"):
+        return Drop("Taken", f"launcher name {action.name}", 1, 0)
+    return slots_taken(overlay, action.slots, None, f"launcher {action.name}")
+
+
+def create_replica(overlay: Overlay, action: act.CreateReplica, _: float) -> Drop | None:
+    """Check `create_replica`."""
+    verdict = _auto(overlay, action.service, "CreateReplica")
+    if verdict is not None:
+        return verdict
+    if action.name in overlay.read("replicas"):
+        return Drop("Taken", f"replica name {action.name}", 1, 0)
+    if action.launcher:
+        launcher = overlay.read("launchers").get(action.launcher)
+        if launcher is None:
+            return Drop("Taken", f"launcher {action.launcher} of {action.name}", 1, 0)
+        return None
+    return slots_taken(overlay, action.slots, Ref("ModelService", action.service), f"replica {action.name}")
+
+
+def drain(overlay: Overlay, action: act.Drain, _: float) -> Drop | None:
+    """Check `drain`."""
+    if action.subject.kind == "Node":
+        return None if current(overlay, action.subject) else gone("drain", action.subject)
+    replica = current(overlay, action.subject)
+    if replica is None:
+        return gone("drain", action.subject)
+    if not legal(REPLICA, replica.phase, ReplicaPhase.DRAINING):
+        return Drop("Stale", f"drain of {replica.key}, which is {replica.phase}", 1, 0)
+    if replica.phase is not ReplicaPhase.READY:
+        return None
+    return _floor(overlay, replica)
+
+
+def _floor(overlay: Overlay, replica: Any) -> Drop | None:
+    """A drain must leave the service its floor, unless the node is being lost anyway."""
+    service = overlay.read("services").get(replica.service)
+    if service is None or _losing(overlay, replica):
+        return None
+    ready = sum(
+        1
+        for other in overlay.read("replicas").values()
+        if other.service == replica.service and other.phase is ReplicaPhase.READY
+    )
+    floor = min(service.floor_units, 1) if service.mode is Mode.AUTO else min(service.replicas, 1)
+    if ready - 1 < floor:
+        return Drop(
+            "Unsafe", f"drain of the last ready replica of {replica.service}", ready - 1, ready, floor
+        )
+    return None
+
+
+def _losing(overlay: Overlay, replica: Any) -> bool:
+    launcher = overlay.read("launchers").get(replica.launcher)
+    nodes = overlay.read("nodes")
+    names = [slot.node for slot in launcher.slots] if launcher else []
+    return any(name not in nodes or nodes[name].offer in ("lost", "reclaiming", "isolated") for name in names)
+
+
+def resume(overlay: Overlay, action: act.Resume, _: float) -> Drop | None:
+    """Check `resume`."""
+    found = current(overlay, action.subject)
+    if found is None:
+        return gone("resume", action.subject)
+    if action.subject.kind == "Replica" and found.phase is not ReplicaPhase.DRAINING:
+        return Drop("Stale", f"resume of {found.key}, which is {found.phase}", 1, 0)
+    return None
+
+
+def delete_replica(overlay: Overlay, action: act.DeleteReplica, _: float) -> Drop | None:
+    """Check `delete_replica`."""
+    replica = current(overlay, action.replica)
+    if replica is None:
+        return gone("deletion", action.replica)
+    if replica.phase in (ReplicaPhase.READY, ReplicaPhase.WAKING):
+        return Drop("Unsafe", f"deletion of {replica.key}, which is {replica.phase} and not drained", 0, 1, 0)
+    if replica.phase is ReplicaPhase.GONE:
+        return gone("deletion", action.replica)
+    return None
+
+
+def set_tier(overlay: Overlay, action: act.SetTier, _: float) -> Drop | None:
+    """Check `set_tier`."""
+    replica = current(overlay, action.replica)
+    if replica is None:
+        return gone("tier change", action.replica)
+    wanted = ReplicaPhase.ASLEEP if action.tier is Tier.AWAKE else ReplicaPhase.READY
+    if replica.phase is not wanted:
+        return Drop("Stale", f"tier change of {replica.key}, which is {replica.phase}", 1, 0)
+    return None
+
+
+def set_role(overlay: Overlay, action: act.SetRole, _: float) -> Drop | None:
+    """Check `set_role`."""
+    return None if current(overlay, action.replica) else gone("role change", action.replica)
+
+
+def set_routes(overlay: Overlay, action: act.SetRoutes, _: float) -> Drop | None:
+    """Check `set_routes`."""
+    if action.service not in overlay.read("services"):
+        return gone("routes", Ref("ModelService", action.service))
+    replicas = overlay.read("replicas")
+    unready = [k for k in action.weights if k not in replicas or replicas[k].phase is not ReplicaPhase.READY]
+    if unready:
+        return Drop(
+            "Stale",
+            f"routes to {unready[0]}, which is not ready",
+            len(action.weights),
+            len(action.weights) - len(unready),
+        )
+    total = sum(action.weights.values())
+    if action.weights and (abs(total - 1.0) > 1e-6 or min(action.weights.values()) < 0.0):
+        return Drop("Unsafe", f"routes of {action.service} that do not sum to 1", total, total, 1.0, "ratio")
+    return None
+
+
+def scale(overlay: Overlay, action: act.Scale, _: float) -> Drop | None:
+    """Check `scale`."""
+    return _auto(overlay, action.subject.name, "Scale") if action.subject.kind == "ModelService" else None
+
+
+def stage_weights(overlay: Overlay, action: act.StageWeights, _: float) -> Drop | None:
+    """Check `stage_weights`."""
+    node = overlay.read("nodes").get(action.node)
+    if node is None:
+        return gone("weights", Ref("Node", action.node))
+    quota = node.dram_cache_bytes if action.tier == "dram" else node.nvme_bytes
+    used = sum(
+        w.bytes for w in overlay.read("weights").values() if w.node == action.node and w.tier == action.tier
+    )
+    if used + action.bytes > quota:
+        return Drop(
+            "Taken",
+            f"{action.tier} of {action.node} for {action.model}",
+            action.bytes,
+            quota - used,
+            quota,
+            "B",
+        )
+    return None
+
+
+def drop_weights(overlay: Overlay, action: act.DropWeights, _: float) -> Drop | None:
+    """Check `drop_weights`."""
+    copies = [w for w in overlay.read("weights").values() if w.model == action.model]
+    if not any(w.node == action.node and w.tier == action.tier for w in copies):
+        return Drop("Stale", f"weights of {action.model} on {action.node}, which are gone", 1, 0)
+    if len(copies) <= 1:
+        return Drop("Unsafe", f"dropping the last copy of {action.model}", 0, len(copies), 1)
+    return None
+
+
+def migrate(overlay: Overlay, action: act.Migrate, _: float) -> Drop | None:
+    """Check `migrate`."""
+    target = overlay.read("replicas").get(action.target)
+    source = overlay.read("replicas").get(action.source)
+    if target is None or target.phase is not ReplicaPhase.READY or source is None:
+        return Drop("Stale", f"move of {action.sequence} to {action.target}, which is not ready", 1, 0)
+    services = overlay.read("services")
+    if (
+        action.mode == "kv"
+        and services[source.service].model.fingerprint != services[target.service].model.fingerprint
+    ):
+        return Drop("Unsafe", f"KV move of {action.sequence} between different fingerprints", 1, 0)
+    return None
+
+
+def passes(_: Overlay, __: Any, ___: float) -> Drop | None:
+    """Checked by the gateway, which alone sees the request (row ready, caps on held)."""
+    return None

@@ -1,0 +1,302 @@
+"""Folds a world's events into the model, and publishes immutable views of it.
+
+One thread owns an `Observer`. It holds no clock: `now` comes with each call. Illegal transitions of
+replicas, gangs and jobs are refused and counted (SEAMS §9).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from cluster import events as ev
+from cluster.beliefs import Beliefs
+from cluster.flight import FlightPhase, InFlight
+from cluster.hardware import AcceleratorClass, Node, Pool
+from cluster.lifecycles import GANG, IN_FLIGHT, JOB, REPLICA, Arrows, legal, reachable
+from cluster.occupancy import Claim, Quota, Reservation
+from cluster.power import Lease, LeasePhase, PowerDomain
+from cluster.rows import Rows
+from cluster.serving import Launcher, LoadHistogram, Replica, Service, WeightCopy
+from cluster.snapshot import Snapshot, Stamp
+from cluster.tables import DomainTable, InstanceTable, NodeTable, SignalTable
+from cluster.targets import target_key
+from cluster.training import Gang, Job
+from cluster.views import PowerView
+
+_MAPPING: dict[type[Any], tuple[str, str]] = {
+    AcceleratorClass: ("accelerators", "name"),
+    Pool: ("pools", "name"),
+    Node: ("nodes", "name"),
+    Claim: ("claims", "key"),
+    Reservation: ("reservations", "key"),
+    Quota: ("quotas", "queue"),
+    Service: ("services", "name"),
+    Launcher: ("launchers", "key"),
+    Replica: ("replicas", "key"),
+    WeightCopy: ("weights", ""),
+    Job: ("jobs", "name"),
+    Gang: ("gangs", "key"),
+    PowerDomain: ("domains", "name"),
+    Lease: ("leases", "node"),
+}
+_ARROWS: dict[type[Any], Arrows] = {Replica: REPLICA, Gang: GANG, Job: JOB}
+_MAPPINGS = (*sorted({name for name, _ in _MAPPING.values()}), "loads", "in_flight", "targets")
+
+FLIGHTS_KEPT_SECONDS = 60.0
+"""How long an expired in-flight action stays visible before it is forgotten."""
+
+
+def noun_key(noun: ev.AnyNoun) -> tuple[str, str]:
+    """The snapshot mapping a noun lives in, and its key there."""
+    if isinstance(noun, LoadHistogram):
+        return "loads", f"{noun.service}|{noun.request_class}"
+    mapping, field = _MAPPING[type(noun)]
+    if isinstance(noun, WeightCopy):
+        return mapping, f"{noun.model}|{noun.node}|{noun.tier}"
+    return mapping, str(getattr(noun, field))
+
+
+class Observer:
+    """The one model of the cluster in a process."""
+
+    def __init__(self) -> None:
+        """Start knowing nothing."""
+        self.revision = 0
+        self.refused: Counter[str] = Counter()
+        self.beliefs = Beliefs()
+        self._live: dict[str, dict[str, Any]] = {name: {} for name in _MAPPINGS}
+        self._published: dict[str, dict[str, Any]] = {}
+        self._resort: set[str] = set()
+        self._sources: dict[str, float] = {}
+        self.node_rows = Rows(NodeTable)
+        self.instance_rows = Rows(InstanceTable)
+        self.domain_rows = Rows(DomainTable)
+        self.signal_rows = Rows(SignalTable)
+
+    def live(self, mapping: str) -> dict[str, Any]:
+        """A mapping of the model itself: read it between folds, never keep or write it."""
+        return self._live[mapping]
+
+    def fold(self, event: ev.AnyEvent) -> bool:
+        """Take one event in. True when an object changed that a planner would look at."""
+        self._sources[event.source] = max(self._sources.get(event.source, 0.0), event.observed_seconds)
+        match event:
+            case ev.Seen():
+                return self._seen(event.noun)
+            case ev.Gone():
+                return self._drop(event.mapping, event.key)
+            case ev.AgentReport():
+                return self._agent(event)
+            case ev.LoadReport():
+                return self._load(event)
+            case ev.FeedChanged():
+                return self._replace("domains", event.domain, feeds=event.feeds)
+            case ev.MeterReport():
+                self.domain_rows.set(event.domain, event.observed_seconds, event.columns)
+                return False
+            case ev.ActionIssued():
+                return self._put("in_flight", event.flight.id, event.flight)
+            case ev.ActionAcked():
+                return self._acked(event)
+            case ev.Aimed():
+                return self._put("targets", target_key(event.target), event.target)
+
+    def believe(self, kind: str, beliefs: dict[str, Any]) -> None:
+        """Take an estimator's beliefs of one kind (a field of `Beliefs`), replacing those of equal keys."""
+        merged = {**getattr(self.beliefs, kind), **beliefs}
+        self.beliefs = msgspec.structs.replace(self.beliefs, **{kind: merged})
+        self.revision += 1
+
+    def _seen(self, noun: ev.AnyNoun) -> bool:
+        mapping, key = noun_key(noun)
+        old = self._live[mapping].get(key)
+        arrows = _ARROWS.get(type(noun))
+        if arrows is not None and old is not None and old.ref.uid == noun.ref.uid:  # type: ignore[union-attr]
+            if not reachable(arrows, old.phase, noun.phase):  # type: ignore[union-attr]
+                self.refused[f"{type(noun).__name__}:{old.phase}>{noun.phase}"] += 1  # type: ignore[union-attr]
+                return False
+        return self._put(mapping, key, noun)
+
+    def _put(self, mapping: str, key: str, value: Any) -> bool:
+        live = self._live[mapping]
+        old = live.get(key)
+        if old == value:
+            return False
+        if old is None:
+            self._resort.add(mapping)
+        live[key] = value
+        self._touch(mapping)
+        return True
+
+    def _replace(self, mapping: str, key: str, **changes: Any) -> bool:
+        old = self._live[mapping].get(key)
+        return old is not None and self._put(mapping, key, msgspec.structs.replace(old, **changes))
+
+    def _touch(self, mapping: str) -> None:
+        self.revision += 1
+        self._published.pop(mapping, None)
+
+    def _drop(self, mapping: str, key: str) -> bool:
+        if self._live[mapping].pop(key, None) is None:
+            return False
+        if mapping == "nodes":
+            self.node_rows.remove(key)
+        elif mapping == "replicas":
+            self.instance_rows.remove(key)
+        elif mapping == "services":
+            self.signal_rows.remove(key)
+        elif mapping == "domains":
+            self.domain_rows.remove(key)
+        self._touch(mapping)
+        return True
+
+    def _agent(self, event: ev.AgentReport) -> bool:
+        self.node_rows.set(event.node, event.observed_seconds, event.columns)
+        for key, values in event.instances.items():
+            if key in self._live["replicas"]:
+                self.instance_rows.set(key, event.observed_seconds, values)
+        lease: Lease | None = self._live["leases"].get(event.node)
+        newest = (event.lease_epoch, event.lease_sequence)
+        if lease is not None and newest >= (lease.epoch, lease.sequence) and lease.phase is LeasePhase.SENT:
+            acked = msgspec.structs.replace(lease, phase=LeasePhase.ACTIVE, charged_watts=lease.watts)
+            self._put("leases", event.node, acked)
+        return False
+
+    def _load(self, event: ev.LoadReport) -> bool:
+        changed = False
+        for histogram in event.histograms:
+            changed |= self._put("loads", f"{histogram.service}|{histogram.request_class}", histogram)
+        for service, values in event.signals.items():
+            self.signal_rows.set(service, event.observed_seconds, values)
+        for key, values in event.instances.items():
+            if key in self._live["replicas"]:
+                self.instance_rows.set(key, event.observed_seconds, values)
+        return changed
+
+    def _acked(self, event: ev.ActionAcked) -> bool:
+        flight: InFlight | None = self._live["in_flight"].get(event.id)
+        if flight is None:
+            return False
+        if not legal(IN_FLIGHT, flight.phase, event.phase):
+            self.refused[f"InFlight:{flight.phase}>{event.phase}"] += 1
+            return False
+        if event.phase in (FlightPhase.DONE, FlightPhase.FAILED):
+            return self._drop("in_flight", event.id)
+        return self._put("in_flight", event.id, msgspec.structs.replace(flight, phase=event.phase))
+
+    def expire(self, now_seconds: float) -> list[str]:
+        """Forget what has run out: leases, reservations, actions long past their deadline.
+
+        Returns the ids of actions that expired without an outcome.
+        """
+        for mapping in ("leases", "reservations"):
+            for key, item in list(self._live[mapping].items()):
+                if item.expires_seconds <= now_seconds:
+                    self._drop(mapping, key)
+        late = [
+            k
+            for k, f in self._live["in_flight"].items()
+            if f.deadline_seconds + FLIGHTS_KEPT_SECONDS < now_seconds
+        ]
+        for key in late:
+            self._drop("in_flight", key)
+        return late
+
+    def snapshot(self, now_seconds: float, epoch: int = 0) -> Snapshot:
+        """The planner's view: objects shared, mappings copied only where something changed since the last."""
+        for mapping in _MAPPINGS:
+            if mapping not in self._published:
+                if mapping in self._resort:
+                    self._live[mapping] = dict(sorted(self._live[mapping].items()))
+                    self._resort.discard(mapping)
+                self._published[mapping] = dict(self._live[mapping])
+        return Snapshot(
+            stamp=self._stamp(now_seconds, epoch),
+            beliefs=self.beliefs,
+            node_table=self.node_rows.publish(),
+            instance_table=self.instance_rows.publish(),
+            domain_table=self.domain_rows.publish(),
+            signal_table=self.signal_rows.publish(),
+            **self._published,
+        )
+
+    def _stamp(self, now_seconds: float, epoch: int) -> Stamp:
+        return Stamp(
+            revision=self.revision,
+            taken_seconds=now_seconds,
+            epoch=epoch,
+            sources=dict(sorted(self._sources.items())),
+        )
+
+    def power_view(self, root: str, now_seconds: float, epoch: int = 0) -> PowerView:
+        """The power loop's view of one root domain: its subtree, parents before children, and its nodes."""
+        domains: dict[str, PowerDomain] = self._live["domains"]
+        order = _subtree(domains, root)
+        rows = {name: row for row, name in enumerate(order)}
+        member_of = {
+            m: rows[name] for name in order for m in domains[name].members if m in self._live["nodes"]
+        }
+        nodes = sorted(member_of)
+        table = self.node_rows.publish()
+        at = table.index()
+        missing = [n for n in nodes if n not in at]
+        for name in missing:
+            self.node_rows.set(name, np.nan, {})
+        if missing:
+            table = self.node_rows.publish()
+            at = table.index()
+        pick = np.fromiter((at[n] for n in nodes), dtype=np.intp, count=len(nodes))
+        own = {name: getattr(table, name)[pick] for name in NodeTable.columns()}
+        return PowerView(
+            stamp=self._stamp(now_seconds, epoch),
+            domains={name: domains[name] for name in order},
+            domain_table=self._domain_table(order, rows, domains),
+            node_table=NodeTable(keys=tuple(nodes), **own).freeze(),
+            node_domain=np.fromiter((member_of[n] for n in nodes), dtype=np.int64, count=len(nodes)),
+            leases={n: self._live["leases"][n] for n in nodes if n in self._live["leases"]},
+            groups=self._power_groups(set(nodes)),
+            clock_ladders={name: a.clocks_mhz for name, a in sorted(self._live["accelerators"].items())},
+            beliefs=self.beliefs.power,
+        )
+
+    def _domain_table(
+        self, order: list[str], rows: dict[str, int], domains: dict[str, PowerDomain]
+    ) -> DomainTable:
+        return DomainTable.build(
+            order,
+            {
+                "observed_seconds": [self.domain_rows.get(n, "observed_seconds") for n in order],
+                "parent": [rows.get(domains[n].parent, -1) for n in order],
+                "limit_watts": [domains[n].limit_watts for n in order],
+                "rating_watts": [domains[n].rating_watts for n in order],
+                "meter_watts": [self.domain_rows.get(n, "meter_watts") for n in order],
+                "accumulator": [self.domain_rows.get(n, "accumulator") for n in order],
+                "degraded": [self.domain_rows.get(n, "degraded") for n in order],
+            },
+        )
+
+    def _power_groups(self, nodes: set[str]) -> tuple[tuple[str, ...], ...]:
+        groups = []
+        for _, gang in sorted(self._live["gangs"].items()):
+            if gang.phase in ("stopped", "failed", "done"):
+                continue
+            members = tuple(sorted({slot.node for slot in gang.layout.slots} & nodes))
+            if len(members) > 1:
+                groups.append(members)
+        return tuple(groups)
+
+
+def _subtree(domains: dict[str, PowerDomain], root: str) -> list[str]:
+    """The root and everything under it, parents first; a cycle is walked once."""
+    order: list[str] = []
+    frontier = [root] if root in domains else []
+    while frontier:
+        name = frontier.pop(0)
+        if name not in order:
+            order.append(name)
+            frontier.extend(sorted(n for n, d in domains.items() if d.parent == name))
+    return order
