@@ -23,7 +23,7 @@ _unexplained: list[str] = []
 def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
     """The stated reason of a skipped report; empty where none was given."""
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr or "")
-    text = text.removeprefix("Skipped:").strip().removeprefix("<Skipped instance>").strip()
+    text = text.removeprefix("Skipped").removeprefix(":").strip()
     return "" if text in EMPTY_REASONS else text
 
 
