@@ -7,6 +7,7 @@ replicas, gangs and jobs are refused and counted (SEAMS §9).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -76,6 +77,17 @@ class Observer:
         self.instance_rows = Rows(InstanceTable)
         self.domain_rows = Rows(DomainTable)
         self.signal_rows = Rows(SignalTable)
+        self._folds: dict[type[ev.Event], Callable[[Any], bool]] = {
+            ev.Seen: lambda event: self._seen(event.noun),
+            ev.Gone: lambda event: self._drop(event.mapping, event.key),
+            ev.AgentReport: self._agent,
+            ev.LoadReport: self._load,
+            ev.FeedChanged: lambda event: self._replace("domains", event.domain, feeds=event.feeds),
+            ev.MeterReport: self._meter,
+            ev.ActionIssued: lambda event: self._put("in_flight", event.flight.id, event.flight),
+            ev.ActionAcked: self._acked,
+            ev.Aimed: lambda event: self._put("targets", target_key(event.target), event.target),
+        }
 
     def live(self, mapping: str) -> dict[str, Any]:
         """A mapping of the model itself: read it between folds, never keep or write it."""
@@ -84,26 +96,7 @@ class Observer:
     def fold(self, event: ev.AnyEvent) -> bool:
         """Take one event in. True when an object changed that a planner would look at."""
         self._sources[event.source] = max(self._sources.get(event.source, 0.0), event.observed_seconds)
-        match event:
-            case ev.Seen():
-                return self._seen(event.noun)
-            case ev.Gone():
-                return self._drop(event.mapping, event.key)
-            case ev.AgentReport():
-                return self._agent(event)
-            case ev.LoadReport():
-                return self._load(event)
-            case ev.FeedChanged():
-                return self._replace("domains", event.domain, feeds=event.feeds)
-            case ev.MeterReport():
-                self.domain_rows.set(event.domain, event.observed_seconds, event.columns)
-                return False
-            case ev.ActionIssued():
-                return self._put("in_flight", event.flight.id, event.flight)
-            case ev.ActionAcked():
-                return self._acked(event)
-            case ev.Aimed():
-                return self._put("targets", target_key(event.target), event.target)
+        return self._folds[type(event)](event)
 
     def believe(self, kind: str, beliefs: dict[str, Any]) -> None:
         """Take an estimator's beliefs of one kind (a field of `Beliefs`), replacing those of equal keys."""
@@ -113,13 +106,20 @@ class Observer:
 
     def _seen(self, noun: ev.AnyNoun) -> bool:
         mapping, key = noun_key(noun)
-        old = self._live[mapping].get(key)
         arrows = _ARROWS.get(type(noun))
-        if arrows is not None and old is not None and old.ref.uid == noun.ref.uid:  # type: ignore[union-attr]
-            if not reachable(arrows, old.phase, noun.phase):  # type: ignore[union-attr]
-                self.refused[f"{type(noun).__name__}:{old.phase}>{noun.phase}"] += 1  # type: ignore[union-attr]
-                return False
+        if arrows is not None and not self._follows(arrows, self._live[mapping].get(key), noun):
+            return False
         return self._put(mapping, key, noun)
+
+    def _follows(self, arrows: Arrows, old: Any, new: Any) -> bool:
+        if old is None or old.ref.uid != new.ref.uid or reachable(arrows, old.phase, new.phase):
+            return True
+        self.refused[f"{type(new).__name__}:{old.phase}>{new.phase}"] += 1
+        return False
+
+    def _meter(self, event: ev.MeterReport) -> bool:
+        self.domain_rows.set(event.domain, event.observed_seconds, event.columns)
+        return False
 
     def _put(self, mapping: str, key: str, value: Any) -> bool:
         live = self._live[mapping]
@@ -167,15 +167,19 @@ class Observer:
         return False
 
     def _load(self, event: ev.LoadReport) -> bool:
-        changed = False
+        woken = False
         for histogram in event.histograms:
-            changed |= self._put("loads", f"{histogram.service}|{histogram.request_class}", histogram)
+            key = f"{histogram.service}|{histogram.request_class}"
+            old = self._live["loads"].get(key)
+            # A moving rate is read at the next planner run; requests that wait for a first replica are urgent.
+            woken |= histogram.held_per_second > 0.0 and (old is None or old.held_per_second == 0.0)
+            self._put("loads", key, histogram)
         for service, values in event.signals.items():
             self.signal_rows.set(service, event.observed_seconds, values)
         for key, values in event.instances.items():
             if key in self._live["replicas"]:
                 self.instance_rows.set(key, event.observed_seconds, values)
-        return changed
+        return woken
 
     def _acked(self, event: ev.ActionAcked) -> bool:
         flight: InFlight | None = self._live["in_flight"].get(event.id)
