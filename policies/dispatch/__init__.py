@@ -1,0 +1,1 @@
+"""Where one request goes: one policy a file, each a pure function of a `DispatchView`."""
