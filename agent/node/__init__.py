@@ -1,1 +1,1 @@
-"""The daemon of a GPU node: inventory, telemetry, power actuator, over real or simulated drivers."""
+"""The daemon of a GPU node: inventory, telemetry, power leases and commands over one stream to the hub."""
