@@ -1,0 +1,138 @@
+"""The event-skipping engine against the step-by-step one, and against itself cut into pieces of time."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.physics.engine import EngineInstance
+from simulator.physics.reference import PerTokenEngine
+from simulator.physics.sequence import EventKind
+from tests.physics.worlds import A100, LLAMA_7B, engine_for
+
+
+def scenario(seed: int):
+    """A random load with its engine: (engine spec, requests, commands)."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    kv_tokens = int(rng.choice([1024, 2048, 6000, 40000]))
+    seqs = int(rng.choice([2, 8, 64]))
+    spec = engine_for(
+        kv_tokens,
+        admission=str(rng.choice(["reserve", "grow"])),
+        max_num_seqs=seqs,
+        chunk_tokens=int(rng.choice([seqs + 1, 128, 512, 2048])),
+        block_tokens=int(rng.choice([1, 4, 16])),
+    )
+    count = int(rng.integers(1, 40))
+    arrivals = np.cumsum(rng.exponential(rng.choice([0.0, 0.01, 0.2, 2.0]), count))
+    requests = []
+    for index in range(count):
+        prompt = int(rng.integers(1, kv_tokens // 2))
+        output = int(rng.integers(0, min(kv_tokens // 2 - 16, 400)))
+        requests.append((float(arrivals[index]), index, prompt, output, int(rng.choice([0, 0, 1]))))
+    horizon = float(arrivals[-1]) + 1.0
+    commands = [
+        (float(rng.uniform(0, horizon)), "speed", tuple(float(x) for x in rng.uniform(0.5, 1.0, 3)))
+        for _ in range(int(rng.integers(0, 4)))
+    ]
+    commands += [
+        (float(rng.uniform(0, horizon)), "cancel", int(rng.integers(0, count)))
+        for _ in range(int(rng.integers(0, 4)))
+    ]
+    return spec, requests, sorted(commands, key=lambda command: command[0])
+
+
+def play(engine, requests, commands):
+    """Submit everything, apply the commands at their times, run to the end; returns the events."""
+    for at, request_id, prompt, output, priority in requests:
+        assert engine.submit(request_id, prompt, output, at, priority) is None
+    events = []
+    for at, kind, value in commands:
+        events += engine.advance_to(at)
+        if kind == "speed":
+            engine.set_speed(*value)
+        else:
+            engine.cancel(value)
+    return events + engine.advance_to(1e6)
+
+
+def by_request(events):
+    return {(event.request_id, event.kind): event for event in events}
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=150)
+def test_skipping_agrees_with_every_token_computed(seed):
+    spec, requests, commands = scenario(seed)
+    fast = EngineInstance(A100, LLAMA_7B, spec)
+    slow = PerTokenEngine(A100, LLAMA_7B, spec)
+    got, want = by_request(play(fast, requests, commands)), by_request(play(slow, requests, commands))
+    assert got.keys() == want.keys()
+    for key, event in want.items():
+        assert got[key].tokens == event.tokens
+        assert got[key].at_seconds == pytest.approx(event.at_seconds, rel=1e-9, abs=1e-9)
+    arrived = {request_id: at for at, request_id, *_ in requests}
+    for request_id, kind in want:
+        if kind is EventKind.FINISHED and (request_id, EventKind.FIRST_TOKEN) in want:
+            assert _latencies(got, request_id, arrived) == pytest.approx(
+                _latencies(want, request_id, arrived), rel=1e-3
+            )
+    assert fast.load().preemptions == slow.preemptions
+
+
+def _latencies(events, request_id, arrived):
+    first = events[request_id, EventKind.FIRST_TOKEN].at_seconds
+    last = events[request_id, EventKind.FINISHED]
+    return first - arrived[request_id], (last.at_seconds - first) / max(last.tokens - 1, 1), last.at_seconds
+
+
+@given(st.integers(0, 2**32), st.integers(1, 60))
+def test_how_time_is_cut_does_not_change_a_single_bit(seed, pieces):
+    spec, requests, commands = scenario(seed)
+    whole = play(EngineInstance(A100, LLAMA_7B, spec), requests, commands)
+    engine = EngineInstance(A100, LLAMA_7B, spec)
+    for at, request_id, prompt, output, priority in requests:
+        engine.submit(request_id, prompt, output, at, priority)
+    cuts = [(at, "look", None) for at in np.linspace(0.0, requests[-1][0] + 5.0, pieces).tolist()]
+    events = []
+    for at, kind, value in sorted(commands + cuts, key=lambda each: each[0]):
+        events += engine.advance_to(at)
+        if kind == "speed":
+            engine.set_speed(*value)
+        elif kind == "cancel":
+            engine.cancel(value)
+        else:
+            check_bounds(engine, requests)
+    assert events + engine.advance_to(1e6) == whole
+
+
+def check_bounds(engine, requests):
+    load, phases = engine.load(), engine.phases()
+    assert 0 <= load.kv_free_tokens <= load.kv_capacity_tokens
+    assert 0 <= load.outstanding_tokens <= 2 * sum(prompt + output for _, _, prompt, output, _ in requests)
+    assert load.running <= engine.spec.max_num_seqs
+    busy = phases.prefill_seconds + phases.decode_seconds
+    assert phases.prefill_seconds >= 0
+    assert phases.decode_seconds >= 0
+    assert busy + phases.idle_seconds == pytest.approx(engine.now - engine.started, abs=1e-9)
+
+
+@given(st.integers(0, 2**32))
+def test_work_is_conserved_and_time_runs_forward(seed):
+    spec, requests, _ = scenario(seed)
+    engine = EngineInstance(A100, LLAMA_7B, spec)
+    events = play(engine, requests, [])
+    times = [event.at_seconds for event in events]
+    assert times == sorted(times)
+    finished = {event.request_id: event.tokens for event in events if event.kind is EventKind.FINISHED}
+    assert finished == {request_id: output for _, request_id, _, output, _ in requests}
+    firsts = {event.request_id for event in events if event.kind is EventKind.FIRST_TOKEN}
+    assert firsts == {request_id for request_id, output in finished.items() if output}
+    load, phases = engine.load(), engine.phases()
+    assert (load.running, load.waiting, load.outstanding_tokens) == (0, 0, 0)
+    assert load.kv_free_tokens == load.kv_capacity_tokens
+    decoded = sum(max(output - 1, 0) for *_, output, _ in requests)
+    prompts = sum(prompt for _, _, prompt, _, _ in requests)
+    if not load.preemptions:
+        assert (phases.prefill_tokens, phases.decode_tokens) == (prompts, decoded)
+    assert phases.prefill_tokens >= prompts
