@@ -1,0 +1,1 @@
+"""Packing: which node takes the next replica."""

@@ -1,0 +1,292 @@
+"""Exact search over count vectors: best-first branch and bound with bounds learnt from routing programmes.
+
+A box of count vectors is either small enough to list (all vectors whose bound by the collected cuts stays below the
+best known objective; the cheapest bound is evaluated first, and each evaluation adds a cut that removes many of its
+neighbours), or it is bounded by the linear programme over the whole box and split. Few programmes are solved:
+typically 10 to 30 for 4 to 12 types, because a cut is exact where it was learnt and costs nothing to apply.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import msgspec
+import numpy as np
+
+from placement.selection.cuts import CutPool
+from placement.selection.instance import Floats, Instance, Ints
+from placement.selection.linear import BoxAnswer, BoxProgramme
+
+LISTED_ELEMENTS = 400_000
+"""Largest array (vectors x cuts) that listing a box may make before it is split instead."""
+
+TOLERANCE = 1e-9
+"""Relative difference of objectives that counts as equal."""
+
+DESCENT_STEPS = 40
+"""Improvements tried on the first plan before the search proper begins."""
+
+
+class Found(msgspec.Struct, frozen=True, order=True):
+    """An evaluated count vector, ordered by objective, then by fewer variants, fewer units and the vector."""
+
+    objective: float
+    variants: int
+    units: int
+    counts: tuple[int, ...]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The best ``rank`` vectors found, a proven lower bound on the last of them, and whether they are optimal."""
+
+    best: tuple[Found, ...]
+    bound: float
+    complete: bool
+    units_used: int
+
+
+class Search:
+    """Finds the ``rank`` cheapest count vectors of an instance, all different."""
+
+    def __init__(self, instance: Instance, rank: int, work_units: int, relative_gap: float) -> None:
+        self._instance = instance
+        self._rank = rank
+        self._work_units = work_units
+        self._gap = max(relative_gap, TOLERANCE)
+        self._cuts = CutPool(instance)
+        self.programme = BoxProgramme(instance)
+        self._seen: dict[tuple[int, ...], float] = {}
+        self._best: list[Found] = []
+        self._listed = 0
+
+    def run(self) -> Outcome:
+        """Searches until proven, or until the work units are spent."""
+        low, high = self._instance.low, self._instance.high
+        if not self._box_possible(low, high):
+            return Outcome((), np.inf, True, 0)
+        self._start(low, high)
+        heap = [(self._cuts.bound_box(low, high), 0, low, high)]
+        pushed = 0
+        bound, complete = np.inf, True
+        while heap:
+            value, _, low, high = heapq.heappop(heap)
+            if value >= self.threshold():
+                bound = value
+                break
+            if self.units_used() >= self._work_units:
+                bound, complete = value, False
+                break
+            for child in self._visit(low, high, value):
+                pushed += 1
+                heapq.heappush(heap, (child[0], pushed, child[1], child[2]))
+        last = self._best[-1].objective if len(self._best) == self._rank else np.inf
+        return Outcome(tuple(self._best), float(min(bound, last)), complete, self.units_used())
+
+    def units_used(self) -> int:
+        """Work done: programmes solved, plus one for every hundred thousand listed elements."""
+        return self.programme.solved + self._listed // 100_000
+
+    def threshold(self) -> float:
+        """Objectives from here on cannot change the answer."""
+        if len(self._best) < self._rank:
+            return np.inf
+        last = self._best[-1].objective
+        return last - self._gap * max(1.0, abs(last))
+
+    # ------------------------------------------------------------------------------------------- evaluation
+
+    def _evaluate(self, counts: Ints) -> float:
+        """Objective of an allowed count vector (memoised); remembers it and its cut."""
+        key = tuple(counts.tolist())
+        known = self._seen.get(key)
+        if known is not None:
+            return known
+        answer = self.programme.solve(counts, counts)
+        if answer is None:
+            return np.inf
+        self._cuts.add(answer.prices)
+        self._seen[key] = answer.value
+        used = sum(1 for count in key if count)
+        self._best = sorted([*self._best, Found(_rounded(answer.value), used, sum(key), key)])[: self._rank]
+        return answer.value
+
+    def _start(self, low: Ints, high: Ints) -> None:
+        """First cuts and a good first plan: round the relaxation, then improve by single steps."""
+        answer = self.programme.solve(low, high)
+        if answer is None:
+            return
+        self._cuts.add(answer.prices, answer.side_prices)
+        self._round(answer, low, high)
+        for _ in range(DESCENT_STEPS):
+            if not self._improve():
+                break
+        if self._best and self._rank > 1:
+            self._spare()
+
+    def _round(self, answer: BoxAnswer, low: Ints, high: Ints) -> None:
+        """Evaluates the relaxation rounded up to what its routing needs, and rounded down."""
+        up = [
+            int(np.searchsorted(table, used - 1e-9))
+            for table, used in zip(self._instance.capacity, answer.used.tolist(), strict=True)
+        ]
+        for candidate in (np.array(up), np.floor(answer.counts + 1e-9).astype(np.int64)):
+            counts = np.clip(candidate, low, high)
+            if self._instance.allowed(counts):
+                self._evaluate(counts)
+
+    def _improve(self) -> bool:
+        """Tries to drop a unit or to swap it for a cheaper one; True when the best plan improved."""
+        if not self._best:
+            return False
+        best = self._best[0].objective
+        points = self._neighbours(np.array(self._best[0].counts, dtype=np.int64))
+        if not len(points):
+            return False
+        bounds = self._cuts.bound_points(points)
+        for i in np.argsort(bounds, kind="stable")[:12].tolist():
+            if bounds[i] >= best - TOLERANCE or tuple(points[i].tolist()) in self._seen:
+                continue
+            if self._cuts.bound_points(points[i : i + 1])[0] >= best - TOLERANCE:
+                continue
+            if self._evaluate(points[i]) < best - TOLERANCE:
+                return True
+        return False
+
+    def _neighbours(self, counts: Ints) -> Ints:
+        cost, found = self._instance.cost, []
+        for v in np.flatnonzero(counts > self._instance.low).tolist():
+            fewer = counts.copy()
+            fewer[v] -= 1
+            found.append(fewer)
+            for w in np.flatnonzero(cost < cost[v]).tolist():
+                swapped = fewer.copy()
+                swapped[w] += 1
+                found.append(swapped)
+        allowed = [each for each in found if self._instance.allowed(each)]
+        return np.array(allowed, dtype=np.int64).reshape(len(allowed), len(counts))
+
+    def _spare(self) -> None:
+        """Evaluates the best plan plus one unit of the cheapest variant that fits: bounds the runner-up."""
+        for v in np.argsort(self._instance.cost, kind="stable").tolist():
+            counts = np.array(self._best[0].counts, dtype=np.int64)
+            counts[v] += 1
+            if self._instance.allowed(counts):
+                self._evaluate(counts)
+                return
+
+    # ------------------------------------------------------------------------------------------------ boxes
+
+    def _visit(self, low: Ints, high: Ints, value: float) -> list[tuple[float, Ints, Ints]]:
+        """Settles a box by listing it, or returns its two halves with their bounds."""
+        low, high = self._tighten(low, high)
+        if (low > high).any() or not self._box_possible(low, high):
+            return []
+        points = self._list(low, high)
+        if points is not None:
+            self._exhaust(*points)
+            return []
+        answer = self.programme.solve(low, high)
+        if answer is None:
+            return []
+        self._cuts.add(answer.prices, answer.side_prices)
+        self._round(answer, low, high)
+        value = max(value, self._cuts.bound_box(low, high))
+        if value >= self.threshold():
+            return []
+        children = []
+        for least, most in _split(low, high, answer.counts, self._instance.cost):
+            bound = max(value, self._cuts.bound_box(least, most))
+            children.append((bound, least, most))
+        return children
+
+    def _box_possible(self, low: Ints, high: Ints) -> bool:
+        if (low > high).any():
+            return False
+        side = self._instance.side
+        least = np.minimum(side * low, side * high).sum(axis=1)
+        return bool((least <= self._instance.side_limit + 1e-9).all())
+
+    def _tighten(self, low: Ints, high: Ints) -> tuple[Ints, Ints]:
+        """Shrinks each count's range to the values that some vector below the threshold can have."""
+        limit = self.threshold()
+        low, high = low.copy(), high.copy()
+        if not np.isfinite(limit):
+            return low, high
+        tables = [self._cuts.table(v) for v in range(len(low))]
+        least = [np.minimum(t[:, lo], t[:, hi]) for t, lo, hi in zip(tables, low, high, strict=True)]
+        total = self._cuts.levels + np.sum(least, axis=0)
+        for v in range(len(low)):
+            values = (total - least[v])[:, None] + tables[v][:, low[v] : high[v] + 1]
+            fit = np.flatnonzero(values.max(axis=0) < limit)
+            if not len(fit):
+                return low, low - 1
+            low[v], high[v] = low[v] + fit[0], low[v] + fit[-1]
+            now = np.minimum(tables[v][:, low[v]], tables[v][:, high[v]])
+            total = total - least[v] + now
+            least[v] = now
+        return low, high
+
+    def _list(self, low: Ints, high: Ints) -> tuple[Ints, Floats] | None:
+        """All vectors of the box below the threshold with their bounds, or None when they are too many."""
+        limit, side = self.threshold(), self._instance.side
+        tables = [self._cuts.table(v)[:, low[v] : high[v] + 1].T for v in range(len(low))]
+        least = [np.minimum(table[0], table[-1]) for table in tables]
+        rest = np.sum(least, axis=0)
+        side_rest = np.minimum(side * low, side * high)
+        side_left = side_rest.sum(axis=1)
+        sums, points = self._cuts.levels[None, :], np.zeros((1, len(low)), dtype=np.int64)
+        sided = np.zeros((1, len(side)))
+        for v in sorted(range(len(low)), key=lambda each: len(tables[each])):
+            rest = rest - least[v]
+            side_left = side_left - side_rest[:, v]
+            elements = len(sums) * tables[v].size
+            if elements > LISTED_ELEMENTS:
+                return None
+            self._listed += elements
+            grown = sums[:, None, :] + tables[v][None, :, :]
+            values = np.arange(low[v], high[v] + 1)
+            use = sided[:, None, :] + values[None, :, None] * side[None, None, :, v]
+            keep = (grown + rest).max(axis=2) < limit
+            if len(side):
+                keep &= (use + side_left <= self._instance.side_limit + 1e-9).all(axis=2)
+            row, column = np.nonzero(keep)
+            sums, sided, points = grown[row, column], use[row, column], points[row]
+            points[:, v] = values[column]
+        bounds: Floats = sums.max(axis=1)
+        return points, bounds
+
+    def _exhaust(self, points: Ints, bounds: Floats) -> None:
+        """Evaluates listed vectors, cheapest bound first, until none can change the answer."""
+        bounds = bounds.copy()
+        for i, point in enumerate(points.tolist()):
+            if tuple(point) in self._seen or tuple(point) in self._instance.forbidden:
+                bounds[i] = np.inf
+        while len(points):
+            i = int(np.argmin(bounds))
+            if bounds[i] >= self.threshold() or not np.isfinite(bounds[i]):
+                return
+            before = self._cuts.size
+            self._evaluate(points[i])
+            bounds[i] = np.inf
+            bounds = np.maximum(bounds, self._cuts.bound_points(points, since=before))
+
+
+def _rounded(objective: float) -> float:
+    """Objective to 11 significant digits: equal plans must compare equal so that ties are broken by counts."""
+    return float(f"{objective:.11g}")
+
+
+def _split(low: Ints, high: Ints, counts: Floats, cost: Floats) -> list[tuple[Ints, Ints]]:
+    """Two boxes: at the most expensive fractional count of the relaxation, else in the widest range's middle."""
+    open_ranges = high > low
+    fraction = np.where(open_ranges, np.abs(counts - np.round(counts)) * cost, -1.0)
+    v = int(np.argmax(fraction))
+    if fraction[v] > 1e-6 * cost[v]:
+        middle = int(np.floor(counts[v]))
+    else:
+        v = int(np.argmax((high - low) * cost))
+        middle = int((low[v] + high[v]) // 2)
+    middle = min(max(middle, int(low[v])), int(high[v]) - 1)
+    below, above = high.copy(), low.copy()
+    below[v], above[v] = middle, middle + 1
+    return [(low, below), (above, high)]

@@ -1,0 +1,1 @@
+"""Training placement: which island takes a gang, and how its ranks are cut."""
