@@ -44,8 +44,8 @@ type: setup ## mypy --strict
 bench: setup ## Run the benchmarks and rewrite docs/benchmarks.md with its plots
 	@$(BIN)/python -m benchmarks all --write docs/benchmarks.md $(if $(DATA),--data "$(DATA)") $(if $(SEED),--seed "$(SEED)")
 
-mutants: setup ## Mutation testing of the decision core on a sample. SAMPLE=N SEED=N PATHS="placement policies"
-	@$(BIN)/python tools/mutants.py $(if $(SAMPLE),--sample "$(SAMPLE)") $(if $(SEED),--seed "$(SEED)") $(PATHS)
+mutants: setup ## Mutation testing of the decision core on a sample. SAMPLE=N SEED=N ROOMS="placement policies"
+	@$(BIN)/python tools/mutants.py $(if $(SAMPLE),--sample "$(SAMPLE)") $(if $(SEED),--seed "$(SEED)") $(ROOMS)
 
 constraints: setup ## Resolve the newest versions that pyproject.toml allows into constraints.txt
 	@tools/resolve_constraints.sh

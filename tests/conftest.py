@@ -13,6 +13,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(
     "thorough", parent=hypothesis.settings.get_profile("quick"), max_examples=500
 )
+hypothesis.settings.register_profile(
+    "brief", parent=hypothesis.settings.get_profile("quick"), max_examples=15
+)
 hypothesis.settings.load_profile(os.environ.get("PLIMSOLL_PROPERTIES", "quick"))
 
 # What pytest itself writes where nobody gave a reason.

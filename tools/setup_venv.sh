@@ -20,6 +20,8 @@ find_python() {
 explain_missing() {
     local found line
     found=$(python3 --version 2>/dev/null || echo 'no python3')
+    python3 -c 'import venv, ensurepip' 2>/dev/null || found="$found without venv"
+    command -v python3 >/dev/null || found='no python3'
     if command -v apt-get >/dev/null; then
         line='sudo apt-get install -y python3 python3-venv'
     elif command -v dnf >/dev/null; then
@@ -30,8 +32,8 @@ explain_missing() {
         line='install Python 3.11, 3.12 or 3.13 with its venv module'
     fi
     cat >&2 <<END
-Plimsoll needs Python 3.11, 3.12 or 3.13 with the venv module; this machine has $found, which is not it or lacks venv.
-Type this, then run make again (or name another one: make PYTHON=/path/to/python3.12 ...):
+Plimsoll needs Python 3.11, 3.12 or 3.13 with the venv module; this machine has $found.
+Type this, then run make again (or name another Python: make PYTHON=/path/to/python3.12 ...):
 
     $line
 
