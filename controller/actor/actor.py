@@ -1,0 +1,275 @@
+"""The actor: checks every action against the state of now, carries it out, and says what became of it.
+
+Writes are idempotent: pods have deterministic names (409 = it exists: compare the owner), deletions and
+patches carry the uid. A store that does not answer fails the action, never the loop: the next plan
+starts from what is really there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from cluster import actions as act
+from cluster.base import Ref
+from cluster.checks import check, subject_of
+from cluster.occupancy import Reservation
+from cluster.overlay import Overlay
+from cluster.power import Lease
+from cluster.snapshot import Snapshot
+from controller.actor.outcome import Outcome
+from controller.actor.pods import gang_pods, replica_pod, split_key
+from controller.observe import labels
+from controller.resources.core import POD
+from controller.resources.kinds import TRAINING_JOB
+from controller.store.errors import AlreadyExists, Conflict, NotFound, StoreError
+from controller.store.interface import JsonObject, Store
+
+
+class Power(Protocol):
+    """Where power leases go: the hub."""
+
+    def grant(self, stamped: act.Stamped, ttl_seconds: float) -> tuple[int, int] | None:
+        """Send a grant; the (epoch, sequence) it carries, or None when the agent is not connected."""
+        ...
+
+
+class RoutesSink(Protocol):
+    """Where route weights go: the gateways."""
+
+    def set_weights(self, service: str, weights: dict[str, float]) -> None:
+        """Publish a service's weights."""
+        ...
+
+
+class Images(Protocol):
+    """What the user's objects say about containers, and a job's last checkpoint."""
+
+    def image_of(self, ref: Ref) -> str:
+        """Image the user asked for, or empty."""
+        ...
+
+    def checkpoint_of(self, job: str) -> int:
+        """Last checkpointed step of a job."""
+        ...
+
+
+class Effects(msgspec.Struct, kw_only=True):
+    """What the actions of one round did that the model must know at once (own writes are not waited for)."""
+
+    leases: list[Lease] = []
+    reservations: list[Reservation] = []
+    released: list[str] = []
+    weights: dict[str, dict[str, float]] = {}
+
+
+class Actor:
+    """Carries out stamped actions on a store, a hub and the gateways."""
+
+    def __init__(self, store: Store, power: Power, routes: RoutesSink, images: Images) -> None:
+        """Bind to the world."""
+        self._store = store
+        self._power = power
+        self._routes = routes
+        self._images = images
+        self._handlers: dict[
+            type[act.Action], Callable[[act.Stamped, Overlay, Effects], Awaitable[Outcome]]
+        ] = {
+            act.CreateReplica: self._create_replica,
+            act.Drain: self._drain,
+            act.Resume: self._resume,
+            act.DeleteReplica: self._delete_replica,
+            act.SetRoutes: self._set_routes,
+            act.Reserve: self._reserve,
+            act.Release: self._release,
+            act.StartGang: self._start_gang,
+            act.RestartGang: self._restart_gang,
+            act.StopGang: self._stop_gang,
+            act.GrantPower: self._grant_power,
+        }
+
+    async def carry_out(
+        self, stamped: list[act.Stamped], snapshot: Snapshot, now_seconds: float
+    ) -> tuple[list[Outcome], Effects]:
+        """Check and carry out actions in order; each accepted one is charged before the next is checked."""
+        overlay = Overlay(snapshot)
+        outcomes: list[Outcome] = []
+        effects = Effects()
+        for item in stamped:
+            drop = check(overlay, item, now_seconds)
+            if drop is not None:
+                outcomes.append(Outcome(stamped=item, status="dropped", drop=drop.reason(_subject(item))))
+                continue
+            outcome = await self._attempt(item, overlay, effects)
+            if outcome.status in ("done", "sent"):
+                overlay.apply(item.action)
+            outcomes.append(outcome)
+        return outcomes, effects
+
+    async def _attempt(self, item: act.Stamped, overlay: Overlay, effects: Effects) -> Outcome:
+        try:
+            return await self._handlers[type(item.action)](item, overlay, effects)
+        except StoreError as error:
+            return Outcome(stamped=item, status="failed", message=str(error))
+
+    async def _create_replica(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
+        action = item.action
+        assert isinstance(action, act.CreateReplica)  # noqa: S101 - the table of handlers guarantees it
+        service = overlay.read("services")[action.service]
+        accelerator = overlay.read("accelerators")[action.variant.accelerator]
+        pod = replica_pod(action, service, accelerator, self._images.image_of(service.ref))
+        await self._create_pod(pod, item)
+        return Outcome(stamped=item, status="done")
+
+    async def _create_pod(self, pod: JsonObject, item: act.Stamped) -> None:
+        pod["metadata"]["annotations"][labels.REASON] = item.id
+        try:
+            await self._store.create(POD, pod, field_manager=labels.MANAGER)
+        except AlreadyExists:
+            found = await self._store.get(POD, pod["metadata"]["name"], pod["metadata"]["namespace"])
+            wanted = pod["metadata"]["ownerReferences"][0]["uid"]
+            if not any(o.get("uid") == wanted for o in found["metadata"].get("ownerReferences", [])):
+                raise
+
+    async def _drain(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
+        action = item.action
+        assert isinstance(action, act.Drain)  # noqa: S101
+        await self._annotate(action.subject, overlay, {labels.DRAIN_UNTIL: repr(action.deadline_seconds)})
+        return Outcome(stamped=item, status="done")
+
+    async def _resume(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
+        action = item.action
+        assert isinstance(action, act.Resume)  # noqa: S101
+        await self._annotate(action.subject, overlay, {labels.DRAIN_UNTIL: None})
+        return Outcome(stamped=item, status="done")
+
+    async def _annotate(self, subject: Ref, overlay: Overlay, annotations: dict[str, Any]) -> None:
+        namespace, name = split_key(subject.name)
+        replica = overlay.read("replicas").get(subject.name)
+        uid = subject.uid or (replica.ref.uid if replica else "")
+        patch = {"metadata": {"annotations": annotations}}
+        await self._store.patch(POD, name, patch, namespace, field_manager=labels.MANAGER, uid=uid)
+
+    async def _delete_replica(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
+        action = item.action
+        assert isinstance(action, act.DeleteReplica)  # noqa: S101
+        replica = overlay.read("replicas").get(action.replica.name)
+        uid = action.replica.uid or (replica.ref.uid if replica else "")
+        await self._delete_pod(action.replica.name, uid, action.grace_seconds)
+        return Outcome(stamped=item, status="done")
+
+    async def _delete_pod(self, key: str, uid: str, grace_seconds: float) -> None:
+        namespace, name = split_key(key)
+        # Never 0: that is a force deletion, which a live node may not have agreed to (DESIGN §3.3).
+        grace = max(1, round(grace_seconds))
+        try:
+            await self._store.delete(POD, name, namespace, uid=uid, grace_seconds=grace)
+        except (NotFound, Conflict):
+            return  # gone already, or another pod of the same name: not ours to touch
+
+    async def _set_routes(self, item: act.Stamped, overlay: Overlay, effects: Effects) -> Outcome:
+        action = item.action
+        assert isinstance(action, act.SetRoutes)  # noqa: S101
+        self._routes.set_weights(action.service, dict(action.weights))
+        owned = {k: 0.0 for k, r in overlay.read("replicas").items() if r.service == action.service}
+        effects.weights[action.service] = {**owned, **action.weights}
+        return Outcome(stamped=item, status="done")
+
+    async def _reserve(self, item: act.Stamped, _: Overlay, effects: Effects) -> Outcome:
+        action = item.action
+        assert isinstance(action, act.Reserve)  # noqa: S101
+        effects.reservations.append(
+            Reservation(
+                key=action.key,
+                owner=action.owner,
+                slots=action.slots,
+                priority=action.priority,
+                starts_seconds=action.starts_seconds,
+                expires_seconds=action.expires_seconds,
+            )
+        )
+        return Outcome(stamped=item, status="done")
+
+    async def _release(self, item: act.Stamped, _: Overlay, effects: Effects) -> Outcome:
+        action = item.action
+        assert isinstance(action, act.Release)  # noqa: S101
+        effects.released.append(action.key)
+        return Outcome(stamped=item, status="done")
+
+    async def _start_gang(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
+        action = item.action
+        assert isinstance(action, act.StartGang)  # noqa: S101
+        return await self._form(item, action, overlay, self._images.checkpoint_of(action.job.name))
+
+    async def _restart_gang(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
+        action = item.action
+        assert isinstance(action, act.RestartGang)  # noqa: S101
+        await self._claim_attempt(action.job, action.attempt)
+        await self._delete_members(overlay, action.gang.name, 1.0)
+        return await self._form(item, action, overlay, action.restore_step, claimed=True)
+
+    async def _form(
+        self,
+        item: act.Stamped,
+        action: act.StartGang | act.RestartGang,
+        overlay: Overlay,
+        restore_step: int,
+        *,
+        claimed: bool = False,
+    ) -> Outcome:
+        if not claimed:
+            await self._claim_attempt(action.job, action.attempt)
+        job = overlay.read("jobs")[action.job.name]
+        product = overlay.read("nodes")[action.layout.slots[0].node].accelerator
+        accelerator = overlay.read("accelerators")[product]
+        image = self._images.image_of(job.ref)
+        for pod in gang_pods(action, job, accelerator, image, restore_step):
+            await self._create_pod(pod, item)
+        return Outcome(stamped=item, status="done")
+
+    async def _claim_attempt(self, job: Ref, attempt: int) -> None:
+        """Write the attempt number before any pod exists: a crash in between wastes a number, never doubles a gang."""
+        namespace, name = split_key(job.name)
+        patch = {"status": {"attempt": attempt, "restarts": max(0, attempt - 1)}}
+        await self._store.patch(
+            TRAINING_JOB,
+            name,
+            patch,
+            namespace,
+            field_manager=labels.MANAGER,
+            uid=job.uid,
+            subresource="status",
+        )
+
+    async def _stop_gang(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
+        action = item.action
+        assert isinstance(action, act.StopGang)  # noqa: S101
+        await self._delete_members(overlay, action.gang.name, action.grace_seconds)
+        return Outcome(stamped=item, status="done")
+
+    async def _delete_members(self, overlay: Overlay, gang: str, grace_seconds: float) -> None:
+        found = overlay.read("gangs").get(gang)
+        for member in found.members if found else ():
+            key, _, uid = member.partition("#")
+            await self._delete_pod(key, uid, grace_seconds)
+
+    async def _grant_power(self, item: act.Stamped, overlay: Overlay, effects: Effects) -> Outcome:
+        action = item.action
+        assert isinstance(action, act.GrantPower)  # noqa: S101
+        sent = self._power.grant(item, action.ttl_seconds)
+        if sent is None:
+            return Outcome(
+                stamped=item, status="failed", message=f"the agent of {action.node} is not connected"
+            )
+        overlay.apply(action)
+        lease = overlay.read("leases")[action.node]
+        epoch, sequence = sent
+        effects.leases.append(msgspec.structs.replace(lease, epoch=epoch, sequence=sequence))
+        return Outcome(stamped=item, status="sent")
+
+
+def _subject(item: act.Stamped) -> Ref:
+
+    return subject_of(item.action)

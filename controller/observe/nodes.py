@@ -1,0 +1,128 @@
+"""Kubernetes nodes, with what their agents found, as nouns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cluster.base import Ref
+from cluster.hardware import AcceleratorClass, Device, Nic, Node, Offer, Pool
+from cluster.seeds import stable_hash
+from controller.hub.messages import InventoryReport
+from controller.observe import labels
+from controller.observe.quantities import quantity_of
+from controller.resources.core import Node as NodeObject
+
+
+class NodeFacts(NamedTuple):
+    """A node noun, or the product name nobody recognises."""
+
+    node: Node | None
+    unknown_product: str = ""
+    gpus: int = 0
+
+
+def product_names(classes: dict[str, AcceleratorClass]) -> dict[str, str]:
+    """Every name a product goes by, to the AcceleratorClass's name."""
+    return {alias: name for name in sorted(classes) for alias in (*classes[name].aliases, name)}
+
+
+def node(
+    obj: NodeObject,
+    inventory: InventoryReport | None,
+    classes: dict[str, AcceleratorClass],
+    pools: dict[str, Pool],
+    *,
+    domain: str,
+    silent: bool,
+    seed: int,
+) -> NodeFacts:
+    """Project a node. Devices come from its agent, or from allocatable while no agent has reported."""
+    found = obj.metadata.labels.get(labels.PRODUCT, "") or _reported_product(inventory)
+    name = product_names(classes).get(found, "")
+    if not name:
+        resource_names = sorted({c.resource_name for c in classes.values()}) or ["nvidia.com/gpu"]
+        gpus = max(quantity_of(obj.status.allocatable, r) for r in resource_names)
+        return NodeFacts(None, found or "unlabelled", gpus) if gpus or found else NodeFacts(None)
+    accelerator = classes[name]
+    devices = _devices(obj, inventory, accelerator)
+    noun = Node(
+        ref=Ref("Node", obj.metadata.name, obj.metadata.uid),
+        pool=_pool(obj, name, pools),
+        accelerator=name,
+        devices=devices,
+        nics=_nics(inventory),
+        cpu_millis=quantity_of(obj.status.allocatable, "cpu", 1000.0),
+        memory_bytes=quantity_of(obj.status.allocatable, "memory"),
+        dram_cache_bytes=inventory.dram_cache_bytes if inventory else 0,
+        nvme_bytes=inventory.nvme_cache_bytes if inventory else 0,
+        island=obj.metadata.labels.get(labels.ISLAND, ""),
+        topology=tuple(
+            v for k in (labels.ZONE, labels.BLOCK, labels.RACK) if (v := obj.metadata.labels.get(k, ""))
+        ),
+        power_domain=domain,
+        offer=_offer(obj, silent=silent),
+        order=stable_hash(seed, obj.metadata.uid or obj.metadata.name) >> 16,
+    )
+    return NodeFacts(noun, gpus=len(devices))
+
+
+def _reported_product(inventory: InventoryReport | None) -> str:
+    return inventory.devices[0].product if inventory and inventory.devices else ""
+
+
+def _devices(
+    obj: NodeObject, inventory: InventoryReport | None, accelerator: AcceleratorClass
+) -> tuple[Device, ...]:
+    allocatable = quantity_of(obj.status.allocatable, accelerator.resource_name)
+    if inventory is None or not inventory.devices:
+        return tuple(Device(uuid=f"{obj.metadata.name}-{i}", index=i) for i in range(allocatable))
+    # A kubelet that offers fewer devices than the agent sees (one went unhealthy) is believed: the pod binds there.
+    healthy = sorted((d for d in inventory.devices), key=lambda d: (not d.healthy, d.index))
+    offered = {d.index for d in healthy[:allocatable]}
+    return tuple(
+        Device(
+            uuid=d.uuid, index=d.index, numa=d.numa, clique=d.clique, healthy=d.healthy and d.index in offered
+        )
+        for d in sorted(inventory.devices, key=lambda d: d.index)
+    )
+
+
+def _nics(inventory: InventoryReport | None) -> tuple[Nic, ...]:
+    if inventory is None:
+        return ()
+    return tuple(
+        Nic(
+            name=n.name,
+            link=n.link,
+            rate_bits_per_second=n.rate_bits_per_second,
+            gid_types=tuple(n.gid_types),
+            subnet=n.subnet,
+            numa=max(0, n.numa),
+        )
+        for n in inventory.nics
+        if n.up
+    )
+
+
+def _pool(obj: NodeObject, accelerator: str, pools: dict[str, Pool]) -> str:
+    named = obj.metadata.labels.get(labels.POOL, "")
+    if named in pools:
+        return named
+    market = obj.metadata.labels.get(labels.CAPACITY_TYPE, "on-demand").replace("-", "_")
+    fitting = [p for _, p in sorted(pools.items()) if p.accelerator == accelerator]
+    matching = [p for p in fitting if p.market == market] or fitting
+    return matching[0].name if matching else ""
+
+
+def _offer(obj: NodeObject, *, silent: bool) -> Offer:
+    if silent or not obj.ready:
+        return Offer.LOST
+    if obj.metadata.deletion_timestamp is not None:
+        return Offer.RECLAIMING
+    if obj.spec.unschedulable:
+        return Offer.CORDONED
+    blocked = any(
+        t.effect in ("NoSchedule", "NoExecute") and not t.key.startswith("nvidia.com/")
+        for t in obj.spec.taints
+    )
+    return Offer.CORDONED if blocked else Offer.OPEN

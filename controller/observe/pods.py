@@ -1,0 +1,130 @@
+"""Pods as nouns: claims of everybody's, launchers and replicas of services, members of gangs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from cluster.base import Ref
+from cluster.codec import from_json
+from cluster.hardware import Slot
+from cluster.launch import EngineLaunch, RankLaunch
+from cluster.occupancy import Claim
+from cluster.serving import Launcher, Replica, ReplicaPhase
+from controller.observe import labels
+from controller.observe.quantities import quantity_of
+from controller.resources.core import Pod
+
+
+class PodFacts(NamedTuple):
+    """What one pod means: a claim while it holds devices, and what it is to us."""
+
+    claim: Claim | None
+    launcher: Launcher | None = None
+    replica: Replica | None = None
+    rank: RankLaunch | None = None
+
+
+def pod_gpus(pod: Pod, resource_names: frozenset[str]) -> int:
+    """GPUs a pod asks for, over all its containers."""
+    return sum(
+        quantity_of(container.resources.limits or container.resources.requests, name)
+        for container in pod.spec.containers
+        for name in resource_names
+    )
+
+
+def node_of(pod: Pod) -> str:
+    """Where a pod is, or is pinned to."""
+    return pod.spec.node_name or pod.pinned_to
+
+
+def project(pod: Pod, resource_names: frozenset[str], *, node_lost: bool, now_seconds: float) -> PodFacts:
+    """Project one pod. A pod whose launch annotation cannot be read counts as somebody else's."""
+    service, job = pod.metadata.labels.get(labels.SERVICE), pod.metadata.labels.get(labels.JOB)
+    ours = labels.LAUNCH in pod.metadata.annotations
+    try:
+        if ours and service:
+            launch = from_json(pod.metadata.annotations[labels.LAUNCH], EngineLaunch)
+            return _engine(pod, launch, node_lost=node_lost, now_seconds=now_seconds)
+        if ours and job:
+            rank = from_json(pod.metadata.annotations[labels.LAUNCH], RankLaunch)
+            return PodFacts(_claim(pod, Ref("TrainingJob", rank.job), rank.devices, rank.gpus), rank=rank)
+    except msgspec.DecodeError:
+        pass
+    gpus = pod_gpus(pod, resource_names)
+    return PodFacts(
+        _claim(pod, Ref("Pod", pod.metadata.key, pod.metadata.uid), (), gpus, foreign=True) if gpus else None
+    )
+
+
+def _claim(
+    pod: Pod, owner: Ref, devices: tuple[int, ...], gpus: int, *, foreign: bool = False
+) -> Claim | None:
+    if pod.finished or not node_of(pod):
+        return None
+    phase = "running" if pod.status.phase == "Running" else "bound" if pod.spec.node_name else "pending"
+    if pod.metadata.deletion_timestamp is not None:
+        phase = "stopping"
+    return Claim(
+        key=pod.metadata.key,
+        owner=owner,
+        slot=Slot(
+            node=node_of(pod),
+            devices=devices or tuple(range(-gpus, 0)),
+            cpu_millis=_requests(pod, "cpu", 1000.0),
+            memory_bytes=_requests(pod, "memory", 1.0),
+        ),
+        priority=pod.spec.priority,
+        phase=phase,
+        foreign=foreign,
+    )
+
+
+def _requests(pod: Pod, name: str, scale: float) -> int:
+    return sum(
+        quantity_of(c.resources.requests or c.resources.limits, name, scale) for c in pod.spec.containers
+    )
+
+
+def _engine(pod: Pod, launch: EngineLaunch, *, node_lost: bool, now_seconds: float) -> PodFacts:
+    key = pod.metadata.key
+    phase = _phase(pod, node_lost=node_lost)
+    claim = _claim(pod, Ref("Replica", key, pod.metadata.uid), launch.devices, launch.variant.gpus)
+    slot = claim.slot if claim else Slot(node=node_of(pod), devices=launch.devices)
+    generation = int(pod.metadata.labels.get(labels.GENERATION, "0") or 0)
+    launcher = Launcher(
+        key=key,
+        ref=Ref("Launcher", key, pod.metadata.uid),
+        slots=(slot,),
+        variant=launch.variant,
+        phase=phase,
+    )
+    replica = Replica(
+        key=key,
+        ref=Ref("Replica", key, pod.metadata.uid, generation),
+        service=launch.service,
+        launcher=key,
+        variant=launch.variant,
+        pool=launch.pool,
+        phase=phase,
+        stage=pod.status.reason if phase is ReplicaPhase.STARTING else "",
+        ordinal=launch.ordinal,
+        phase_since_seconds=now_seconds,
+    )
+    return PodFacts(claim, launcher, replica)
+
+
+def _phase(pod: Pod, *, node_lost: bool) -> ReplicaPhase:
+    if node_lost:
+        return ReplicaPhase.LOST
+    if pod.finished:
+        return ReplicaPhase.FAILED
+    if pod.metadata.deletion_timestamp is not None:
+        return ReplicaPhase.STOPPING
+    if labels.DRAIN_UNTIL in pod.metadata.annotations:
+        return ReplicaPhase.DRAINING
+    if not pod.spec.node_name:
+        return ReplicaPhase.PENDING
+    return ReplicaPhase.READY if pod.ready else ReplicaPhase.STARTING
