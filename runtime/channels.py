@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import grpc.aio
 import msgspec
@@ -11,6 +12,9 @@ from runtime.authority import Credentials, Identity
 from runtime.tls import channel_credentials
 
 Options = tuple[tuple[str, int | str], ...]
+
+EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the type stubs
+"""What `read` of a stream gives when the other side has said all."""
 
 KIB = 1024
 MIB = 1024 * KIB
