@@ -8,6 +8,9 @@ from cluster.base import Noun
 class CapacityBelief(Noun, kw_only=True, frozen=True):
     """Throughput of one variant for one model and class under that class's objective.
 
+    `request_class` is the objective's key (class and promise), so that services of one model may
+    promise different things; the bare class name says that the figure holds for any promise.
+
     `grid` is row-major [inputs x outputs] requests per second of one replica, 0 = infeasible cell.
     `concurrency` is B, the running requests of one replica at its limit (for the pool-size headroom
     rho(n) = 1 - 2/sqrt(n B), research: gpu-selection §2.5). `excluded` names why the variant serves

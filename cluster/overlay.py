@@ -118,6 +118,7 @@ def _create_replica(overlay: Overlay, action: act.CreateReplica) -> None:
         variant=action.variant,
         pool=action.pool,
         ordinal=action.ordinal,
+        template=service.template if service else "",
         tier=action.tier,
         phase_since_seconds=overlay.base.stamp.taken_seconds,
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+import msgspec
+
 from cluster.base import Noun, Ref
 from cluster.hardware import Slot
+from cluster.seeds import stable_hash
 
 
 class Mode(StrEnum):
@@ -66,6 +69,11 @@ class Model(Noun, kw_only=True, frozen=True):
     fingerprint: str = ""
 
 
+def template_of(model: Model) -> str:
+    """Content hash of what an engine is started from. Scaling, objectives and prices do not change it."""
+    return f"{stable_hash(msgspec.json.encode(model).decode()):016x}"
+
+
 class Variant(Noun, kw_only=True, frozen=True):
     """One way to run a model: GPU product, how many, how they are split, precision and engine."""
 
@@ -94,6 +102,13 @@ class Objective(Noun, kw_only=True, frozen=True):
     percentile: float = 0.95
     priority: int = 0
     unserved_dollars: float = 50.0
+
+    @property
+    def key(self) -> str:
+        """Class and promise, e.g. `default@2s/0.04s/p95`: throughput depends on both."""
+        return (
+            f"{self.request_class}@{self.ttft_seconds:g}s/{self.tpot_seconds:g}s/p{100.0 * self.percentile:g}"
+        )
 
 
 class Policies(Noun, kw_only=True, frozen=True):
@@ -140,6 +155,11 @@ class Service(Noun, kw_only=True, frozen=True):
         """The highest priority among the classes."""
         return max((o.priority for o in self.objectives), default=0)
 
+    @property
+    def template(self) -> str:
+        """What an engine of this service is started from; replicas of another template are replaced."""
+        return template_of(self.model)
+
 
 class LoadHistogram(Noun, kw_only=True, frozen=True):
     """Measured load of one service and class on a grid of (input, output) token edges.
@@ -178,8 +198,8 @@ class Launcher(Noun, kw_only=True, frozen=True):
 class Replica(Noun, kw_only=True, frozen=True):
     """A service's right to be served by a variant: one engine process in a launcher.
 
-    `stage` names the current start-up stage (image, container, weights, engine, warm-up).
-    `generation` is the service generation it was made from.
+    `stage` names the current start-up stage (image, container, weights, engine, warm-up). `template`
+    is the `Service.template` it was made from; empty = unknown, taken for the current one.
     """
 
     key: str
@@ -193,6 +213,7 @@ class Replica(Noun, kw_only=True, frozen=True):
     role: Role = Role.MIXED
     stage: str = ""
     ordinal: int = 0
+    template: str = ""
     phase_since_seconds: float = 0.0
     last_busy_seconds: float = 0.0
 

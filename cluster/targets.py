@@ -59,13 +59,30 @@ class Menu(Target, tag=True, kw_only=True, frozen=True):
     mixes: tuple[Mix, ...]
 
 
+class LoadShape(Noun, kw_only=True, frozen=True):
+    """What the requests look like: shares on a grid of (input, output) token edges, per class.
+
+    `cells[class]` is row-major [inputs x outputs]; all shares of all classes sum to 1.
+    """
+
+    input_edges: tuple[int, ...]
+    output_edges: tuple[int, ...]
+    cells: dict[str, tuple[float, ...]]
+
+
 class Capacity(Target, tag=True, kw_only=True, frozen=True):
-    """The chosen mix of a service. `wanted_per_second` is the rate it was chosen for."""
+    """The chosen mix of a service.
+
+    `wanted_per_second` and `shape` are the load it was chosen for (`shape` None = as declared by the
+    user); `wanted_units` is the least capacity whatever the load, in units of the reference variant,
+    and with owner `user` the exact number of them.
+    """
 
     service: str
     mix: Mix
     wanted_per_second: float
     wanted_units: int = 0
+    shape: LoadShape | None = None
     quantile: float = 0.5
     lead_seconds: float = 0.0
     alternatives: tuple[Scored, ...] = ()

@@ -1,0 +1,1 @@
+"""One inventory, shared by everyone: final mixes, pool shares and prices."""

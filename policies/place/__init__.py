@@ -1,0 +1,1 @@
+"""On which nodes replicas live, and where traffic goes."""

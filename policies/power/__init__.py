@@ -1,0 +1,1 @@
+"""How many watts each node may draw."""

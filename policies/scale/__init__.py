@@ -1,0 +1,1 @@
+"""How much capacity there should be, from load."""

@@ -1,0 +1,1 @@
+"""Which GPU mixes could serve a model: menus, cheapest first."""

@@ -1,0 +1,1 @@
+"""Which jobs run, on which nodes, restored from where."""

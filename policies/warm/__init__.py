@@ -1,0 +1,1 @@
+"""How warm idle capacity is kept."""
