@@ -61,8 +61,8 @@ def restart_gang(overlay: Overlay, action: act.RestartGang, _: float) -> Drop | 
             "steps",
         )
     # A member of the old attempt that stays frees its slot for its successor: only changed slots are checked.
-    # An attempt that has ended holds nothing, so all of its successor's slots are.
-    ended = gang.phase in (GangPhase.STOPPED, GangPhase.FAILED, GangPhase.DONE)
+    # An attempt whose pods are gone holds nothing, so all of its successor's slots are.
+    ended = gang.phase in (GangPhase.STOPPED, GangPhase.DONE)
     kept = set() if ended else set(gang.layout.slots)
     changed = tuple(slot for slot in action.layout.slots if slot not in kept)
     return slots_taken(overlay, changed, action.job, f"gang {gang_key(action.job.name, action.attempt)}")

@@ -16,10 +16,11 @@ class Space:
     """Free milli-GPU per device, free CPU and memory per node.
 
     A device that is unhealthy or unknown has no room. Reservations are kept apart from claims so that
-    their owner may use them: `fits(slot, owner)`.
+    their owner may use them: `lacking(slot, owner)`. A negative index claims a device nobody has told
+    us the number of (another's pod): the last free ones of the node are then left alone.
     """
 
-    __slots__ = ("_cpu", "_memory", "_milli", "_nodes", "_reserved")
+    __slots__ = ("_cpu", "_memory", "_milli", "_nodes", "_reserved", "_unnumbered")
 
     def __init__(
         self, nodes: Mapping[str, Node], claims: Iterable[Claim], reservations: Iterable[Reservation] = ()
@@ -30,6 +31,7 @@ class Space:
         self._cpu: dict[str, int] = {}
         self._memory: dict[str, int] = {}
         self._reserved: dict[tuple[str, int], tuple[str, int]] = {}
+        self._unnumbered: dict[str, int] = {}
         for name, node in nodes.items():
             size = max((d.index for d in node.devices), default=-1) + 1
             free = [0] * size
@@ -58,6 +60,8 @@ class Space:
         for index in slot.devices:
             if 0 <= index < len(free):
                 free[index] += sign * slot.milli_per_device
+            elif index < 0:
+                self._unnumbered[slot.node] = self._unnumbered.get(slot.node, 0) - sign
         self._cpu[slot.node] += sign * slot.cpu_millis
         self._memory[slot.node] += sign * slot.memory_bytes
 
@@ -67,13 +71,13 @@ class Space:
             for index in slot.devices:
                 held = self._reserved.get((slot.node, index))
                 if held is None or held[1] < reservation.priority:
-                    self._reserved[slot.node, index] = (str(reservation.owner), reservation.priority)
+                    self._reserved[slot.node, index] = (_name(reservation.owner), reservation.priority)
 
     def release(self, reservation: Reservation) -> None:
         """Remove the reservation's marks."""
         for slot in reservation.slots:
             for index in slot.devices:
-                if self._reserved.get((slot.node, index), ("", 0))[0] == str(reservation.owner):
+                if self._reserved.get((slot.node, index), ("", 0))[0] == _name(reservation.owner):
                     del self._reserved[slot.node, index]
 
     def free_devices(self, node: str, owner: Ref | None = None) -> list[int]:
@@ -85,7 +89,9 @@ class Space:
         if known is None or known.offer is not Offer.OPEN:
             return []
         free = self._milli[node]
-        return [i for i in range(len(free)) if free[i] == 1000 and self._open_to(node, i, owner)]
+        usable = [i for i in range(len(free)) if free[i] == 1000 and self._open_to(node, i, owner)]
+        unnumbered = self._unnumbered.get(node, 0)
+        return usable[: max(0, len(usable) - unnumbered)] if unnumbered else usable
 
     def free_milli(self, node: str, device: int) -> int:
         """Free milli-GPU of one device (0 when unknown)."""
@@ -102,7 +108,7 @@ class Space:
 
     def _open_to(self, node: str, device: int, owner: Ref | None) -> bool:
         held = self._reserved.get((node, device))
-        return held is None or (owner is not None and held[0] == str(owner))
+        return held is None or (owner is not None and held[0] == _name(owner))
 
     def lacking(self, slot: Slot, owner: Ref | None = None) -> int:
         """How many of the slot's devices are not free for `owner`; CPU or memory short counts as one.
@@ -118,6 +124,14 @@ class Space:
             if self.free_milli(slot.node, index) < slot.milli_per_device
             or not self._open_to(slot.node, index, owner)
         )
+        if self._unnumbered.get(slot.node):
+            usable = set(self.free_devices(slot.node, owner))
+            lacking = max(lacking, sum(1 for index in slot.devices if index not in usable))
         if slot.cpu_millis > self._cpu[slot.node] or slot.memory_bytes > self._memory[slot.node]:
             lacking = max(lacking, 1)
         return lacking
+
+
+def _name(owner: Ref) -> str:
+    """An owner's identity: a new version of its spec keeps what it had reserved."""
+    return f"{owner.kind}/{owner.name}"
