@@ -1,8 +1,8 @@
 """Mutation testing of the decision core: how many small faults, planted one at a time, do the tests notice?
 
-mutmut plants the faults in a copy of the tree and runs, for each, only those tests of the core's own rooms that
-reach the changed function. All of them would take hours, so a seeded sample is drawn; the kill rate of the
-sample is printed with its standard error, then the survivors with their change, then one JSON line.
+mutmut plants the faults in a copy of the tree and runs, for each, those tests of decisions and physics that reach the
+changed function. All of them would take hours, so a seeded sample is drawn. Printed are a table by room, the survivors
+with their change, the kill rate of the sample with its standard error, and one JSON line.
 
     python tools/mutants.py [--sample N] [--seed N] [--goal RATE] [ROOM ...]
 """
@@ -12,6 +12,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "mutants"  # a copy of the tree; mutmut plants its faults in a second copy inside it
 CORE = ("cluster", "forecasting", "placement", "policies")
+WORLD = re.compile(
+    r"^\s*(?:from|import) (?:agent|console|controller|gateway|grpc|runtime|simulator\.fleet|wire)\b",
+    re.MULTILINE,
+)
 
 GENERATE = """
 import os
@@ -50,7 +55,8 @@ def main() -> int:
     ).returncode:
         print("mutants: mutmut could not plant faults; its lines are above.", file=sys.stderr)
         return 2
-    known = [name for name in _verdicts() if not options.rooms or name.split(".", 1)[0] in options.rooms]
+    prefixes = tuple(f"{room.replace('/', '.')}." for room in options.rooms or CORE)
+    known = [name for name in _verdicts() if name.startswith(prefixes)]
     if not known:
         print(f"mutants: nothing to mutate in {options.rooms}: name rooms of {CORE}.", file=sys.stderr)
         return 2
@@ -68,7 +74,12 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("rooms", nargs="*", metavar="ROOM", help="only faults in these rooms")
+    parser.add_argument(
+        "rooms",
+        nargs="*",
+        metavar="ROOM",
+        help="only faults in these packages, such as policies or placement.selection",
+    )
     parser.add_argument("--sample", type=int, default=200, help="faults to test (200)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the sample (1)")
     parser.add_argument("--goal", type=float, default=0.85, help="kill rate below which this fails (0.85)")
@@ -87,7 +98,7 @@ def _copy_tree() -> None:
             (WORK / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, WORK / name)
     beside = sorted({name.parts[0] for name in names} - {*CORE, "tests", "pyproject.toml"})
-    tests = [f"tests/{room}" for room in CORE if any((WORK / "tests" / room).glob("**/test_*.py"))]
+    tests = sorted(f"tests/{folder.name}" for folder in (WORK / "tests").iterdir() if _is_pure(folder))
     settings = {
         "source_paths": list(CORE),
         "also_copy": beside,
@@ -97,6 +108,13 @@ def _copy_tree() -> None:
     lines += ["use_git_change_detection = false", ""]
     with (WORK / "pyproject.toml").open("a") as file:
         file.write("\n[tool.mutmut]\n" + "\n".join(lines))
+
+
+def _is_pure(folder: Path) -> bool:
+    """True of a folder of tests that start no process, server or database: those of decisions and physics."""
+    texts = [path.read_text() for path in folder.glob("**/*.py")] if folder.is_dir() else []
+    tested = any(folder.glob("**/test_*.py")) and folder.name != "repository"
+    return tested and not any(WORLD.search(text) for text in texts)
 
 
 def _stubs() -> list[Path]:
