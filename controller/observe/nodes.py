@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cluster.base import Ref
 from cluster.hardware import AcceleratorClass, Device, Nic, Node, Offer, Pool
 from cluster.seeds import stable_hash
-from controller.hub.messages import InventoryReport
+from controller.hub.messages import InventorySeen
 from controller.observe import labels
 from controller.observe.quantities import quantity_of
 from controller.resources.core import Node as NodeObject
@@ -28,7 +28,7 @@ def product_names(classes: dict[str, AcceleratorClass]) -> dict[str, str]:
 
 def node(
     obj: NodeObject,
-    inventory: InventoryReport | None,
+    inventory: InventorySeen | None,
     classes: dict[str, AcceleratorClass],
     pools: dict[str, Pool],
     *,
@@ -66,12 +66,12 @@ def node(
     return NodeFacts(noun, gpus=len(devices))
 
 
-def _reported_product(inventory: InventoryReport | None) -> str:
+def _reported_product(inventory: InventorySeen | None) -> str:
     return inventory.devices[0].product if inventory and inventory.devices else ""
 
 
 def _devices(
-    obj: NodeObject, inventory: InventoryReport | None, accelerator: AcceleratorClass
+    obj: NodeObject, inventory: InventorySeen | None, accelerator: AcceleratorClass
 ) -> tuple[Device, ...]:
     allocatable = quantity_of(obj.status.allocatable, accelerator.resource_name)
     if inventory is None or not inventory.devices:
@@ -87,7 +87,7 @@ def _devices(
     )
 
 
-def _nics(inventory: InventoryReport | None) -> tuple[Nic, ...]:
+def _nics(inventory: InventorySeen | None) -> tuple[Nic, ...]:
     if inventory is None:
         return ()
     return tuple(

@@ -1,0 +1,335 @@
+"""Keeps the model in step with the world: objects from caches, reports from agents and gateways.
+
+Only what changed is projected again. A fault in one object is a list of sentences about that object;
+it never keeps others out of the model.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cluster import events as ev
+from cluster.base import Ref
+from cluster.hardware import AcceleratorClass, Offer
+from cluster.observer import Observer, noun_key
+from cluster.occupancy import Claim
+from cluster.training import GangPhase, JobPhase
+from controller.hub.messages import InventorySeen
+from controller.observe import gangs, intents, nodes, pods
+from controller.observe.domains import DomainBook
+from controller.observe.gangs import Member, Memory, Progress
+from controller.resources import core
+from controller.resources.acceleratorclass import AcceleratorClass as AcceleratorClassObject
+from controller.resources.modelservice import ModelService
+from controller.resources.powerdomain import PowerDomain as PowerDomainObject
+from controller.resources.trainingjob import TrainingJob
+
+SILENT_SECONDS = 10.0
+"""A node whose agent has not reported for this long gives no capacity (two lease lifetimes)."""
+
+
+class Change(NamedTuple):
+    """One object as the cache has it now; None when it is gone."""
+
+    kind: str
+    key: str
+    obj: Any
+
+
+class World:
+    """Raw objects and reports on one side, the `Observer` on the other."""
+
+    def __init__(self, observer: Observer, seed: int, *, started_seconds: float) -> None:
+        """Start with an empty world."""
+        self.observer = observer
+        self.objects: dict[str, dict[str, Any]] = defaultdict(dict)
+        self.faults: dict[tuple[str, str], tuple[str, ...]] = {}
+        self.inventories: dict[str, InventorySeen] = {}
+        self.unknown_products: dict[str, nodes.NodeFacts] = {}
+        self.last_report: dict[str, float] = {}
+        self.started_seconds = started_seconds
+        self.domains = DomainBook()
+        self._seed = seed
+        self._silent: set[str] = set()
+        self._dirty: dict[str, set[str]] = defaultdict(set)
+        self._memory: dict[str, Memory] = {}
+        self._progress: dict[str, dict[str, Progress]] = defaultdict(dict)
+        self._pods_on: dict[str, set[str]] = defaultdict(set)
+        self._gang_pods: dict[str, dict[str, Member]] = defaultdict(dict)
+        self._facts: dict[str, pods.PodFacts] = {}
+        self._waiting: dict[str, float] = {}
+
+    # what comes in
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Take objects in; they are projected by `settle`."""
+        for change in changes:
+            bucket = self.objects[change.kind]
+            if change.obj is None:
+                bucket.pop(change.key, None)
+            else:
+                bucket[change.key] = change.obj
+            self._dirty[change.kind].add(change.key)
+
+    def inventory(self, node: str, report: InventorySeen, now_seconds: float) -> None:
+        """A node told what it has."""
+        self.last_report[node] = now_seconds
+        if self.inventories.get(node) != report:
+            self.inventories[node] = report
+            self._dirty["Node"].add(node)
+
+    def heard(self, node: str, observed_seconds: float) -> None:
+        """A node's agent reported."""
+        self.last_report[node] = max(self.last_report.get(node, 0.0), observed_seconds)
+
+    def progress(self, key: str, node: str, progress: Progress) -> None:
+        """A node's part of a gang reported its progress; `key` is the gang's."""
+        if self._progress[key].get(node) != progress:
+            self._progress[key][node] = progress
+            self._dirty["Gang"].add(key)
+
+    # what follows from it
+
+    def settle(self, now_seconds: float) -> bool:
+        """Project everything that changed and fold it. True when a planner would look at something new."""
+        changed = False
+        for node in self._silence(now_seconds):
+            self._dirty["Node"].add(node)
+        if self._dirty["AcceleratorClass"]:
+            changed |= self._classes(now_seconds)
+        if self._dirty["PowerDomain"] or self._dirty["Node"]:
+            changed |= self._power_domains(now_seconds)
+        for kind, settle in (
+            ("Node", self._node),
+            ("ModelService", self._service),
+            ("TrainingJob", self._job),
+            ("Pod", self._pod),
+            ("Gang", self._gang),
+        ):
+            for key in sorted(self._dirty.pop(kind, ())):
+                changed |= settle(key, now_seconds)
+        self._dirty.clear()
+        return changed
+
+    def _silence(self, now: float) -> list[str]:
+        """Nodes that fell silent or came back since the last call."""
+        turned = []
+        for node in self.inventories:
+            silent = now - max(self.last_report.get(node, 0.0), self.started_seconds) > SILENT_SECONDS
+            if silent != (node in self._silent):
+                (self._silent.add if silent else self._silent.discard)(node)
+                turned.append(node)
+        return turned
+
+    def _fold(self, noun: Any, now: float) -> bool:
+        return self.observer.fold(
+            ev.Seen(source="watch", observed_seconds=now, delivered_seconds=now, noun=noun)
+        )
+
+    def _forget(self, mapping: str, key: str, now: float) -> bool:
+        gone = ev.Gone(source="watch", observed_seconds=now, delivered_seconds=now, mapping=mapping, key=key)
+        return self.observer.fold(gone)
+
+    @property
+    def classes(self) -> dict[str, AcceleratorClass]:
+        """Products known now."""
+        return self.observer.live("accelerators")
+
+    def _classes(self, now: float) -> bool:
+        changed = False
+        wanted: dict[tuple[str, str], Any] = {}
+        for _, obj in sorted(self.objects["AcceleratorClass"].items()):
+            assert isinstance(obj, AcceleratorClassObject)  # noqa: S101 - the cache decodes by kind
+            noun, pools = intents.accelerator(obj)
+            for each in (noun, *pools):
+                wanted[noun_key(each)] = each
+        for mapping in ("accelerators", "pools"):
+            for key in sorted(set(self.observer.live(mapping)) - {k for m, k in wanted if m == mapping}):
+                changed |= self._forget(mapping, key, now)
+        for _, noun in sorted(wanted.items()):
+            changed |= self._fold(noun, now)
+        for kind in ("Node", "ModelService", "TrainingJob"):
+            self._dirty[kind].update(self.objects[kind])
+        return changed
+
+    def _power_domains(self, now: float) -> bool:
+        objects: dict[str, PowerDomainObject] = self.objects["PowerDomain"]
+        labels = {name: obj.metadata.labels for name, obj in self.objects["Node"].items()}
+        turned = self.domains.resolve(objects, labels)
+        changed = False
+        for name in sorted(set(self.observer.live("domains")) | set(objects)):
+            faults = self.domains.faults.get(name, ())
+            self._note("PowerDomain", name, faults)
+            if name in objects and not faults:
+                changed |= self._fold(intents.domain(objects[name], self.domains.members[name]), now)
+            else:
+                changed |= self._forget("domains", name, now)
+        self._dirty["Node"].update(node for node in turned if node in labels)
+        return changed
+
+    def _note(self, kind: str, key: str, faults: tuple[str, ...]) -> None:
+        if faults:
+            self.faults[kind, key] = faults
+        else:
+            self.faults.pop((kind, key), None)
+
+    def _node(self, name: str, now: float) -> bool:
+        obj: core.Node | None = self.objects["Node"].get(name)
+        self._dirty["Pod"].update(self._pods_on[name])
+        if obj is None:
+            self.unknown_products.pop(name, None)
+            self.inventories.pop(name, None)
+            self._silent.discard(name)
+            return self._forget("nodes", name, now)
+        facts = nodes.node(
+            obj,
+            self.inventories.get(name),
+            self.classes,
+            self.observer.live("pools"),
+            domain=self.domains.domain_of(name),
+            silent=name in self._silent,
+            seed=self._seed,
+        )
+        if facts.node is None:
+            if facts.unknown_product:
+                self.unknown_products[name] = facts
+            return self._forget("nodes", name, now)
+        self.unknown_products.pop(name, None)
+        return self._fold(facts.node, now)
+
+    def _service(self, key: str, now: float) -> bool:
+        obj: ModelService | None = self.objects["ModelService"].get(key)
+        if obj is None:
+            self._note("ModelService", key, ())
+            return self._forget("services", key, now)
+        intent = intents.service(obj, self.classes)
+        self._note("ModelService", key, intent.faults)
+        # A service that became invalid is no longer decided on, but what runs keeps running.
+        return self._fold(intent.noun, now) if intent.noun is not None else False
+
+    def _job(self, key: str, now: float) -> bool:
+        obj: TrainingJob | None = self.objects["TrainingJob"].get(key)
+        if obj is None:
+            self._note("TrainingJob", key, ())
+            return self._forget("jobs", key, now)
+        intent = intents.job(obj, self.classes)
+        self._note("TrainingJob", key, intent.faults)
+        if intent.noun is None:
+            return self._forget("jobs", key, now)
+        since = self._waiting.setdefault(key, now)
+        noun = msgspec.structs.replace(intent.noun, waiting_since_seconds=since)
+        return self._fold(self._with_attempts(noun), now)
+
+    def _with_attempts(self, job: Any) -> Any:
+        """The job with the newest attempt any pod belongs to, and `active` while one of them lives."""
+        attempts = [g for g in self.observer.live("gangs").values() if g.job == job.name]
+        newest = max((g.attempt for g in attempts), default=0)
+        live = any(g.phase not in (GangPhase.DONE, GangPhase.FAILED, GangPhase.STOPPED) for g in attempts)
+        phase = JobPhase.ACTIVE if live and job.phase is JobPhase.WAITING else job.phase
+        if phase is JobPhase.WAITING and any(g.phase is GangPhase.DONE for g in attempts):
+            phase = JobPhase.DONE
+        return msgspec.structs.replace(job, attempt=max(job.attempt, newest), phase=phase)
+
+    def _pod(self, key: str, now: float) -> bool:
+        pod: core.Pod | None = self.objects["Pod"].get(key)
+        before = self._facts.pop(key, None)
+        if before is not None:
+            self._unlink(key, before)
+        if pod is None:
+            return self._forget_pod(key, before, now)
+        node = pods.node_of(pod)
+        resource_names = frozenset(c.resource_name for c in self.classes.values()) or frozenset(
+            {"nvidia.com/gpu"}
+        )
+        facts = pods.project(pod, resource_names, node_lost=self._lost(node), now_seconds=now)
+        facts = facts._replace(claim=self._place_foreign(facts.claim))
+        self._facts[key] = facts
+        self._pods_on[node].add(key)
+        changed = self._fold(facts.claim, now) if facts.claim else self._forget("claims", key, now)
+        if facts.launcher is not None and facts.replica is not None:
+            changed |= self._fold(facts.launcher, now)
+            changed |= self._fold(self._since(facts.replica), now)
+        if facts.rank is not None:
+            self._link(key, Member(pod, facts.rank))
+        return changed
+
+    def _since(self, replica: Any) -> Any:
+        old = self.observer.live("replicas").get(replica.key)
+        if old is not None and old.phase is replica.phase and old.ref.uid == replica.ref.uid:
+            return msgspec.structs.replace(replica, phase_since_seconds=old.phase_since_seconds)
+        return replica
+
+    def _lost(self, node: str) -> bool:
+        known = self.observer.live("nodes").get(node)
+        return known is not None and known.offer is Offer.LOST
+
+    def _place_foreign(self, claim: Claim | None) -> Claim | None:
+        """Give a claim without known devices the lowest free ones of its node: somebody holds *some* of them."""
+        if claim is None or not claim.slot.devices or claim.slot.devices[0] >= 0:
+            return claim
+        node = self.observer.live("nodes").get(claim.slot.node)
+        taken = {
+            device
+            for other in self._pods_on[claim.slot.node]
+            if other != claim.key
+            and (facts := self._facts.get(other)) is not None
+            and facts.claim is not None
+            for device in facts.claim.slot.devices
+        }
+        free = [d.index for d in node.devices if d.index not in taken] if node else []
+        devices = tuple(free[: len(claim.slot.devices)]) or tuple(range(len(claim.slot.devices)))
+        return msgspec.structs.replace(claim, slot=msgspec.structs.replace(claim.slot, devices=devices))
+
+    def _link(self, key: str, member: Member) -> None:
+        gang = gangs.gang_key(member.launch.job, member.launch.attempt)
+        self._gang_pods[gang][key] = member
+        self._dirty["Gang"].add(gang)
+
+    def _unlink(self, key: str, facts: pods.PodFacts) -> None:
+        if facts.claim is not None:
+            self._pods_on[facts.claim.slot.node].discard(key)
+        if facts.rank is not None:
+            gang = gangs.gang_key(facts.rank.job, facts.rank.attempt)
+            self._gang_pods[gang].pop(key, None)
+            self._dirty["Gang"].add(gang)
+
+    def _forget_pod(self, key: str, before: pods.PodFacts | None, now: float) -> bool:
+        changed = self._forget("claims", key, now)
+        if before is not None and before.replica is not None:
+            changed |= self._forget("replicas", key, now)
+            changed |= self._forget("launchers", key, now)
+        return changed
+
+    def _gang(self, key: str, now: float) -> bool:
+        members = sorted(self._gang_pods[key].values(), key=lambda m: m.launch.node_rank)
+        job_key = members[0].launch.job if members else key.rpartition("-a")[0]
+        if not members:
+            self._gang_pods.pop(key, None)
+            self._progress.pop(key, None)
+            self._memory.pop(key, None)
+            changed = self._forget("gangs", key, now)
+        else:
+            lost = frozenset(n for n in {pods.node_of(m.pod) for m in members} if self._lost(n))
+            newest = max(
+                m.launch.attempt
+                for g in self._gang_pods.values()
+                for m in g.values()
+                if m.launch.job == job_key
+            )
+            progress = gangs.merge_progress(self._progress[key])
+            noun, self._memory[key] = gangs.gang(
+                members, lost, progress, self._memory.get(key), newest_attempt=newest, now_seconds=now
+            )
+            changed = self._fold(noun, now)
+        if job_key in self.objects["TrainingJob"]:
+            changed |= self._job(job_key, now)
+        return changed
+
+    def subject(self, kind: str, key: str) -> Ref:
+        """The ref of an object by kind and key, with its uid and generation where known."""
+        obj = self.objects[kind].get(key)
+        return intents.ref_of(kind, obj.metadata) if obj is not None else Ref(kind, key)
