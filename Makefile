@@ -42,7 +42,7 @@ type: setup ## mypy --strict
 	@$(BIN)/mypy
 
 bench: setup ## Run the benchmarks and rewrite docs/benchmarks.md with its plots
-	@$(BIN)/python -m benchmarks all --write docs/benchmarks.md $(if $(DATA),--data "$(DATA)") $(if $(SEED),--seed "$(SEED)")
+	@$(BIN)/python -m benchmarks report $(if $(DATA),--data "$(DATA)") $(if $(SEED),--seed "$(SEED)")
 
 mutants: setup ## Mutation testing of the decision core on a sample. SAMPLE=N SEED=N ROOMS="placement policies"
 	@$(BIN)/python tools/mutants.py $(if $(SAMPLE),--sample "$(SAMPLE)") $(if $(SEED),--seed "$(SEED)") $(ROOMS)

@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 from tests.repository.tree import ROOT, files, pyproject, python_files
 
 LONGEST_MODULE = 450
+LONGEST_FUNCTION = 40  # lines of its body, docstring apart
 LARGEST_FILE_BYTES = 300_000
 TEXT = {
     ".py",
@@ -77,6 +78,26 @@ def test_nothing_generated_is_committed():
 def test_modules_are_short_enough_to_read():
     lengths = {str(name): len((ROOT / name).read_text().splitlines()) for name in python_files()}
     assert not {name: length for name, length in lengths.items() if length > LONGEST_MODULE}
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from the first statement after the docstring to the last one."""
+    first = function.body[0]
+    start = (first.end_lineno or 0) + 1 if ast.get_docstring(function) is not None else first.lineno
+    return (function.end_lineno or 0) - start + 1
+
+
+def functions(name: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse((ROOT / name).read_text())
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def test_functions_are_short_enough_to_read():
+    ours = [(name, node) for name in python_files() if name.parts[0] != "tests" for node in functions(name)]
+    assert len(ours) > 100
+    long = [f"{name}:{node.lineno} {node.name}: {body_lines(node)} lines" for name, node in ours
+            if body_lines(node) > LONGEST_FUNCTION]  # fmt: skip
+    assert not long, "\n".join(long)
 
 
 def test_every_module_says_what_it_is_for():
