@@ -1,0 +1,247 @@
+"""Status of each of our kinds out of the model: pure functions, one a kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+from cluster.base import Ref
+from cluster.reasons import Quantity, Reason, Verdict, render
+from cluster.serving import Mode, Replica, ReplicaPhase, Service
+from cluster.snapshot import Snapshot
+from cluster.training import Gang, GangPhase, Job, JobPhase
+from controller.observe import labels
+from controller.resources.base import Condition
+from controller.resources.modelservice import ModelService, ModelServiceStatus
+from controller.resources.powerdomain import PowerDomain, PowerDomainStatus
+from controller.resources.trainingjob import TrainingJob, TrainingJobStatus
+from controller.telling.clock_text import rfc3339
+from controller.telling.conditions import condition, merge
+from controller.telling.memory import Said, Sayings
+
+CAPACITY_CODES = frozenset(
+    {
+        "MixChosen",
+        "MixKept",
+        "NothingWanted",
+        "ShortOfCapacity",
+        "ObjectiveImpossible",
+        "NoInventory",
+        "UnknownAccelerator",
+    }
+)
+GANG_CODES = frozenset(
+    {"GangStarted", "GangWaiting", "GangRestarted", "GangStopped", "GangDone", "RestartLimitReached"}
+)
+POWER_CODES = frozenset({"PowerGranted", "PowerClamped", "PowerUnsafe", "DomainInvalid"})
+LIVE = (ReplicaPhase.PENDING, ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.DRAINING)
+
+
+def _accepted(faults: tuple[str, ...], generation: int) -> Condition:
+    if faults:
+        return condition("Accepted", False, "SpecInvalid", " ".join(faults), generation)
+    return condition("Accepted", True, "Accepted", "The specification can be acted on.", generation)
+
+
+def _planned(said: Said | None, generation: int) -> Condition:
+    if said is None:
+        return condition("Planned", None, "NotYetDecided", "No decision has been made yet.", generation)
+    holds = said.reason.severity == "Normal"
+    return condition("Planned", holds, said.reason.code, render(said.reason), generation)
+
+
+def dollars_per_hour(snapshot: Snapshot, replicas: list[Replica]) -> float:
+    """Price of the GPUs the replicas hold, by their pool."""
+    pools = snapshot.pools
+    return sum(pools[r.pool].dollars_per_gpu_hour * r.variant.gpus for r in replicas if r.pool in pools)
+
+
+def service_status(
+    obj: ModelService, snapshot: Snapshot, sayings: Sayings, faults: tuple[str, ...], now_seconds: float
+) -> ModelServiceStatus:
+    """Status of a ModelService."""
+    key, generation = obj.metadata.key, obj.metadata.generation
+    held = [r for r in snapshot.replicas_of(key) if r.phase in LIVE]
+    ready = [r for r in held if r.phase is ReplicaPhase.READY]
+    capacity = snapshot.capacity(key)
+    wanted = sum(part.units for part in capacity.mix.parts) if capacity and capacity.final else len(held)
+    said = sayings.latest("ModelService", key, CAPACITY_CODES)
+    counts = Counter(r.variant.key for r in held)
+    phase = _service_phase(snapshot.services.get(key), faults, len(ready), len(held), wanted, said)
+    ready_text = f"{len(ready)} of {wanted} wanted replicas take requests."
+    conditions = [
+        _accepted(faults, generation),
+        _planned(said, generation),
+        condition("Ready", len(ready) >= wanted and phase != "Refused", phase, ready_text, generation),
+    ]
+    return ModelServiceStatus(
+        phase=phase,
+        ready=len(ready),
+        replicas=len(held),
+        selector=f"{labels.SERVICE}={obj.metadata.name}",
+        gpus=sum(r.variant.gpus for r in held),
+        mix=" + ".join(f"{n} {variant}" for variant, n in sorted(counts.items())),
+        cost_per_hour=round(dollars_per_hour(snapshot, held), 4),
+        why=said.reason.code if said else "",
+        url=obj.status.url,
+        conditions=merge(obj.status.conditions, conditions, now_seconds),
+        observed_generation=generation,
+    )
+
+
+ServicePhase = Literal["Pending", "Starting", "Serving", "Degraded", "AtZero", "Refused"]
+JobWord = Literal[
+    "Pending", "Forming", "Running", "Restarting", "Suspended", "Succeeded", "Failed", "Refused"
+]
+
+
+def _service_phase(
+    service: Service | None, faults: tuple[str, ...], ready: int, held: int, wanted: int, said: Said | None
+) -> ServicePhase:
+    impossible = said is not None and said.reason.code in ("ObjectiveImpossible", "UnknownAccelerator")
+    if faults or impossible or service is None:
+        return "Refused"
+    if ready >= wanted > 0:
+        return "Serving"
+    if ready:
+        return "Degraded"
+    if held:
+        return "Starting"
+    if wanted or service.mode is Mode.OFF or (said is not None and said.reason.severity != "Normal"):
+        return "Pending"
+    return "AtZero"
+
+
+_GANG_PHASE: dict[GangPhase, JobWord] = {
+    GangPhase.FORMING: "Forming",
+    GangPhase.VERIFYING: "Forming",
+    GangPhase.RUNNING: "Running",
+    GangPhase.RESTARTING: "Restarting",
+    GangPhase.STOPPING: "Restarting",
+    GangPhase.FAILED: "Restarting",
+    GangPhase.DONE: "Succeeded",
+}
+
+
+def job_status(
+    obj: TrainingJob, snapshot: Snapshot, sayings: Sayings, faults: tuple[str, ...], now_seconds: float
+) -> TrainingJobStatus:
+    """Status of a TrainingJob. A finished job's status is final."""
+    key, generation = obj.metadata.key, obj.metadata.generation
+    if obj.status.phase in ("Succeeded", "Failed"):
+        return obj.status
+    job = snapshot.jobs.get(key)
+    gang = newest_gang(snapshot, key)
+    said = sayings.latest("TrainingJob", key, GANG_CODES)
+    phase = _job_phase(job, gang, faults, said)
+    conditions = [
+        _accepted(faults, generation),
+        _planned(said, generation),
+        condition(
+            "Succeeded",
+            phase == "Succeeded" or None,
+            phase,
+            f"Step {_step(obj, gang)} of {obj.spec.steps}.",
+            generation,
+        ),
+    ]
+    slots = gang.layout.slots if gang is not None and phase not in ("Succeeded", "Failed") else ()
+    ended = phase in ("Succeeded", "Failed")
+    return TrainingJobStatus(
+        phase=phase,
+        attempt=max(obj.status.attempt, gang.attempt if gang else 0),
+        restarts=max(0, max(obj.status.attempt, gang.attempt if gang else 0) - 1),
+        step=obj.spec.steps if phase == "Succeeded" else _step(obj, gang),
+        checkpoint_step=max(obj.status.checkpoint_step, gang.checkpoint_step if gang else 0),
+        nodes=[slot.node for slot in slots],
+        gpus=sum(slot.gpus for slot in slots),
+        cost_per_hour=round(_gang_cost(snapshot, gang) if slots else 0.0, 4),
+        why=said.reason.code if said else "",
+        started_at=obj.status.started_at or (rfc3339(now_seconds) if phase == "Running" else None),
+        finished_at=rfc3339(now_seconds) if ended else None,
+        conditions=merge(obj.status.conditions, conditions, now_seconds),
+        observed_generation=generation,
+    )
+
+
+def newest_gang(snapshot: Snapshot, job: str) -> Gang | None:
+    """The newest attempt of a job that still has pods."""
+    return max((g for g in snapshot.gangs.values() if g.job == job), key=lambda g: g.attempt, default=None)
+
+
+def _step(obj: TrainingJob, gang: Gang | None) -> int:
+    return gang.step if gang is not None and gang.step else obj.status.checkpoint_step
+
+
+def _gang_cost(snapshot: Snapshot, gang: Gang | None) -> float:
+    total = 0.0
+    for slot in gang.layout.slots if gang else ():
+        node = snapshot.nodes.get(slot.node)
+        pool = snapshot.pools.get(node.pool) if node else None
+        total += pool.dollars_per_gpu_hour * slot.gpus if pool else 0.0
+    return total
+
+
+def _job_phase(job: Job | None, gang: Gang | None, faults: tuple[str, ...], said: Said | None) -> JobWord:
+    if faults or job is None:
+        return "Refused"
+    if (gang is not None and gang.phase is GangPhase.DONE) or job.phase is JobPhase.DONE:
+        return "Succeeded"
+    if said is not None and said.reason.code == "RestartLimitReached":
+        return "Failed"
+    if job.suspended and gang is None:
+        return "Suspended"
+    if gang is None:
+        return "Restarting" if job.attempt else "Pending"
+    return _GANG_PHASE.get(gang.phase, "Pending")
+
+
+def domain_status(
+    obj: PowerDomain, snapshot: Snapshot, sayings: Sayings, faults: tuple[str, ...], now_seconds: float
+) -> PowerDomainStatus:
+    """Status of a PowerDomain; watts are rounded to 100 so that noise writes nothing."""
+    name, generation = obj.metadata.name, obj.metadata.generation
+    domain = snapshot.domains.get(name)
+    members = domain.members if domain else ()
+    rows = snapshot.node_table.index()
+    at = [rows[n] for n in members if n in rows]
+    said = sayings.latest("PowerDomain", name, POWER_CODES)
+    leases = [snapshot.leases[n].watts for n in members if n in snapshot.leases]
+    capped = said is not None and said.reason.code == "PowerClamped"
+    unsafe = said is not None and said.reason.code == "PowerUnsafe"
+    conditions = [_accepted(faults, generation), _planned(said, generation)]
+    return PowerDomainStatus(
+        phase="Refused"
+        if faults
+        else "Pending"
+        if said is None
+        else "Degraded"
+        if unsafe
+        else "Capped"
+        if capped
+        else "Within",
+        nodes=len(members),
+        limit_watts=domain.limit_watts if domain else 0,
+        granted_watts=_rounded(float(sum(leases))),
+        drawn_watts=_rounded(float(sum(v for i in at if (v := snapshot.node_table.watts[i]) == v))),
+        uncapped_watts=_rounded(float(sum(v for i in at if (v := snapshot.node_table.demand_watts[i]) == v))),
+        why=said.reason.code if said else "",
+        conditions=merge(obj.status.conditions, conditions, now_seconds),
+        observed_generation=generation,
+    )
+
+
+def _rounded(watts: float) -> int:
+    return round(watts / 100.0) * 100
+
+
+def unknown_product_reason(node: str, product: str, gpus: int, classes: int) -> Reason:
+    """Why a node with GPUs is not used: nobody describes its product."""
+    return Reason(
+        code="NodeUnknownProduct",
+        subject=Ref("AcceleratorNode", node),
+        verdict=Verdict.BLOCKED,
+        choice=product,
+        need=Quantity("classes", classes, "nodes"),
+        have=Quantity("gpus", gpus, "GPU"),
+    )
