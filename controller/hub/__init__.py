@@ -1,0 +1,1 @@
+"""Where agents dial in: one stream per node, typed reports out, stamped commands in."""
