@@ -1,0 +1,211 @@
+"""GPU selection against known optima: the operator's own function on every row of a reference table.
+
+Data (`--data DIR`): reference_costs_single_model.csv, workloads_10x6.json (hard upper-edge histograms) and the
+profile of the row's TPOT, profile_roofline_llama2-7b_12gpu_tpot<ms>ms.json (requests per second per GPU). A row with
+4 GPU types uses L4, A10G, A100 and H100, one with 12 all types of the profile. A separate checker recomputes cost,
+routing sums, feasibility and capacity from the exported counts and routing; any fault is a failure and counts as an
+infinite gap.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks.base import Arguments, BenchmarkError, Figure, Plot, Result, Row, at_most
+from placement.profiles.grid import Grid, check_profile, implied_concurrency, mean_concurrency
+from placement.selection.checker import check, recomputed_cost
+from placement.selection.linear import SolverError
+from placement.selection.mix import solve_mix
+from placement.selection.problem import MixProblem, MixSolution, SelectionInputError, VariantOption
+
+FOUR_TYPES = ("L4", "A10G", "A100", "H100")
+UNSERVED_DOLLARS = 1e5
+"""Price of leaving a request per second unserved for an hour: high enough that serving it always pays."""
+
+REPEATS = 3
+"""Each row is solved this often in each mode; every run is a sample of the percentiles."""
+
+
+class Solved(msgspec.Struct, frozen=True):
+    """One row: relative gap to the published optimum, milliseconds of each run with headroom off and on, faults."""
+
+    name: str
+    optimum: float
+    cost: float
+    gap: float
+    milliseconds: tuple[float, ...]
+    milliseconds_headroom: tuple[float, ...]
+    faults: tuple[str, ...]
+
+
+def run(args: Arguments) -> Result:
+    """Solves every row with pool headroom off and on. Raises BenchmarkError when the data is not there."""
+    folder = args.data or Path(__file__).resolve().parents[1].parent / "shared" / "data" / "gpu-selection"
+    rows, workloads = _load(folder)
+    if args.quick:
+        rows = rows[::8]
+    profiles: dict[str, dict[str, Any]] = {}
+    solved = [_solve_row(folder, row, workloads, profiles) for row in rows]
+    off = [sample for each in solved for sample in each.milliseconds]
+    on = [sample for each in solved for sample in each.milliseconds_headroom]
+    figures: dict[str, Figure] = {
+        "rows": len(solved),
+        "failures": sum(1 for each in solved if each.faults),
+        "max_rel_gap": max((each.gap for each in solved), default=math.inf),
+        "p50_ms": _percentile(off, 50),
+        "p99_ms": _percentile(off, 99),
+        "p50_ms_headroom": _percentile(on, 50),
+        "p99_ms_headroom": _percentile(on, 99),
+    }
+    return Result(
+        rows=_table(solved, figures), figures=figures, plots=(_plot(solved),), remark=_remark(solved)
+    )
+
+
+def _load(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    table, histograms = folder / "reference_costs_single_model.csv", folder / "workloads_10x6.json"
+    for path in (table, histograms):
+        if not path.is_file():
+            raise BenchmarkError(
+                f"{path} is missing; give the folder that holds reference_costs_single_model.csv, workloads_10x6.json "
+                "and the profiles with --data DIR."
+            )
+    with table.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    if not rows:
+        raise BenchmarkError(f"{table} has no rows; give a table with at least one instance.")
+    return rows, json.loads(histograms.read_text())
+
+
+def _profile(folder: Path, tpot_ms: str, profiles: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if tpot_ms not in profiles:
+        path = folder / f"profile_roofline_llama2-7b_12gpu_tpot{tpot_ms}ms.json"
+        if not path.is_file():
+            raise BenchmarkError(f"{path} is missing; the table has rows with a TPOT of {tpot_ms} ms.")
+        profiles[tpot_ms] = json.loads(path.read_text())
+    return profiles[tpot_ms]
+
+
+def instance(
+    row: dict[str, str], workloads: dict[str, Any], profile: dict[str, Any], headroom: bool
+) -> MixProblem:
+    """The selection problem of one row of the table."""
+    cells = np.array(workloads["workloads"][row["workload"]]) * float(row["rate_rps"])
+    grid = Grid(tuple(profile["input_edges"]), tuple(profile["output_edges"]))
+    names = _types(int(row["n_gpu_types"]), tuple(profile["gpus"]))
+    options = []
+    for name in names:
+        throughput = np.array(profile["gpus"][name]["tputs"], dtype=np.float64)
+        check_profile(name, grid, throughput)
+        running = implied_concurrency(grid, throughput, float(profile["tpot_slo_s"]))
+        options.append(
+            VariantOption(
+                name=name,
+                pool=name,
+                dollars_per_hour=float(profile["gpus"][name]["cost_usd_h"]),
+                throughput=tuple(throughput.ravel().tolist()),
+                concurrency=mean_concurrency(cells, throughput, running),
+            )
+        )
+    return MixProblem(
+        demand=tuple(cells.ravel().tolist()),
+        variants=tuple(options),
+        inventory=dict.fromkeys(names),
+        unserved_dollars=UNSERVED_DOLLARS,
+        headroom=headroom,
+    )
+
+
+def _types(count: int, known: tuple[str, ...]) -> tuple[str, ...]:
+    if count == len(known):
+        return known
+    if count == len(FOUR_TYPES):
+        return FOUR_TYPES
+    raise BenchmarkError(
+        f"A row asks for {count} GPU types; known are the four ({', '.join(FOUR_TYPES)}) and the profile's {len(known)}."
+    )
+
+
+def _solve_row(
+    folder: Path, row: dict[str, str], workloads: dict[str, Any], profiles: dict[str, dict[str, Any]]
+) -> Solved:
+    profile = _profile(folder, row["tpot_slo_ms"], profiles)
+    plain = instance(row, workloads, profile, headroom=False)
+    padded = instance(row, workloads, profile, headroom=True)
+    off, off_ms = _timed(plain)
+    on, on_ms = _timed(padded)
+    faults = (*_faults(plain, off), *_faults(padded, on))
+    optimum = float(row["optimal_fractional_cost"])
+    cost = recomputed_cost(plain, off) if not faults else math.inf
+    name = f"{row['n_gpu_types']} types, {row['workload']}, {row['rate_rps']} req/s"
+    gap = abs(cost - optimum) / optimum if math.isfinite(cost) else math.inf
+    return Solved(name, optimum, cost, gap, off_ms, on_ms, faults)
+
+
+def _timed(problem: MixProblem) -> tuple[MixSolution, tuple[float, ...]]:
+    times = []
+    solution = MixSolution(feasible=False, why="not solved")
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        try:
+            solution = solve_mix(problem)
+        except (SelectionInputError, SolverError) as error:
+            solution = MixSolution(feasible=False, why=str(error))
+        times.append((time.perf_counter() - started) * 1e3)
+    return solution, tuple(times)
+
+
+def _faults(problem: MixProblem, solution: MixSolution) -> tuple[str, ...]:
+    faults = check(problem, solution)
+    if not solution.feasible:
+        return (*faults, solution.why)
+    if solution.unserved_per_second > 1e-9:
+        faults = (*faults, f"{solution.unserved_per_second} requests/s are left unserved")
+    if not solution.optimal:
+        faults = (*faults, "the search ended without a proof of optimality")
+    return faults
+
+
+def _percentile(values: list[float], share: float) -> float:
+    return float(np.percentile(values, share)) if values else math.inf
+
+
+def _table(solved: list[Solved], figures: dict[str, Figure]) -> tuple[Row, ...]:
+    worst = sorted(solved, key=lambda each: -max(each.milliseconds_headroom))[:3]
+    return (
+        Row("rows", str(figures["rows"])),
+        at_most("failures (checker)", float(figures["failures"] or 0), 0),
+        at_most("largest relative gap", float(figures["max_rel_gap"] or 0), 1e-4),
+        at_most("headroom off, p50", float(figures["p50_ms"] or 0), 50, "ms"),
+        at_most("headroom off, p99", float(figures["p99_ms"] or 0), 300, "ms"),
+        at_most("headroom on, p50", float(figures["p50_ms_headroom"] or 0), 500, "ms"),
+        at_most("headroom on, p99", float(figures["p99_ms_headroom"] or 0), 1300, "ms"),
+        *(Row(f"slow: {each.name}", f"{max(each.milliseconds_headroom):.1f} ms") for each in worst),
+    )
+
+
+def _remark(solved: list[Solved]) -> str:
+    faults = [f"{each.name}: {fault}" for each in solved for fault in each.faults]
+    return "Every plan passed the checker." if not faults else "Faults: " + "; ".join(faults[:10])
+
+
+def _plot(solved: list[Solved]) -> Plot:
+    off = tuple((each.optimum, min(each.milliseconds)) for each in solved)
+    on = tuple((each.optimum, min(each.milliseconds_headroom)) for each in solved)
+    return Plot(
+        name="mix",
+        title="Exact GPU selection: time per instance",
+        x_label="cost of the optimal mix ($/h)",
+        y_label="milliseconds",
+        series={"headroom off": off, "headroom on": on},
+        log_x=True,
+        log_y=True,
+    )
