@@ -94,17 +94,24 @@ def _pod_faults(pod: JsonObject) -> list[FieldFault]:
 
 
 def _pod_changes(old: JsonObject, new: JsonObject) -> list[FieldFault]:
-    if old["spec"] == new.get("spec"):
+    was, now = old["spec"], new.get("spec", {})
+    if was == now:
         return []
-    if _fixed_part(old["spec"]) == _fixed_part(new.get("spec", {})):
-        return _gate_changes(old["spec"], new["spec"])
-    return [wording.forbidden("spec", _POD_FIXED)]
+    gated = bool(was.get("schedulingGates"))
+    if _fixed_part(was, gated) != _fixed_part(now, gated) or (gated and not _only_narrows(was, now)):
+        return [wording.forbidden("spec", _POD_FIXED)]
+    had = [gate["name"] for gate in was.get("schedulingGates", [])]
+    added = [gate["name"] for gate in now.get("schedulingGates", []) if gate["name"] not in had]
+    if added:
+        detail = f"only deletion is allowed, but found new scheduling gate '{added[0]}'"
+        return [wording.forbidden("spec.schedulingGates", detail)]
+    return []
 
 
-def _fixed_part(spec: JsonObject) -> JsonObject:
+def _fixed_part(spec: JsonObject, gated: bool) -> JsonObject:
     """A pod's specification without the fields that may change after creation."""
     free = {"tolerations", "activeDeadlineSeconds", "schedulingGates"}
-    if spec.get("schedulingGates"):
+    if gated:
         free |= {"nodeSelector", "affinity"}
     fixed = {name: value for name, value in spec.items() if name not in free}
     fixed["containers"] = [
@@ -114,18 +121,11 @@ def _fixed_part(spec: JsonObject) -> JsonObject:
     return fixed
 
 
-def _gate_changes(old: JsonObject, new: JsonObject) -> list[FieldFault]:
-    had = [gate["name"] for gate in old.get("schedulingGates", [])]
-    added = [gate["name"] for gate in new.get("schedulingGates", []) if gate["name"] not in had]
-    if added:
-        detail = f"only deletion is allowed, but found new scheduling gate '{added[0]}'"
-        return [wording.forbidden("spec.schedulingGates", detail)]
-    if not had and (old.get("affinity"), old.get("nodeSelector")) != (
-        new.get("affinity"),
-        new.get("nodeSelector"),
-    ):
-        return [wording.forbidden("spec", _POD_FIXED)]
-    return []
+def _only_narrows(was: JsonObject, now: JsonObject) -> bool:
+    """A gated pod may be given a place, not another one."""
+    chosen: JsonObject = now.get("nodeSelector") or {}
+    kept = all(chosen.get(key) == value for key, value in (was.get("nodeSelector") or {}).items())
+    return kept and (not was.get("affinity") or was["affinity"] == now.get("affinity"))
 
 
 def grace_of(kind: str, obj: JsonObject, asked: int | None) -> int:

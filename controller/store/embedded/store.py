@@ -280,7 +280,8 @@ class EmbeddedStore:
     async def get_scale(self, resource: Resource, name: str, namespace: str = "") -> Scale:
         """See `Store.get_scale`."""
         self.requests["get", f"{resource.kind}/scale"] += 1
-        return _scale(self.objects.record(resource, name, namespace), _paths(resource))
+        paths = _paths(resource)
+        return _scale(self.objects.record(resource, name, namespace), paths)
 
     async def put_scale(
         self,
