@@ -38,7 +38,7 @@ def check_edges(edges: tuple[float, ...], what: str) -> tuple[float, ...]:
 
 
 class SoftHistogram:
-    """Arrivals per second on a grid of (input, output) tokens over the last `window_seconds`.
+    """Arrivals per second on a grid of (input, output) tokens over the last `window_seconds`, and up to a bucket more.
 
     Time is cut into buckets of `bucket_seconds` at absolute multiples, so that the result does not depend on
     how the arrivals were split into calls. Memory is bounded by window / bucket grids.
@@ -97,20 +97,21 @@ class SoftHistogram:
     def rates(self, now_seconds: float) -> tuple[NDArray[np.float64], float]:
         """Return (row-major cells in requests per second, seconds that they are means over).
 
-        The width is the configured window, or less when the histogram is younger; never under one bucket
-        of time unless it is that young, and never under one second.
+        The width is the configured window and up to one bucket more, or less when the histogram is younger,
+        but never under one second.
         """
         self._forget(now_seconds)
-        oldest = (int(now_seconds // self._bucket_seconds) + 1) * self._bucket_seconds - self.window_seconds
-        width = max(1.0, now_seconds - max(oldest, self._since))
+        width = max(1.0, now_seconds - max(self._oldest(now_seconds) * self._bucket_seconds, self._since))
         if not self._buckets:
             return np.zeros(len(self._inputs) * self._width), width
         return np.array([cells for _, cells in self._buckets]).sum(axis=0) / width, width
 
+    def _oldest(self, now_seconds: float) -> int:
+        """The first bucket of the window: the configured width lies wholly inside it and what follows."""
+        return int(now_seconds // self._bucket_seconds) - round(self.window_seconds / self._bucket_seconds)
+
     def _forget(self, now_seconds: float) -> None:
-        oldest = (
-            int(now_seconds // self._bucket_seconds) + 1 - round(self.window_seconds / self._bucket_seconds)
-        )
+        oldest = self._oldest(now_seconds)
         while self._buckets and self._buckets[0][0] < oldest:
             self._buckets.popleft()
 
