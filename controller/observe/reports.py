@@ -7,7 +7,7 @@ import math
 from cluster import events as ev
 from cluster.overlay import gang_key
 from cluster.serving import LoadHistogram
-from controller.hub.messages import AgentReport, InstanceSeen
+from controller.hub.messages import InstanceSeen, NodeReport
 from controller.observe.gangs import Progress
 from controller.observe.world import World
 from controller.routes import GatewayReport
@@ -16,7 +16,7 @@ AT_CAP = 0.95
 """A node drawing more than this share of its cap may want anything up to its maximum."""
 
 
-def fold_agent(world: World, report: AgentReport, now_seconds: float) -> None:
+def fold_agent(world: World, report: NodeReport, now_seconds: float) -> None:
     """Take one agent's report in: inventory, telemetry, lease acknowledgement, instances, gangs."""
     if report.inventory is not None:
         world.inventory(report.node, report.inventory, report.observed_seconds)
@@ -41,7 +41,7 @@ def fold_agent(world: World, report: AgentReport, now_seconds: float) -> None:
     )
 
 
-def _columns(world: World, report: AgentReport) -> dict[str, float]:
+def _columns(world: World, report: NodeReport) -> dict[str, float]:
     columns: dict[str, float] = {}
     inventory = world.inventories.get(report.node)
     if inventory is not None:
@@ -60,11 +60,14 @@ def _columns(world: World, report: AgentReport) -> dict[str, float]:
         columns |= _gpu_columns(report)
     if report.node_watts is not None:
         columns["watts"] = report.node_watts
-        columns["demand_watts"] = _demand(report.node_watts, columns)
+        rows = world.observer.node_rows
+        cap = columns.get("lease_watts", rows.get(report.node, "lease_watts"))
+        most = columns.get("max_watts", rows.get(report.node, "max_watts"))
+        columns["demand_watts"] = _demand(report.node_watts, cap, most)
     return columns
 
 
-def _gpu_columns(report: AgentReport) -> dict[str, float]:
+def _gpu_columns(report: NodeReport) -> dict[str, float]:
     gpus = report.gpus
     if gpus is None:
         return {}
@@ -81,12 +84,10 @@ def _gpu_columns(report: AgentReport) -> dict[str, float]:
     return columns
 
 
-def _demand(watts: float, columns: dict[str, float]) -> float:
+def _demand(watts: float, cap_watts: float, max_watts: float) -> float:
     """What the node would draw if free: its draw, or its maximum where the cap may be hiding more."""
-    cap = columns.get("lease_watts", math.nan)
-    if not math.isnan(cap) and cap > 0.0 and watts >= AT_CAP * cap:
-        return columns.get("max_watts", watts)
-    return watts
+    hidden = not math.isnan(cap_watts) and cap_watts > 0.0 and watts >= AT_CAP * cap_watts
+    return max_watts if hidden and not math.isnan(max_watts) else watts
 
 
 def _instance(row: InstanceSeen) -> dict[str, float]:

@@ -1,0 +1,37 @@
+"""Settings of the operator, with units in names. A value out of range is refused with its name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+Positive = Annotated[float, msgspec.Meta(gt=0.0)]
+
+
+class PolicyDefault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which policy decides where nobody chose one, and its settings."""
+
+    name: str
+    config: dict[str, object] = {}
+
+
+class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the operator runs.
+
+    The planner runs on change after `debounce_seconds`, and at least every `plan_seconds`; `seed` feeds
+    tie ranks and every policy's random stream. `action_seconds` is how long an action stays valid.
+    """
+
+    seed: int = 1
+    identity: str = "plimsoll-0"
+    namespace: str = "plimsoll-system"
+    plan_seconds: Positive = 10.0
+    debounce_seconds: float = 0.2
+    power_seconds: Positive = 1.0
+    state_seconds: Positive = 10.0
+    status_seconds: Positive = 1.0
+    action_seconds: Positive = 30.0
+    plan_units: int = 1_000_000
+    records_kept: int = 0
+    policies: dict[str, PolicyDefault] = {}

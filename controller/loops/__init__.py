@@ -1,0 +1,1 @@
+"""The operator's loops: view, decide, stamp. What they decide is carried out by `controller.actor`."""

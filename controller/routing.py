@@ -1,0 +1,88 @@
+"""Route tables out of the model: which replicas take requests, where they are, with what weight."""
+
+from __future__ import annotations
+
+from cluster.serving import Replica, ReplicaPhase
+from cluster.snapshot import Snapshot
+from controller.actor.pods import ENGINE_PORT
+from controller.observe.world import World
+from controller.resources.core import Pod
+from wire import gateway_pb2 as pb
+
+ENDPOINT = "plimsoll.dev/endpoint"
+"""Set by whoever runs the pod when its engine listens elsewhere than on the pod's own address."""
+
+_STATES = {ReplicaPhase.READY: "ready", ReplicaPhase.DRAINING: "draining", ReplicaPhase.ASLEEP: "asleep"}
+
+
+def endpoint_of(pod: Pod | None) -> str:
+    """host:port of a pod's engine, empty while it has no address."""
+    if pod is None:
+        return ""
+    given = pod.metadata.annotations.get(ENDPOINT, "")
+    return given or (f"{pod.status.pod_ip}:{ENGINE_PORT}" if pod.status.pod_ip else "")
+
+
+class RouteBook:
+    """Weights as `place` set them, and the table the gateways were given last."""
+
+    def __init__(self) -> None:
+        """Start without routes."""
+        self._weights: dict[str, dict[str, float]] = {}
+        self._version = 0
+        self._last: bytes = b""
+
+    def set_weights(self, service: str, weights: dict[str, float]) -> None:
+        """New weights of a service, by replica."""
+        self._weights[service] = weights
+
+    def table(self, world: World, snapshot: Snapshot, epoch: int, now_seconds: float) -> pb.RouteTable | None:
+        """The table, with a new version, if it says something new; else None."""
+        table = pb.RouteTable(epoch=epoch)
+        by_service: dict[str, list[Replica]] = {}
+        for _, replica in sorted(snapshot.replicas.items()):
+            if replica.phase in _STATES:
+                by_service.setdefault(replica.service, []).append(replica)
+        for name in sorted(snapshot.services):
+            self._service(table.services.add(), name, by_service.get(name, []), world, snapshot)
+        body = table.SerializeToString(deterministic=True)
+        if body == self._last:
+            return None
+        self._last = body
+        self._version += 1
+        table.version = self._version
+        table.decided_seconds = now_seconds
+        return table
+
+    def _service(
+        self, route: pb.ServiceRoute, name: str, replicas: list[Replica], world: World, snapshot: Snapshot
+    ) -> None:
+        service = snapshot.services[name]
+        route.service = name
+        route.uid = service.ref.uid
+        route.hold_limit = service.hold_requests
+        route.hold_deadline_seconds = service.hold_seconds
+        route.dispatch_policy = service.policies.name.get("dispatch", "")
+        for objective in service.objectives:
+            route.classes.add(
+                name=objective.request_class,
+                ttft_seconds=objective.ttft_seconds,
+                tpot_seconds=objective.tpot_seconds,
+                percentile=objective.percentile,
+                priority=objective.priority,
+            )
+        weights = self._weights.get(name, {})
+        for replica in replicas:
+            pod = world.objects["Pod"].get(replica.key)
+            address = endpoint_of(pod)
+            if not address:
+                continue
+            route.instances.add(
+                name=replica.key,
+                node=pod.spec.node_name,
+                endpoint=address,
+                weight=weights.get(replica.key, 0.0 if weights else 1.0),
+                variant=replica.variant.key,
+                state=_STATES[replica.phase],
+                uid=replica.ref.uid,
+            )
