@@ -34,7 +34,7 @@ class CommandLedger:
         self.highest_epoch = 0
         """Leader epoch obeyed; lower ones are refused."""
         self.last_sequence = 0
-        """Highest sequence of that epoch judged."""
+        """Highest sequence of that epoch received, whatever its answer."""
         self.counts: dict[Code, int] = dict.fromkeys(Code, 0)
         self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
 
@@ -68,6 +68,7 @@ class CommandLedger:
                 )
             )
         if (before := self._outcomes.get(stamp.id)) is not None:
+            self.last_sequence = max(self.last_sequence, stamp.sequence)
             return self._count(
                 Outcome(
                     code=Code.DUPLICATE,
