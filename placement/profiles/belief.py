@@ -1,0 +1,76 @@
+"""From the cluster's nouns to capacity beliefs: what one replica of a variant carries under an objective."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from cluster.beliefs import CapacityBelief
+from cluster.reasons import Unit
+from cluster.serving import LoadHistogram, Model, Objective, Variant
+from placement.profiles.grid import DEFAULT_GRID, Grid, mean_concurrency
+from placement.profiles.roofline import Limits, throughput_grid
+from placement.profiles.steptime import (
+    BYTES_PER_PARAMETER,
+    MODERN,
+    GpuFigures,
+    ModelFigures,
+    StepConstants,
+    StepTime,
+)
+
+
+def model_figures(model: Model) -> ModelFigures:
+    """What the step-time formula needs of a model; parameters are taken from 16-bit weights when not given."""
+    return ModelFigures(
+        name=model.name,
+        parameters=model.parameters or model.weight_bytes / BYTES_PER_PARAMETER["bf16"],
+        kv_bytes_per_token=float(model.kv_bytes_per_token),
+        width=model.hidden_size,
+        layers=model.layers,
+    )
+
+
+def step_time(gpu: GpuFigures, model: Model, variant: Variant, constants: StepConstants = MODERN) -> StepTime:
+    """Step time of one replica of ``variant``. ValueError for figures or a precision that cannot be."""
+    return StepTime(gpu, model_figures(model), variant.tensor, variant.precision, constants)
+
+
+def roofline_belief(
+    gpu: GpuFigures,
+    model: Model,
+    variant: Variant,
+    objective: Objective,
+    histogram: LoadHistogram | None = None,
+    constants: StepConstants = MODERN,
+    as_of_seconds: float = 0.0,
+) -> CapacityBelief:
+    """The roofline's belief about a variant under one class's objective.
+
+    On the grid of ``histogram``, or the default grid; ``concurrency`` is weighted with the histogram's demand.
+    Sizes longer than the model's context are infeasible. Raises ValueError as `step_time` and `throughput_grid` do.
+    """
+    grid = (
+        DEFAULT_GRID if histogram is None else Grid(histogram.input_edges, histogram.output_edges).checked()
+    )
+    limits = Limits(tpot_seconds=objective.tpot_seconds, ttft_seconds=objective.ttft_seconds)
+    result = throughput_grid(step_time(gpu, model, variant, constants), grid, limits)
+    lengths = np.add.outer(np.array(grid.input_edges), np.array(grid.output_edges))
+    rate = np.where(lengths <= model.max_context_tokens, result.requests_per_second, 0.0)
+    cells = np.zeros(grid.shape) if histogram is None else np.array(histogram.cells).reshape(grid.shape)
+    belief = CapacityBelief(
+        model=model.name,
+        variant=variant.key,
+        request_class=objective.request_class,
+        input_edges=grid.input_edges,
+        output_edges=grid.output_edges,
+        grid=tuple(rate.ravel().tolist()),
+        concurrency=mean_concurrency(cells, rate, result.concurrency),
+        source="roofline",
+        as_of_seconds=as_of_seconds,
+    )
+    why = result.infeasible
+    if why is None:
+        return belief
+    unit: Unit = why.unit
+    return msgspec.structs.replace(belief, excluded=why.code, need=why.need, have=why.have, unit=unit)
