@@ -18,6 +18,9 @@ from wire import agent_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
+ACCEPTED = "x-plimsoll-accepted"
+"""Metadata key of a hub's answer to a hello. A refusal is a status and has it not."""
+
 Receiver = Callable[[pb.HubMessage], None]
 
 
@@ -57,8 +60,7 @@ class HubLink:
             async with asyncio.timeout(limits.connect_seconds):
                 call = stub.Connect()
                 await call.write(hello)
-                await call.initial_metadata()
-                if call.done():
+                if ACCEPTED not in ((await call.initial_metadata()) or ()):
                     raise LinkError(_sentence(endpoint, await call.code(), await call.details()))
         except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError) as error:
             code, details = await _status(call, error)

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 SERVICE = "plimsoll.v1.Hub"
 ROLES = frozenset({Role.NODE})
+ACCEPTED = "x-plimsoll-accepted"
+"""Metadata key that answers a hello which was accepted, with the boot id it is for."""
 HELLO_SECONDS = 5.0
 """A stream that has not said hello by then (wall time) is closed."""
 
@@ -203,7 +205,7 @@ class Hub(agent_pb2_grpc.HubServicer):
         self._check_name(node, message)
         session = Session(node, message.hello, context, asyncio.current_task())
         session.last_sequence = message.sequence
-        await context.send_initial_metadata(())
+        await context.send_initial_metadata(((ACCEPTED, session.boot_id),))
         self._open(session)
         return session
 

@@ -162,5 +162,5 @@ def run(scenario: Callable[[], Awaitable[None]], timeout_seconds: float = 20.0) 
 async def until(condition: Callable[[], bool], timeout_seconds: float = 5.0) -> None:
     """Waits (wall time) for a condition; fails when it does not come true."""
     async with asyncio.timeout(timeout_seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.005)

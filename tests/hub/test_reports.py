@@ -103,7 +103,9 @@ def test_commands_a_driver_carries_out_and_one_it_does_not() -> None:
             await one_tick(made, clock)
             made.hub.inbox.drain()
             deadline = clock.now() + 5
-            assert made.hub.send("n1", SetTier(replica="shop/chat-0", uid="u", tier="awake"), "a", deadline) == 1
+            assert (
+                made.hub.send("n1", SetTier(replica="shop/chat-0", uid="u", tier="awake"), "a", deadline) == 1
+            )
             assert made.hub.send("n1", Checkpoint(job_uid="j", attempt=1), "b", deadline) == 2
             assert made.hub.send("n1", GrantPower(watts=MAX_WATTS + 1), "c", deadline) == 3
             assert made.hub.send("n1", GrantPower(watts=1_200, ttl_seconds=600.0), "d", deadline) == 4
