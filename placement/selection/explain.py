@@ -10,7 +10,7 @@ import msgspec
 
 from cluster.base import Noun
 from placement.selection.headroom import capacity_table
-from placement.selection.mix import solve_mix
+from placement.selection.mix import forced_objectives, solve_mix
 from placement.selection.problem import MixProblem, MixSolution, Rejection, VariantOption, rejection, screen
 
 
@@ -80,19 +80,18 @@ def rejected(problem: MixProblem, solution: MixSolution) -> tuple[Rejection, ...
     unused = [
         each for each in problem.variants if each.name not in known and not solution.counts.get(each.name)
     ]
-    found = [*known.values(), *(_forced(problem, solution, option) for option in unused)]
+    forced = forced_objectives(problem, tuple(each.name for each in unused))
+    found = [*known.values(), *(_priced(solution, option, forced[option.name]) for option in unused)]
     return tuple(sorted(found, key=lambda each: each.variant))
 
 
-def _forced(problem: MixProblem, solution: MixSolution, option: VariantOption) -> Rejection:
-    asked = msgspec.structs.replace(option, min_units=1)
-    variants = tuple(asked if each.name == option.name else each for each in problem.variants)
-    with_it = solve_mix(msgspec.structs.replace(problem, variants=variants))
-    have = solution.objective_per_hour
-    if not with_it.feasible:
-        text = f"{option.name} fits into no mix of the replicas allowed ({with_it.why})"
+def _priced(solution: MixSolution, option: VariantOption, need: float | None) -> Rejection:
+    if need is None:
+        text = (
+            f"{option.name} fits into no mix of the replicas and GPUs allowed; raise max_units or free GPUs"
+        )
         return rejection(option.name, "NoInventory", option.gpus, 0, "GPU", text)
-    need = with_it.objective_per_hour
+    have = solution.objective_per_hour
     text = f"with one {option.name} the plan would cost {need:.2f} $/h instead of {have:.2f} $/h"
     reason = rejection(option.name, "PriceTooHigh", need, have, "$/h", text)
     return msgspec.structs.replace(reason, cost_per_hour=need)

@@ -39,8 +39,8 @@ def solve_ranked(problem: MixProblem, rank: int = 2) -> tuple[MixSolution, ...]:
     if not screened.options:
         return tuple(_without_variants(problem, screened, place) for place in range(rank))
     instance = build(problem, screened.options, spare_units=rank - 1)
-    search = Search(instance, rank, problem.work_units, problem.relative_gap)
-    outcome = search.run()
+    search = Search(instance, problem.work_units, problem.relative_gap)
+    outcome = search.run(rank)
     solutions = [
         _solution(problem, screened, instance, outcome, found, search.programme.routing(_vector(found)))
         for found in outcome.best
@@ -48,6 +48,28 @@ def solve_ranked(problem: MixProblem, rank: int = 2) -> tuple[MixSolution, ...]:
     missing = rank - len(solutions)
     none = _nothing(problem, screened, outcome)
     return (*solutions, *(none for _ in range(missing)))
+
+
+def forced_objectives(problem: MixProblem, names: tuple[str, ...]) -> dict[str, float | None]:
+    """Objective of the cheapest mix that holds at least one unit of each named variant, one at a time.
+
+    None where no such mix keeps the limits. One search serves them all: what it learns of one helps the next.
+    Raises SelectionInputError.
+    """
+    screened = screen(problem)
+    found: dict[str, float | None] = dict.fromkeys(names)
+    if not screened.options:
+        return found
+    instance = build(problem, screened.options, spare_units=1)
+    search = Search(instance, problem.work_units, problem.relative_gap)
+    search.run()
+    for v, name in enumerate(instance.names):
+        if name in found:
+            low = instance.low.copy()
+            low[v] = max(1, int(low[v]))
+            outcome = search.run(low=low)
+            found[name] = outcome.best[0].objective if outcome.best else None
+    return found
 
 
 def _vector(found: Found) -> Ints:

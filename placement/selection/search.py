@@ -46,24 +46,30 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Search:
-    """Finds the ``rank`` cheapest count vectors of an instance, all different."""
+    """Finds the cheapest count vectors of an instance, or of a box in it; later runs use what earlier ones learnt."""
 
-    def __init__(self, instance: Instance, rank: int, work_units: int, relative_gap: float) -> None:
+    def __init__(self, instance: Instance, work_units: int, relative_gap: float) -> None:
         self._instance = instance
-        self._rank = rank
         self._work_units = work_units
         self._gap = max(relative_gap, TOLERANCE)
         self._cuts = CutPool(instance)
         self.programme = BoxProgramme(instance)
-        self._seen: dict[tuple[int, ...], float] = {}
+        self._seen: dict[tuple[int, ...], Found] = {}
+        self._rank = 1
+        self._low, self._high = instance.low, instance.high
         self._best: list[Found] = []
         self._listed = 0
 
-    def run(self) -> Outcome:
-        """Searches until proven, or until the work units are spent."""
-        low, high = self._instance.low, self._instance.high
+    def run(self, rank: int = 1, low: Ints | None = None, high: Ints | None = None) -> Outcome:
+        """The ``rank`` cheapest vectors of the box ``low..high`` (all: None), until proven or out of work units."""
+        low = self._instance.low if low is None else low
+        high = self._instance.high if high is None else high
+        self._rank, self._low, self._high = rank, low, high
+        inside = [each for key, each in self._seen.items() if self._inside(np.array(key, dtype=np.int64))]
+        self._best = sorted(inside)[:rank]
         if not self._box_possible(low, high):
             return Outcome((), np.inf, True, 0)
+        spent = self.units_used()
         self._start(low, high)
         heap = [(self._cuts.bound_box(low, high), 0, low, high)]
         pushed = 0
@@ -73,14 +79,17 @@ class Search:
             if value >= self.threshold():
                 bound = value
                 break
-            if self.units_used() >= self._work_units:
+            if self.units_used() - spent >= self._work_units:
                 bound, complete = value, False
                 break
             for child in self._visit(low, high, value):
                 pushed += 1
                 heapq.heappush(heap, (child[0], pushed, child[1], child[2]))
         last = self._best[-1].objective if len(self._best) == self._rank else np.inf
-        return Outcome(tuple(self._best), float(min(bound, last)), complete, self.units_used())
+        return Outcome(tuple(self._best), float(min(bound, last)), complete, self.units_used() - spent)
+
+    def _inside(self, counts: Ints) -> bool:
+        return bool(((counts >= self._low) & (counts <= self._high)).all()) and self._instance.allowed(counts)
 
     def units_used(self) -> int:
         """Work done: programmes solved, plus one for every hundred thousand listed elements."""
@@ -100,14 +109,14 @@ class Search:
         key = tuple(counts.tolist())
         known = self._seen.get(key)
         if known is not None:
-            return known
+            return known.objective
         answer = self.programme.solve(counts, counts)
         if answer is None:
             return np.inf
         self._cuts.add(answer.prices)
-        self._seen[key] = answer.value
-        used = sum(1 for count in key if count)
-        self._best = sorted([*self._best, Found(_rounded(answer.value), used, sum(key), key)])[: self._rank]
+        found = Found(_rounded(answer.value), sum(1 for count in key if count), sum(key), key)
+        self._seen[key] = found
+        self._best = sorted([*self._best, found])[: self._rank]
         return answer.value
 
     def _start(self, low: Ints, high: Ints) -> None:
@@ -131,7 +140,7 @@ class Search:
         ]
         for candidate in (np.array(up), np.floor(answer.counts + 1e-9).astype(np.int64)):
             counts = np.clip(candidate, low, high)
-            if self._instance.allowed(counts):
+            if self._inside(counts):
                 self._evaluate(counts)
 
     def _improve(self) -> bool:
@@ -154,7 +163,7 @@ class Search:
 
     def _neighbours(self, counts: Ints) -> Ints:
         cost, found = self._instance.cost, []
-        for v in np.flatnonzero(counts > self._instance.low).tolist():
+        for v in np.flatnonzero(counts > self._low).tolist():
             fewer = counts.copy()
             fewer[v] -= 1
             found.append(fewer)
@@ -162,7 +171,7 @@ class Search:
                 swapped = fewer.copy()
                 swapped[w] += 1
                 found.append(swapped)
-        allowed = [each for each in found if self._instance.allowed(each)]
+        allowed = [each for each in found if self._inside(each)]
         return np.array(allowed, dtype=np.int64).reshape(len(allowed), len(counts))
 
     def _spare(self) -> None:
@@ -170,7 +179,7 @@ class Search:
         for v in np.argsort(self._instance.cost, kind="stable").tolist():
             counts = np.array(self._best[0].counts, dtype=np.int64)
             counts[v] += 1
-            if self._instance.allowed(counts):
+            if self._inside(counts):
                 self._evaluate(counts)
                 return
 
