@@ -37,7 +37,7 @@ class AcceleratorClass(Noun, kw_only=True, frozen=True):
 
     `flops` maps a precision ("bf16", "fp8") to dense FLOP/s. `clocks_mhz` is the ladder of lockable
     clocks in rising order. `safe_watts` is the per-GPU cap a node falls back to alone (>= min_watts).
-    `power_domain` membership is the node's, not the product's.
+    `link_bytes_per_second` is one direction between two GPUs of a node over `fabric` (`nvlink`, `pcie`).
     """
 
     ref: Ref
@@ -49,6 +49,8 @@ class AcceleratorClass(Noun, kw_only=True, frozen=True):
     max_watts: int
     tdp_watts: int
     safe_watts: int
+    link_bytes_per_second: int = 32_000_000_000
+    fabric: str = "pcie"
     clocks_mhz: tuple[int, ...] = ()
     aliases: tuple[str, ...] = ()
 

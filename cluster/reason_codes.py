@@ -105,8 +105,8 @@ CODES: dict[str, CodeSpec] = {
     "Expired": _normal("dropped {choice}: {have} old, deadline after {limit}.", "have", "limit"),
     "Unsupported": _normal("dropped {choice}: this version does not carry it out ({have} of {need} kinds do).", "need", "have"),
     # objects that cannot be acted on
-    "SpecInvalid": _warning("{choice} ({have} faults, {need} allowed).", "need", "have"),
-    "PolicyConfigInvalid": _warning("{choice}; the last good configuration stays in force ({have} faults, {need} allowed).", "need", "have"),
+    "SpecInvalid": _warning("{choice} ({have}, {need} allowed).", "need", "have"),
+    "PolicyConfigInvalid": _warning("{choice}; the last good configuration stays in force ({have}, {need} allowed).", "need", "have"),
     "StateReset": _normal("{choice}: started from the initial state (schema {have}, wanted {need}).", "need", "have"),
     "NodeSilent": _warning("silent for {have}, limit {limit}; it gives no capacity, {need} are affected.", "need", "have", "limit"),
     "NodeUnknownProduct": _warning("reports GPU product {choice}, which no AcceleratorClass recognises ({have} GPUs, {need} classes known).",

@@ -48,10 +48,14 @@ async def take_epoch(store: Store, namespace: str, identity: str, at_least: int,
         except (AlreadyExists, Conflict):
             continue
         return epoch
-    raise NotLeader(f"lease {namespace}/{LEASE_NAME} changed hands {TRIES} times while {identity} asked for it")
+    raise NotLeader(
+        f"lease {namespace}/{LEASE_NAME} changed hands {TRIES} times while {identity} asked for it"
+    )
 
 
-def _lease(old: JsonObject | None, namespace: str, identity: str, epoch: int, now_seconds: float) -> JsonObject:
+def _lease(
+    old: JsonObject | None, namespace: str, identity: str, epoch: int, now_seconds: float
+) -> JsonObject:
     metadata = dict((old or {}).get("metadata", {})) or {"name": LEASE_NAME, "namespace": namespace}
     metadata["annotations"] = {**metadata.get("annotations", {}), labels.EPOCH: str(epoch)}
     stamp = rfc3339_micro(now_seconds)
@@ -73,7 +77,9 @@ def _lease(old: JsonObject | None, namespace: str, identity: str, epoch: int, no
 async def _ensure_namespace(store: Store, namespace: str) -> None:
     try:
         await store.create(
-            NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, field_manager=labels.MANAGER
+            NAMESPACE,
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
+            field_manager=labels.MANAGER,
         )
     except AlreadyExists:
         return

@@ -47,6 +47,8 @@ def accelerator(obj: AcceleratorClassObject) -> tuple[AcceleratorClass, list[Poo
         max_watts=spec.max_watts,
         tdp_watts=spec.tdp_watts,
         safe_watts=spec.safe_watts,
+        link_bytes_per_second=spec.link_bytes_per_second,
+        fabric=spec.fabric,
         clocks_mhz=tuple(spec.clocks_mhz),
         aliases=(obj.metadata.name, *spec.aliases),
     )
@@ -199,19 +201,10 @@ def job(obj: TrainingJob, classes: dict[str, AcceleratorClass]) -> Intent:
         faults.append(
             f"{where}: spec.nodes.max ({most}) is below spec.nodes.min ({spec.nodes.min}); raise it."
         )
-    shape: TrainingShape | None = None
-    try:
-        given = {
-            name: getattr(spec.model, name)
-            for name in ("layers", "hidden_size", "sequence_length", "vocabulary")
-            if getattr(spec.model, name) is not None
-        }
-        shape = training_shape(spec.model.name, given)
-    except KeyError as error:
-        faults.append(f"{where}: spec.model: {error.args[0]}")
+    shape, missing = _shape(obj, where)
+    faults += missing
     if shape is None or faults:
         return Intent(None, tuple(faults))
-    interval = spec.checkpoint.interval_seconds
     noun = Job(
         ref=ref_of("TrainingJob", obj.metadata),
         shape=shape,
@@ -225,18 +218,33 @@ def job(obj: TrainingJob, classes: dict[str, AcceleratorClass]) -> Intent:
         queue=spec.queue,
         priority=spec.priority,
         dollars_per_gpu_hour=spec.value_per_gpu_hour,
-        checkpoint=CheckpointSpec(
-            interval_seconds=interval,
-            min_interval_seconds=interval,
-            max_interval_seconds=interval,
-            write_seconds=spec.checkpoint.seconds_to_write,
-        ),
+        checkpoint=_checkpoint(obj),
         restart_limit=spec.restart_limit,
         suspended=spec.suspend,
         phase=_JOB_PHASES.get(obj.status.phase, JobPhase.WAITING),
         attempt=obj.status.attempt,
     )
     return Intent(noun)
+
+
+def _shape(obj: TrainingJob, where: str) -> tuple[TrainingShape | None, list[str]]:
+    model = obj.spec.model
+    names = ("layers", "hidden_size", "sequence_length", "vocabulary")
+    given = {name: value for name in names if (value := getattr(model, name)) is not None}
+    try:
+        return training_shape(model.name, given), []
+    except KeyError as error:
+        return None, [f"{where}: spec.model: {error.args[0]}"]
+
+
+def _checkpoint(obj: TrainingJob) -> CheckpointSpec:
+    interval = obj.spec.checkpoint.interval_seconds
+    return CheckpointSpec(
+        interval_seconds=interval,
+        min_interval_seconds=interval,
+        max_interval_seconds=interval,
+        write_seconds=obj.spec.checkpoint.seconds_to_write,
+    )
 
 
 def domain(obj: PowerDomainObject, members: tuple[str, ...]) -> PowerDomain:

@@ -126,7 +126,9 @@ def fold_gateway(world: World, report: GatewayReport, now_seconds: float) -> Non
                 observed_seconds=report.observed_seconds,
             )
         )
-        signal = signals.setdefault(load.service, {"requests_per_second": 0.0, "held": 0.0, "rejected_per_second": 0.0})
+        signal = signals.setdefault(
+            load.service, {"requests_per_second": 0.0, "held": 0.0, "rejected_per_second": 0.0}
+        )
         signal["requests_per_second"] += rate
         signal["held"] += load.held
         signal["rejected_per_second"] += load.rejected_per_second
@@ -136,7 +138,10 @@ def fold_gateway(world: World, report: GatewayReport, now_seconds: float) -> Non
             signal["ttft_p99_seconds"] = load.ttft_seconds
         if load.tpot_seconds is not None:
             signal["tpot_p99_seconds"] = load.tpot_seconds
-    instances = {row.name: {"pending": float(row.outstanding), "pending_tokens": float(row.pending_tokens)} for row in report.instances}
+    instances = {
+        row.name: {"pending": float(row.outstanding), "pending_tokens": float(row.pending_tokens)}
+        for row in report.instances
+    }
     world.observer.fold(
         ev.LoadReport(
             source="gateways",

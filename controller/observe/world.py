@@ -333,3 +333,19 @@ class World:
         """The ref of an object by kind and key, with its uid and generation where known."""
         obj = self.objects[kind].get(key)
         return intents.ref_of(kind, obj.metadata) if obj is not None else Ref(kind, key)
+
+    def image_of(self, ref: Ref) -> str:
+        """Image the user asked for, or empty for the operator's default."""
+        obj = self.objects[ref.kind].get(ref.name)
+        return obj.spec.image if obj is not None else ""
+
+    def checkpoint_of(self, job: str) -> int:
+        """Last checkpointed step of a job, as its newest gang or its status has it."""
+        obj: TrainingJob | None = self.objects["TrainingJob"].get(job)
+        seen = [g.checkpoint_step for g in self.observer.live("gangs").values() if g.job == job]
+        return max([*seen, obj.status.checkpoint_step if obj is not None else 0])
+
+    def uids(self) -> dict[tuple[str, str], str]:
+        """uid of every object of ours by (kind, key), for events."""
+        kinds = ("ModelService", "TrainingJob", "PowerDomain", "AcceleratorClass")
+        return {(kind, key): obj.metadata.uid for kind in kinds for key, obj in self.objects[kind].items()}

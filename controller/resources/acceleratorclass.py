@@ -59,6 +59,10 @@ class AcceleratorClassSpec(ApiStruct, frozen=True, kw_only=True):
     max_watts: Annotated[int, whole("Highest cap the product accepts.", 1, 100_000)]
     tdp_watts: Annotated[int, whole("Thermal design power.", 1, 100_000)]
     safe_watts: Annotated[int, whole("Cap a node falls back to by itself when nobody leads it.", 1, 100_000)]
+    link_bytes_per_second: Annotated[
+        int, whole("Bandwidth between two GPUs of a node, one direction.", 1, 10**14)
+    ] = 32_000_000_000
+    fabric: Annotated[Literal["nvlink", "pcie"], about("What connects the GPUs of a node.")] = "pcie"
     clocks_mhz: Annotated[
         list[Annotated[int, whole("A clock.", 1, 100_000)]],
         items("Clocks the product can be locked to, rising.", 512),

@@ -1,0 +1,135 @@
+"""What outlives an operator: policies' states, standing targets, reservations and load history.
+
+Kept in the ledger. Losing it costs money or latency for a while, never correctness (SEAMS §6).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+from policies.planner import PlannerStates
+
+from cluster import events as ev
+from cluster.codec import from_json, to_json
+from cluster.observer import Observer
+from cluster.occupancy import Reservation
+from cluster.snapshot import Snapshot
+from cluster.targets import AnyTarget
+from controller.ledger.ledger import Ledger, Memory
+from controller.ledger.rows import LoadRow, PolicyStateRow, json_text
+from controller.loops.planner import PlannerLoop
+from controller.loops.power import PowerLoop
+from controller.routes import GatewayReport
+
+log = logging.getLogger("plimsoll.memory")
+
+SCHEMA = 1
+LOAD_EVERY_SECONDS = 60.0
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Targets and reservations in force."""
+
+    targets: tuple[AnyTarget, ...] = ()
+    reservations: tuple[Reservation, ...] = ()
+
+
+class Remembered:
+    """Loads and stores through the ledger; without one, every start is from the initial states."""
+
+    def __init__(self, ledger: Ledger | None) -> None:
+        """Bind to a ledger."""
+        self._ledger = ledger
+        self._recalled: Memory | None = None
+        self._load_due: dict[str, float] = {}
+        self._last: dict[str, bytes] = {}
+
+    def _recall(self) -> Memory:
+        if self._recalled is None:
+            self._recalled = self._ledger.recall() if self._ledger is not None else Memory()
+        return self._recalled
+
+    def highest_epoch(self) -> int:
+        """The highest epoch anything was written in."""
+        return self._recall().highest_epoch
+
+    def restore(self, planner: PlannerLoop, power: PowerLoop, observer: Observer, now_seconds: float) -> None:
+        """Put back what was stored; what cannot be read is left at its initial state, with a log line."""
+        del power  # power policies re-learn within a lease: they start from `initial()`
+        for row in self._recall().states:
+            try:
+                if row.loop == "planner" and row.schema == SCHEMA:
+                    planner.states = from_json(row.state, PlannerStates)
+                elif row.loop == "standing" and row.schema == SCHEMA:
+                    self._stand(from_json(row.state, Standing), observer, now_seconds)
+            except msgspec.MsgspecError as error:
+                log.warning(
+                    "stored state of %s cannot be read (%s); starting from the initial one", row.loop, error
+                )
+
+    def _stand(self, standing: Standing, observer: Observer, now: float) -> None:
+        for target in standing.targets:
+            observer.fold(
+                ev.Aimed(source="ledger", observed_seconds=now, delivered_seconds=now, target=target)
+            )
+        for reservation in standing.reservations:
+            if reservation.expires_seconds > now:
+                observer.fold(
+                    ev.Seen(source="ledger", observed_seconds=now, delivered_seconds=now, noun=reservation)
+                )
+
+    def store(
+        self, planner: PlannerLoop, power: PowerLoop, snapshot: Snapshot, epoch: int, now_seconds: float
+    ) -> None:
+        """Queue what changed since the last call."""
+        standing = Standing(
+            targets=tuple(t for _, t in sorted(snapshot.targets.items())),
+            reservations=tuple(r for _, r in sorted(snapshot.reservations.items())),
+        )
+        self._keep("planner", "planner", planner.states, epoch, now_seconds)
+        self._keep("standing", "targets", standing, epoch, now_seconds)
+        for root, state in sorted(power.states.items()):
+            self._keep("power", root, state, epoch, now_seconds)
+
+    def _keep(self, loop: str, scope: str, state: Any, epoch: int, now: float) -> None:
+        body = to_json(state)
+        if self._ledger is None or self._last.get(f"{loop}/{scope}") == body:
+            return
+        self._last[f"{loop}/{scope}"] = body
+        self._ledger.policy_state(
+            PolicyStateRow(
+                loop=loop,
+                scope=scope,
+                policy=loop,
+                schema=SCHEMA,
+                epoch=epoch,
+                stored_seconds=now,
+                state=body.decode(),
+            )
+        )
+
+    def load(self, report: GatewayReport, now_seconds: float) -> None:
+        """Keep a gateway's load as history, once a minute."""
+        if self._ledger is None or now_seconds < self._load_due.get(report.gateway, 0.0):
+            return
+        self._load_due[report.gateway] = now_seconds + LOAD_EVERY_SECONDS
+        for load in report.loads:
+            histogram = {
+                "input_edges": list(load.input_edges),
+                "output_edges": list(load.output_edges),
+                "cells": list(load.cells),
+            }
+            self._ledger.load(
+                LoadRow(
+                    service=load.service,
+                    request_class=load.traffic_class,
+                    at_seconds=now_seconds,
+                    window_seconds=load.window_seconds,
+                    requests_per_second=float(sum(load.cells)),
+                    held_requests=load.held,
+                    rejected_per_second=load.rejected_per_second,
+                    histogram=json_text(histogram),
+                )
+            )

@@ -1,0 +1,331 @@
+"""The operator: observe, decide, validate, act, record. Pumped by `step`, so that time can be virtual.
+
+One event loop owns everything here. In real time `run` pumps it and the planner decides in a thread of
+its own, so that a long solve never keeps leases from being renewed; in accelerated time a step ends only
+when its decisions are made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+from policies.planner import PlannerRun
+
+from cluster import events as ev
+from cluster.actions import Stamped
+from cluster.observer import Observer
+from cluster.plan import Context
+from cluster.reasons import Quantity, Reason, Verdict
+from cluster.snapshot import Snapshot
+from controller.actor.actor import Actor, Effects
+from controller.actor.outcome import Outcome
+from controller.beliefs import CapacityBeliefs
+from controller.config import OperatorConfig
+from controller.hub.service import Hub
+from controller.leadership import take_epoch
+from controller.ledger.ledger import Ledger
+from controller.ledger.rows import EpochRow, PlanId
+from controller.loops.planner import PlannerLoop
+from controller.loops.power import PowerLoop
+from controller.loops.stamping import stamp
+from controller.memory import Remembered
+from controller.metrics import Metrics
+from controller.observe.caches import Caches
+from controller.observe.reports import fold_agent, fold_gateway
+from controller.observe.world import World
+from controller.power_sender import PowerSender
+from controller.records import Recorder
+from controller.routes import RoutesServicer
+from controller.routing import RouteBook
+from controller.store.errors import StoreError
+from controller.store.interface import Store
+from controller.telling.narrator import Narrator
+from controller.telling.statuses import unknown_product_reason
+from controller.telling.writer import StatusWriter
+from runtime.clock import Clock
+
+log = logging.getLogger("plimsoll.operator")
+
+VERSION = "0.1.0"
+
+
+class Listener(Protocol):
+    """Somebody who watches decisions go by (the demo's report); never part of deciding."""
+
+    def decided(
+        self, loop: str, tick: int, now_seconds: float, outcomes: list[Outcome], reasons: tuple[Reason, ...]
+    ) -> None:
+        """A loop's plan was carried out."""
+        ...
+
+
+class Operator:
+    """One operator process' worth of state. Losing it loses nothing that safety depends on."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        config: OperatorConfig,
+        *,
+        hub: Hub | None = None,
+        routes: RoutesServicer | None = None,
+        ledger: Ledger | None = None,
+        metrics: Metrics | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        """Put the parts together; nothing happens before `start`."""
+        self.config = config
+        self.clock = clock
+        self.epoch = 0
+        self.observer = Observer()
+        self.world = World(self.observer, config.seed, started_seconds=clock.now())
+        self.caches = Caches(store, clock, config.seed)
+        self.routes_book = RouteBook()
+        self.narrator = Narrator(store, ledger)
+        self.recorder = Recorder(ledger, config.records_kept)
+        self.planner = PlannerLoop(config)
+        self.power = PowerLoop(config.seed)
+        self.statuses = StatusWriter(store)
+        self.beliefs = CapacityBeliefs()
+        self.metrics = metrics or Metrics()
+        self._store = store
+        self._hub = hub
+        self._routes = routes
+        self._ledger = ledger
+        self._listener = listener
+        self._power_sender = PowerSender(hub)
+        self._actor = Actor(store, self._power_sender, self.routes_book, self.world)
+        self._memory = Remembered(ledger)
+        self._power_tick = 0
+        self._power_due = float("-inf")
+        self._status_due = float("-inf")
+        self._state_due = float("-inf")
+        self._deciding: asyncio.Task[tuple[Context, Snapshot, PlannerRun]] | None = None
+
+    async def start(self) -> None:
+        """Take a new epoch, fill the caches, load the last states.
+
+        Raises the store's errors when it does not answer: the caller tries again with a pause.
+        """
+        at_least = max(self._memory.highest_epoch(), self._hub.highest_epoch_seen if self._hub else 0)
+        now = self.clock.now()
+        self.epoch = await take_epoch(self._store, self.config.namespace, self.config.identity, at_least, now)
+        if self._hub is not None:
+            self._hub.raise_epoch(self.epoch)
+        self._memory.restore(self.planner, self.power, self.observer, now)
+        if self._ledger is not None:
+            self._ledger.epoch(EpochRow(self.epoch, self.config.identity, VERSION, now))
+        self.metrics.led(self.epoch)
+        log.info("leading with epoch %d, seed %d", self.epoch, self.config.seed)
+
+    async def step(self) -> None:
+        """One round: take in what arrived, run the loops that are due, carry out, tell."""
+        now = self.clock.now()
+        self._follow_agents()
+        changed = await self._observe(now)
+        if changed:
+            self.planner.wake(now)
+        if now >= self._power_due:
+            self._power_due = now + self.config.power_seconds
+            await self._run_power(now)
+        if self._deciding is not None:
+            await self._collect(now)
+        elif self.planner.due(now):
+            await self._run_planner(now)
+        await self._tell(now)
+
+    # observe
+
+    def _follow_agents(self) -> None:
+        """An agent that obeyed a later epoch than ours would refuse us for ever: lead above it."""
+        if self._hub is not None and self._hub.highest_epoch_seen > self.epoch:
+            self.epoch = self._hub.highest_epoch_seen + 1
+            self._hub.raise_epoch(self.epoch)
+
+    async def _observe(self, now: float) -> bool:
+        await self.caches.pump()
+        self.world.apply(self.caches.changes())
+        if self._hub is not None:
+            self._hub.inbox.drain_sessions()
+            for report in self._hub.inbox.drain():
+                fold_agent(self.world, report, now)
+        if self._routes is not None:
+            for sketch in self._routes.drain():
+                if fold_gateway(self.world, sketch, now):
+                    self.planner.wake(now)
+                self._memory.load(sketch, now)
+        changed = self.world.settle(now)
+        self.observer.expire(now)
+        self.beliefs.refresh(self.observer, now)
+        return changed
+
+    # decide and act
+
+    async def _run_power(self, now: float) -> None:
+        self._power_tick += 1
+        for decision in self.power.decide(self.observer, now, self._power_tick, self.epoch):
+            plan_id = PlanId(self.epoch, "power", self._power_tick)
+            self.narrator.decided(plan_id, decision.plan, decision.policy, now, quiet=True)
+            stamped = stamp(
+                decision.plan.actions, "power", self.epoch, self._power_tick, now, self.config.power_seconds
+            )
+            snapshot = self.observer.snapshot(now, self.epoch)
+            await self._carry_out(stamped, snapshot, now, decision.plan.reasons, quiet=True)
+            for target in decision.plan.targets:
+                self.observer.fold(
+                    ev.Aimed(source="power", observed_seconds=now, delivered_seconds=now, target=target)
+                )
+
+    async def _run_planner(self, now: float) -> None:
+        if not self.caches.synced:
+            return
+        snapshot = self.observer.snapshot(now, self.epoch)
+        context = self.planner.begin(now, self.epoch)
+        if self.config.threaded:
+            self._deciding = asyncio.create_task(self._decide_in_thread(context, snapshot))
+            return
+        await self._carry_out_run(context, snapshot, self.planner.decide(snapshot, context), now)
+
+    async def _decide_in_thread(
+        self, context: Context, snapshot: Snapshot
+    ) -> tuple[Context, Snapshot, PlannerRun]:
+        return context, snapshot, await asyncio.to_thread(self.planner.decide, snapshot, context)
+
+    async def _collect(self, now: float) -> None:
+        if self._deciding is None or not self._deciding.done():
+            return
+        task, self._deciding = self._deciding, None
+        context, snapshot, run = task.result()
+        await self._carry_out_run(context, snapshot, run, now)
+
+    async def _carry_out_run(self, context: Context, snapshot: Snapshot, run: PlannerRun, now: float) -> None:
+        """Carry out each stage's plan on the state of now, in order; put its targets in force."""
+        record = self.recorder.keep(snapshot, self.planner.states, context, run, self.config)
+        self.planner.states = run.states
+        for staged in run.stages:
+            plan_id = PlanId(self.epoch, staged.stage, context.tick)
+            self.narrator.decided(
+                plan_id, staged.plan, staged.policy, now, record=record, quiet=not staged.plan.actions
+            )
+            for target in staged.targets:
+                self.observer.fold(
+                    ev.Aimed(source="planner", observed_seconds=now, delivered_seconds=now, target=target)
+                )
+            stamped = stamp(
+                staged.actions, staged.stage, self.epoch, context.tick, now, self.config.action_seconds
+            )
+            if stamped:
+                await self._carry_out(
+                    stamped, self.observer.snapshot(now, self.epoch), now, staged.plan.reasons
+                )
+        self.metrics.planned(run)
+
+    async def _carry_out(
+        self,
+        stamped: list[Stamped],
+        snapshot: Snapshot,
+        now: float,
+        reasons: tuple[Reason, ...],
+        *,
+        quiet: bool = False,
+    ) -> None:
+        outcomes, effects = await self._actor.carry_out(stamped, snapshot, now)
+        self._fold_effects(effects, now)
+        self.narrator.happened([o for o in outcomes if not quiet or o.status == "dropped"], now)
+        self.metrics.acted(outcomes)
+        await self._own_writes(outcomes)
+        if self._listener is not None and stamped:
+            self._listener.decided(stamped[0].loop, self.planner.tick, now, outcomes, reasons)
+
+    async def _own_writes(self, outcomes: list[Outcome]) -> None:
+        """Let the model see our own writes before anything else is decided on it."""
+        if any(o.status == "done" for o in outcomes):
+            await self.caches.pump()
+            self.world.apply(self.caches.changes())
+            self.world.settle(self.clock.now())
+
+    def _fold_effects(self, effects: Effects, now: float) -> None:
+        for noun in (*effects.leases, *effects.reservations):
+            self.observer.fold(ev.Seen(source="own", observed_seconds=now, delivered_seconds=now, noun=noun))
+        for key in effects.released:
+            self.observer.fold(
+                ev.Gone(
+                    source="own", observed_seconds=now, delivered_seconds=now, mapping="reservations", key=key
+                )
+            )
+        for weights in effects.weights.values():
+            for replica, weight in weights.items():
+                self.observer.instance_rows.set(replica, now, {"route_weight": weight})
+
+    # tell
+
+    async def _tell(self, now: float) -> None:
+        snapshot = self.observer.snapshot(now, self.epoch)
+        if self._routes is not None:
+            table = self.routes_book.table(self.world, snapshot, self.epoch, now)
+            if table is not None:
+                self._routes.publish(table)
+        if now < self._status_due:
+            return
+        self._status_due = now + self.config.status_seconds
+        self._say_faults(now)
+        await self.statuses.write(self.world, snapshot, self.narrator.sayings, now)
+        await self.narrator.publish(self.world.uids(), now, self.epoch)
+        if now >= self._state_due:
+            self._state_due = now + self.config.state_seconds
+            self._memory.store(self.planner, self.power, snapshot, self.epoch, now)
+        self.metrics.observed(snapshot, self.caches, self._hub, self._ledger)
+
+    def _say_faults(self, now: float) -> None:
+        """Faults in objects and unknown products are said like any other reason."""
+        reasons = [
+            Reason(
+                code="SpecInvalid",
+                subject=self.world.subject(kind, key),
+                verdict=Verdict.REJECTED,
+                choice=" ".join(faults)[:900],
+                need=Quantity("allowed", 0.0, "faults"),
+                have=Quantity("found", float(len(faults)), "faults"),
+            )
+            for (kind, key), faults in sorted(self.world.faults.items())
+        ]
+        known = len(self.observer.live("accelerators"))
+        reasons += [
+            unknown_product_reason(node, facts.unknown_product, facts.gpus, known)
+            for node, facts in sorted(self.world.unknown_products.items())
+        ]
+        self.narrator.say(reasons, "observe", now)
+
+    # life
+
+    async def run(self, stop: asyncio.Event, tick_seconds: float = 0.1) -> None:
+        """Pump in real time until `stop` is set. A store that does not answer is waited for, never fatal."""
+        while not stop.is_set():
+            try:
+                await self.step()
+            except StoreError as error:
+                log.warning("the store does not answer (%s); trying again", error)
+            try:
+                await asyncio.wait_for(stop.wait(), tick_seconds)
+            except TimeoutError:
+                continue
+
+    async def stop(self) -> None:
+        """End in order: what was decided is written down."""
+        if self._deciding is not None:
+            self._deciding.cancel()
+        await self.caches.close()
+        if self._ledger is not None:
+            now = self.clock.now()
+            self._memory.store(
+                self.planner, self.power, self.observer.snapshot(now, self.epoch), self.epoch, now
+            )
+            self._ledger.flush(force=True)
+
+
+def facts_of(operator: Operator) -> dict[str, Any]:
+    """What a health page shows of an operator."""
+    return {"epoch": operator.epoch, "synced": operator.caches.synced, "revision": operator.observer.revision}

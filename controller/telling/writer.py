@@ -1,0 +1,70 @@
+"""Writes statuses of our kinds, only when they say something new."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from cluster.snapshot import Snapshot
+from controller.actor.pods import split_key
+from controller.observe import labels
+from controller.observe.world import World
+from controller.resources.base import render
+from controller.resources.kinds import BY_KIND
+from controller.store.errors import Conflict, NotFound, StoreError
+from controller.store.interface import Store
+from controller.telling.memory import Sayings
+from controller.telling.statuses import domain_status, job_status, service_status
+
+log = logging.getLogger("plimsoll.status")
+
+Status = Callable[[Any, Snapshot, Sayings, tuple[str, ...], float], msgspec.Struct]
+
+_STATUS: dict[str, Status] = {
+    "ModelService": service_status,
+    "TrainingJob": job_status,
+    "PowerDomain": domain_status,
+}
+
+
+class StatusWriter:
+    """One writer a kind. A status that did not change is not written; one that cannot be is tried again later."""
+
+    def __init__(self, store: Store) -> None:
+        """Bind to a store."""
+        self._store = store
+        self._written: dict[tuple[str, str], Any] = {}
+
+    async def write(self, world: World, snapshot: Snapshot, sayings: Sayings, now_seconds: float) -> int:
+        """Bring every object's status up to date; how many were written."""
+        written = 0
+        for kind, compute in _STATUS.items():
+            for key, obj in sorted(world.objects[kind].items()):
+                faults = world.faults.get((kind, key), ())
+                status = compute(obj, snapshot, sayings, faults, now_seconds)
+                if status != obj.status and self._written.get((kind, key)) != (obj.metadata.uid, status):
+                    written += await self._patch(kind, key, obj, status)
+        return written
+
+    async def _patch(self, kind: str, key: str, obj: Any, status: msgspec.Struct) -> int:
+        namespace, name = split_key(key)
+        try:
+            await self._store.patch(
+                BY_KIND[kind].resource,
+                name,
+                {"status": render(status)},
+                namespace,
+                field_manager=labels.MANAGER,
+                uid=obj.metadata.uid,
+                subresource="status",
+            )
+        except (NotFound, Conflict):
+            return 0
+        except StoreError as error:
+            log.warning("status of %s %s not written: %s", kind, key, error)
+            return 0
+        self._written[kind, key] = (obj.metadata.uid, status)
+        return 1
