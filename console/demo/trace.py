@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -111,7 +112,7 @@ def parse_trace(data: bytes, name: str) -> Trace:
         raise TraceError(
             f"{name}: no request in it ({bad} malformed lines); it needs lines of {', '.join(COLUMNS)}."
         )
-    turned = sum(1 for a, b in zip(rows, rows[1:], strict=False) if b[0] < a[0])
+    turned = sum(1 for a, b in itertools.pairwise(rows) if b[0] < a[0])
     rows.sort(key=lambda row: (row[0], row[3]))
     first = rows[0][0]
     requests = tuple(TraceRequest(line, at - first, inputs, outputs) for at, inputs, outputs, line in rows)
