@@ -64,8 +64,10 @@ def clean(column: str, value: object) -> Any:
         return value if math.isfinite(value) else None
     if not isinstance(value, str):
         return value
-    text = value.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
     bound = _BOUNDS.get(column, tables.WORD_LENGTH)
+    if value.isascii() and len(value) <= bound and "\x00" not in value:
+        return value
+    text = value.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
     if len(text) <= bound:
         return text
     if column in _JSON_COLUMNS:

@@ -33,8 +33,8 @@ class LedgerState(msgspec.Struct, frozen=True):
     """How the ledger is: rows and bytes waiting, rows written and lost so far, and what is wrong, if anything.
 
     `lost_rows` is by cause (`overflow`, `too_large`, `refused`, `closed`); `failures` counts failed attempts by
-    cause (`locked`, `full`, `gone`, `readonly`, `corrupt`, `schema`, `unreachable`, `unusable`). `problem` is a
-    sentence, empty when all is well.
+    cause (`locked`, `full`, `gone`, `readonly`, `corrupt`, `schema`, `unreachable`, `unusable`). `disk_bytes` is
+    the size of a SQLite ledger. `problem` is a sentence, empty when all is well.
     """
 
     queued_rows: int = 0
@@ -44,6 +44,7 @@ class LedgerState(msgspec.Struct, frozen=True):
     removed_rows: int = 0
     lost_rows: dict[str, int] = {}
     failures: dict[str, int] = {}
+    disk_bytes: int | None = None
     problem: str = ""
 
 
@@ -89,6 +90,7 @@ class Writer:
             removed_rows=self._sweeper.removed_rows,
             lost_rows=self._buffer.lost,
             failures=dict(self._failures),
+            disk_bytes=self._database.disk_bytes(),
             problem=self._problem,
         )
 
