@@ -27,8 +27,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     A peer that answers no keepalive for `keepalive_timeout_seconds` is gone. `connect_seconds` bounds a dial.
     """
 
-    receive_bytes: int = 1 * MIB
-    send_bytes: int = 1 * MIB
+    receive_bytes: int = 4 * MIB
+    send_bytes: int = 4 * MIB
     keepalive_seconds: float = 10.0
     keepalive_timeout_seconds: float = 5.0
     connect_seconds: float = 5.0

@@ -20,7 +20,7 @@ from controller.hub.commands import AgentCommand, to_wire
 from controller.hub.inbox import Inbox, SessionChange, SessionEvent
 from controller.hub.sessions import HubError, HubStats, NotConnected, Session
 from runtime.authority import Role
-from runtime.channels import EOF
+from runtime.channels import EOF, MIB
 from runtime.clock import Clock
 from runtime.tls import PeerRefused, caller
 from wire import agent_pb2 as pb
@@ -48,6 +48,7 @@ class Hub(agent_pb2_grpc.HubServicer):
     """The service `plimsoll.v1.Hub`.
 
     `epoch` 0 means that nobody leads yet: agents may connect and report, commands are refused until `raise_epoch`.
+    `most_message_bytes` bounds one message of an agent; a larger one ends its stream.
     `heartbeat_seconds` equal to `report_seconds` makes every agent report every tick, as a barrier needs.
     """
 
@@ -59,11 +60,13 @@ class Hub(agent_pb2_grpc.HubServicer):
         report_seconds: float = 1.0,
         heartbeat_seconds: float = 5.0,
         inbox: Inbox | None = None,
+        most_message_bytes: int = 1 * MIB,
     ) -> None:
         self._clock = clock
         self._epoch = epoch
         self._report_seconds = report_seconds
         self._heartbeat_seconds = heartbeat_seconds
+        self._most_message_bytes = most_message_bytes
         self.inbox = inbox or Inbox()
         self.stats = HubStats()
         self._sessions: dict[str, Session] = {}
@@ -173,6 +176,7 @@ class Hub(agent_pb2_grpc.HubServicer):
         try:
             session = await self._greet(context)
             writing = asyncio.create_task(session.write(self.stats))
+            writing.add_done_callback(_consume)
             await self._listen(session, context)
         except _Refused as refused:
             self._refused(session, context, refused)
@@ -183,7 +187,7 @@ class Hub(agent_pb2_grpc.HubServicer):
             await context.abort(grpc.StatusCode.ABORTED, "A newer stream of this node replaced this one.")
         finally:
             if writing is not None:
-                writing.cancel()
+                writing.cancel()  # not awaited: gRPC may cancel this handler once more meanwhile
             if session is not None:
                 self._close(session)
 
@@ -343,3 +347,9 @@ class Hub(agent_pb2_grpc.HubServicer):
                     self._changed.clear()
                     await self._changed.wait()
         return frozenset(missing(wanted))
+
+
+def _consume(writing: asyncio.Task[None]) -> None:
+    """A writer fails when its stream breaks, which the reader reports; its error is not news."""
+    if not writing.cancelled():
+        writing.exception()

@@ -102,7 +102,7 @@ class Session:
             self._task.cancel()
 
     async def write(self, stats: HubStats) -> None:
-        """Writes what is queued until cancelled."""
+        """Writes what is queued until cancelled, or the stream breaks. What was taken and not written is dropped."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -112,6 +112,10 @@ class Session:
             while self._outbox:
                 count = min(len(self._outbox), BATCH_COMMANDS)
                 batch = [self._outbox.popleft() for _ in range(count)]
-                await self._context.write(pb.HubMessage(commands=pb.Commands(commands=batch)))
+                try:
+                    await self._context.write(pb.HubMessage(commands=pb.Commands(commands=batch)))
+                except BaseException:
+                    stats.commands_dropped += count
+                    raise
                 stats.commands_sent += count
                 stats.messages_sent += 1

@@ -116,10 +116,10 @@ class World:
         return self.authority.issue(Identity(Role.NODE, node))
 
     def agent(self, node: str, physics: TwoGpus | None = None, **config: object) -> Agent:
-        settings = {"heartbeat_seconds": 1.0, "prompt_acks": False} | config
+        settings = {"endpoint": self.server.endpoint, "heartbeat_seconds": 1.0, "prompt_acks": False} | config
         held = self.credentials(node)
         made = Agent(
-            AgentConfig(node=node, endpoint=self.server.endpoint, boot_id=f"boot-{node}", **settings),  # type: ignore[arg-type]
+            AgentConfig(node=node, boot_id=f"boot-{node}", **settings),  # type: ignore[arg-type]
             SimulatedDriver(physics or TwoGpus(node)),
             lambda: held,
             self.clock,
