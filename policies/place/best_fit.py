@@ -1,0 +1,57 @@
+"""Place: what exists follows the final mixes, one node choice at a time, best fit (the packing baseline).
+
+Per run: remove what ended, create what is missing where the fewest GPUs are left over, drain what is surplus
+once its successors are ready, make room for a higher priority, publish route weights. A replica's name holds an
+ordinal that no live or just-gone replica had, so that a replaced pod never collides with its successor
+(DESIGN §3.3). Every sequel (delete after drain, drain after the new one is ready) is decided from a later view.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.actions import SetRoutes
+from cluster.plan import Context, Decision
+from cluster.snapshot import Snapshot
+from policies.frames import frame_of
+from policies.place import why
+from policies.place.draining import drain, make_room
+from policies.place.routes import changed, weights_of
+from policies.place.run import BestFitConfig, BestFitState, Run
+
+__all__ = ["BestFit", "BestFitConfig", "BestFitState"]
+
+
+class BestFit:
+    """`Policy[Snapshot, BestFitState]`."""
+
+    def __init__(self, config: BestFitConfig | None = None) -> None:
+        self._config = config or BestFitConfig()
+
+    def initial(self) -> BestFitState:
+        """Nothing remembered: ordinals start above every replica in view."""
+        return BestFitState()
+
+    def decide(self, view: Snapshot, state: BestFitState, ctx: Context) -> Decision[BestFitState]:
+        """One round of removing, creating, draining and routing."""
+        run = Run(view, state, ctx, self._config)
+        run.remove()
+        run.create()
+        drain(run)
+        make_room(run)
+        _route(run, ctx.scratch)
+        return Decision(run.draft.plan(), run.state())
+
+
+def _route(run: Run, scratch: dict[str, Any]) -> None:
+    """Publish the weights of services whose ready replicas or mix changed."""
+    for case in run.cases:
+        replicas = run.groups.replicas.get(case.service.name, [])
+        weights = weights_of(case, frame_of(run.groups, case.service, scratch), run.going)
+        if changed(run.groups, replicas, weights, run.config.route_tolerance):
+            reason = run.draft.because(why.routes(case, weights))
+            run.draft.act(
+                SetRoutes(
+                    service=case.service.name, weights=weights, expects=(case.service.ref,), reason=reason
+                )
+            )

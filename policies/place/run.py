@@ -1,0 +1,195 @@
+"""The working memory of one round of placing, and the two steps that change what exists."""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from cluster.actions import CreateReplica, DeleteReplica, Resume
+from cluster.overlay import Overlay
+from cluster.plan import Context
+from cluster.reasons import Reason
+from cluster.serving import Replica, ReplicaPhase, Variant
+from cluster.snapshot import Snapshot
+from placement.packing.best_fit import Rooms
+from policies.draft import Draft
+from policies.groups import Groups, in_scope
+from policies.place import why
+from policies.place.cases import Case, Part, case_of, is_empty, must_leave, outstanding, replica_name
+
+Seconds = Annotated[float, msgspec.Meta(ge=0.0)]
+
+
+class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of best-fit placing.
+
+    `bind_seconds`: a replica not bound to its node by then is deleted and replanned. `shun_seconds`: how long
+    the node it was meant for is avoided. `settle_seconds`: a report this much younger than the start of a
+    drain is believed when it says empty. `route_tolerance`: weights closer than this are left alone.
+    `failed_grace_seconds`: grace of deleting what serves nobody.
+    """
+
+    bind_seconds: Seconds = 10.0
+    shun_seconds: Seconds = 60.0
+    settle_seconds: Seconds = 2.0
+    route_tolerance: Seconds = 0.005
+    failed_grace_seconds: Seconds = 1.0
+
+
+class BestFitState(msgspec.Struct, frozen=True, kw_only=True):
+    """Highest ordinal ever given per service, and nodes that did not bind, until when (UTC seconds)."""
+
+    schema: int = 1
+    ordinals: dict[str, int] = {}
+    shunned: dict[str, float] = {}
+
+
+class Missing(NamedTuple):
+    """A replica that found no node."""
+
+    case: Case
+    part: Part
+    variant: Variant
+
+
+class Run:
+    """One call's view, indexes and draft; steps are `remove`, `create` here and those of `draining`."""
+
+    def __init__(self, view: Snapshot, state: BestFitState, ctx: Context, config: BestFitConfig) -> None:
+        self.view, self.config, self.now = view, config, ctx.now_seconds
+        self.draft, self.groups, self.overlay = Draft(), Groups(view), Overlay(view)
+        self.rooms = Rooms(view.nodes, self.overlay.space)
+        self.ordinals = dict(state.ordinals)
+        self.shunned = {n: t for n, t in state.shunned.items() if t > ctx.now_seconds}
+        self.missing: list[Missing] = []
+        self.going: set[str] = set()
+        self.cases: list[Case] = []
+        for service in in_scope(view, ctx):
+            capacity = view.capacity(service.name)
+            if capacity is not None and capacity.final:
+                self.cases.append(case_of(self.groups, service, capacity, self.now, config.bind_seconds))
+
+    def state(self) -> BestFitState:
+        """What is remembered."""
+        return BestFitState(
+            ordinals={name: self.ordinals[name] for name in sorted(self.ordinals)},
+            shunned={name: self.shunned[name] for name in sorted(self.shunned)},
+        )
+
+    # ---------------------------------------------------------------------------------------------- removing
+
+    def remove(self) -> None:
+        """Delete what never bound, failed, was lost, or is drained."""
+        for case in self.cases:
+            for replica in case.stuck:
+                self._shun(replica)
+                waited = self.now - replica.phase_since_seconds
+                self.delete(case, replica, why.stuck(case, replica, waited, self.config.bind_seconds))
+            for replica in case.dead:
+                waited = self.now - replica.phase_since_seconds
+                reason = (
+                    why.lost(case, replica, waited, self.config.bind_seconds)
+                    if replica.phase is ReplicaPhase.LOST
+                    else why.ended(case, replica, waited, 0.0)
+                )
+                self.delete(case, replica, reason)
+            for replica in case.draining:
+                waited = self.now - replica.phase_since_seconds
+                empty = is_empty(self.groups, replica, self.config.settle_seconds)
+                if empty or waited >= case.service.drain_seconds:
+                    left = outstanding(self.groups, replica)
+                    self.delete(case, replica, why.ended(case, replica, waited, left))
+
+    def _shun(self, replica: Replica) -> None:
+        launcher = self.view.launchers.get(replica.launcher)
+        for slot in launcher.slots if launcher is not None else ():
+            self.shunned[slot.node] = self.now + self.config.shun_seconds
+
+    def delete(self, case: Case, replica: Replica, reason: Reason) -> None:
+        """Delete a replica, unless its pod is being deleted already."""
+        self.going.add(replica.key)
+        claim = self.view.claims.get(replica.launcher)
+        if claim is not None and claim.phase == "stopping":
+            return
+        serving = replica.phase is ReplicaPhase.DRAINING
+        grace = min(case.service.drain_seconds, 5.0) if serving else 0.0
+        self.draft.act(
+            DeleteReplica(
+                replica=replica.ref,
+                grace_seconds=max(self.config.failed_grace_seconds, grace),
+                reason=self.draft.because(reason),
+            )
+        )
+
+    # ---------------------------------------------------------------------------------------------- creating
+
+    def create(self) -> None:
+        """Bring back draining replicas where they are wanted again, then create what is still missing."""
+        for case in self.cases:
+            for part, units in sorted(case.wanted.items()):
+                lacking = units - len(case.live(part))
+                if lacking > 0:
+                    lacking -= self._resume(case, part, lacking)
+                elif lacking == 0 and self._rolls(case, part):
+                    lacking = 1
+                variant = next((v for v in case.service.variants if v.key == part[0]), None)
+                for _ in range(max(0, lacking)):
+                    if variant is None or not self._create(case, part, variant):
+                        break
+
+    def _rolls(self, case: Case, part: Part) -> bool:
+        """Whether one replica of the new template should be started beside the outdated ones now."""
+        starting = any(r.phase is not ReplicaPhase.READY for r in case.current.get(part, ()))
+        return bool(case.outdated.get(part)) and not starting
+
+    def _resume(self, case: Case, part: Part, lacking: int) -> int:
+        """Undo drains of this part; at most `lacking` of them."""
+        back = [
+            r
+            for r in case.draining
+            if (r.variant.key, r.pool) == part
+            and r.template in ("", case.service.template)
+            and r.key not in self.going
+            and not must_leave(self.view, r)
+        ][:lacking]
+        for replica in back:
+            reason = self.draft.because(why.resumed(case, part, replica))
+            self.draft.act(Resume(subject=replica.ref, expects=(case.service.ref,), reason=reason))
+        return len(back)
+
+    def _create(self, case: Case, part: Part, variant: Variant) -> bool:
+        """Create one replica; False when no node has room, which is then remembered and told."""
+        pool, gpus = part[1], variant.gpus
+        choice = self.rooms.choose(pool, gpus, self.shunned) or self.rooms.choose(pool, gpus)
+        if choice is None:
+            self.missing.append(Missing(case, part, variant))
+            self.draft.because(why.unplaceable(case, part, variant, self.rooms))
+            return False
+        name, ordinal = self._name(case, part[0])
+        action = CreateReplica(
+            service=case.service.name,
+            name=name,
+            variant=variant,
+            pool=pool,
+            ordinal=ordinal,
+            slots=(choice.slot,),
+            expects=(case.service.ref,),
+            reason=self.draft.because(why.placed(case, variant, choice)),
+        )
+        self.draft.act(action)
+        self.overlay.apply(action)
+        self.rooms.refresh(choice.slot.node)
+        return True
+
+    def _name(self, case: Case, variant: str) -> tuple[str, int]:
+        """A name that no replica, launcher or claim in view has, with an ordinal above all before."""
+        service = case.service.name
+        known = [r.ordinal for r in self.groups.replicas.get(service, ())]
+        ordinal = max([self.ordinals.get(service, 0), *known]) + 1
+        name = replica_name(service, variant, ordinal)
+        while name in self.view.claims or name in self.view.launchers or name in self.view.replicas:
+            ordinal += 1
+            name = replica_name(service, variant, ordinal)
+        self.ordinals[service] = ordinal
+        return name, ordinal

@@ -1,0 +1,120 @@
+"""Reasons of placing, with their numbers."""
+
+from __future__ import annotations
+
+from cluster.base import Ref
+from cluster.reasons import Reason, Remedy, Verdict
+from cluster.serving import Replica, Service, Variant
+from placement.packing.best_fit import Choice, Rooms
+from policies.draft import quantity
+from policies.place.cases import Case, Part
+
+
+def placed(case: Case, variant: Variant, choice: Choice) -> Reason:
+    """A replica found a node."""
+    return Reason(
+        code="ReplicaPlaced", subject=case.service.ref, verdict=Verdict.CHOSEN, choice=choice.slot.node,
+        need=quantity("gpus", variant.gpus, "GPU"), have=quantity("free", choice.free, "GPU"),
+        limit=quantity("fit_nodes", choice.fit_nodes, "nodes"),
+        facts=(quantity("left", choice.left, "GPU"),), refs=(Ref("Node", choice.slot.node),),
+    )  # fmt: skip
+
+
+def unplaceable(case: Case, part: Part, variant: Variant, rooms: Rooms) -> Reason:
+    """No open node of the pool has room."""
+    best = rooms.most_free(part[1])
+    lacking = quantity("need", variant.gpus - best, "GPU")
+    return Reason(
+        code="ReplicaUnplaceable", subject=case.service.ref, verdict=Verdict.BLOCKED, choice=f"{part[0]} in {part[1]}",
+        need=quantity("gpus", variant.gpus, "GPU"), have=quantity("free", best, "GPU"),
+        limit=quantity("open_nodes", rooms.open_nodes(part[1]), "nodes"),
+        remedy=Remedy("AddCapacity", part[1], (lacking,)), refs=(Ref("Pool", part[1]),),
+    )  # fmt: skip
+
+
+def resumed(case: Case, part: Part, replica: Replica) -> Reason:
+    """A draining replica is wanted again."""
+    return Reason(
+        code="ReplicaResumed", subject=case.service.ref, verdict=Verdict.KEPT, choice=replica.key,
+        need=quantity("wanted", case.wanted.get(part, 0), "replicas"),
+        have=quantity("live", len(case.live(part)), "replicas"),
+        limit=quantity("drain", case.service.drain_seconds, "s"), refs=(replica.ref,),
+    )  # fmt: skip
+
+
+def stuck(case: Case, replica: Replica, waited: float, limit: float) -> Reason:
+    """A replica was not bound to its node in time."""
+    return Reason(
+        code="ReplicaStuck", subject=case.service.ref, verdict=Verdict.REJECTED, choice=replica.key,
+        need=quantity("expected", limit, "s"), have=quantity("waited", waited, "s"),
+        limit=quantity("limit", limit, "s"), refs=(replica.ref,),
+    )  # fmt: skip
+
+
+def lost(case: Case, replica: Replica, silent: float, limit: float) -> Reason:
+    """A replica went with its node."""
+    return Reason(
+        code="ReplicaLost", subject=case.service.ref, verdict=Verdict.REJECTED, choice=replica.key,
+        need=quantity("replaced", 1, "replicas"), have=quantity("silent", silent, "s"),
+        limit=quantity("limit", limit, "s"), refs=(replica.ref,),
+    )  # fmt: skip
+
+
+def ended(case: Case, replica: Replica, waited: float, requests: float) -> Reason:
+    """A replica is empty, past its deadline, or failed."""
+    return Reason(
+        code="ReplicaEnded", subject=case.service.ref, verdict=Verdict.CHOSEN, choice=replica.key,
+        need=quantity("wanted", sum(case.wanted.values()), "replicas"),
+        have=quantity("outstanding", requests, "req"), limit=quantity("waited", waited, "s"),
+        refs=(replica.ref,),
+    )  # fmt: skip
+
+
+def surplus(case: Case, part: Part) -> Reason:
+    """More replicas of a part than wanted."""
+    return Reason(
+        code="ReplicaSurplus", subject=case.service.ref, verdict=Verdict.CHOSEN, choice=f"{part[0]} in {part[1]}",
+        need=quantity("wanted", case.wanted.get(part, 0), "replicas"),
+        have=quantity("live", len(case.live(part)), "replicas"),
+        limit=quantity("drain", case.service.drain_seconds, "s"),
+    )  # fmt: skip
+
+
+def outdated(case: Case, replica: Replica) -> Reason:
+    """A replica of an older spec has a ready successor."""
+    return Reason(
+        code="ReplicaOutdated", subject=case.service.ref, verdict=Verdict.CHOSEN, choice=replica.key,
+        need=quantity("generation", case.service.ref.version, "versions"),
+        have=quantity("made_from", replica.ref.version, "versions"),
+        limit=quantity("drain", case.service.drain_seconds, "s"), refs=(replica.ref,),
+    )  # fmt: skip
+
+
+def leaving(case: Case, replica: Replica, node: str) -> Reason:
+    """A replica's node is being lost."""
+    return Reason(
+        code="ReplicaLeaving", subject=case.service.ref, verdict=Verdict.MOVED, choice=replica.key,
+        need=quantity("wanted", sum(case.wanted.values()), "replicas"),
+        have=quantity("leaving", len(case.leaving), "replicas"),
+        limit=quantity("drain", case.service.drain_seconds, "s"), refs=(replica.ref, Ref("Node", node)),
+    )  # fmt: skip
+
+
+def preempted(victim: Service, winner: Service, gpus: int) -> Reason:
+    """A replica gives way to a service of higher priority."""
+    return Reason(
+        code="PreemptedFor", subject=victim.ref, verdict=Verdict.SHED, choice=winner.name,
+        need=quantity("priority", winner.priority, "priority"),
+        have=quantity("own_priority", victim.priority, "priority"),
+        limit=quantity("freed", gpus, "GPU"), refs=(winner.ref,),
+    )  # fmt: skip
+
+
+def routes(case: Case, weights: dict[str, float]) -> Reason:
+    """Route weights moved."""
+    return Reason(
+        code="RoutesSet", subject=case.service.ref, verdict=Verdict.CHOSEN,
+        need=quantity("wanted", sum(case.wanted.values()), "replicas"),
+        have=quantity("ready", len(weights), "replicas"),
+        limit=quantity("largest", max(weights.values(), default=0.0), "ratio"),
+    )  # fmt: skip
