@@ -23,8 +23,9 @@ class Batch:
     """
 
     __slots__ = (
-        "_chunk_tokens", "_chunks", "_finishing", "_max_seqs", "_preempted", "batch", "by_id", "context", "decode_tokens", "kv",
-        "owed", "preemptions", "prefill_tokens", "prefilling", "tick", "waiting",
+        "_chunk_tokens", "_chunks", "_finishing", "_max_seqs", "_preempted", "batch", "by_id", "context",
+        "decode_tokens", "first_tokens", "kv", "owed", "preemptions", "prefill_tokens", "prefilling", "tick",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, spec: EngineSpec, capacity_tokens: int) -> None:
@@ -37,7 +38,7 @@ class Batch:
         self._chunks: list[tuple[Sequence, int]] = []
         self._preempted = False
         self.tick = self.batch = self.context = self.owed = self.preemptions = 0
-        self.prefill_tokens = self.decode_tokens = 0
+        self.prefill_tokens = self.decode_tokens = self.first_tokens = 0
 
     @property
     def running(self) -> int:
@@ -136,6 +137,11 @@ class Batch:
             return sequence.output - (sequence.finish_tick - tick)
         return sequence.generated
 
+    def oldest_without_token(self) -> float | None:
+        """Arrival of the oldest sequence here that has emitted nothing yet; None without one."""
+        queued = [entry[3] for entry in self.waiting] + self.prefilling
+        return min((sequence.arrived for sequence in queued if not sequence.generated), default=None)
+
     def remove(self, sequence: Sequence) -> None:
         """Take a queued or running sequence out, between two steps."""
         left = sequence.left
@@ -177,6 +183,7 @@ class Batch:
             left -= 1
             self.owed -= 1
             sequence.generated += 1
+            self.first_tokens += 1
             if sequence.generated == 1 and not sequence.cancelled:
                 events.append(EngineEvent(at, FIRST_TOKEN, sequence.request_id, 1))
         if not left:

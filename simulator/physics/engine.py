@@ -151,7 +151,10 @@ class EngineInstance:
         """Stop for good and lose everything; returns the ids of the lost requests in order of submission."""
         lost = list(self._batch.by_id)
         if self._kind != _IDLE:
-            self._book(self._steps_done())
+            steps = self._steps_done()
+            self._book(steps)
+            if steps:
+                self._batch.close_run(steps)
         self._arrivals.clear()
         self._cancels.clear()
         self._batch.clear()
@@ -176,6 +179,22 @@ class EngineInstance:
         """Whether the engine was killed."""
         return self._stopped
 
+    @property
+    def decode_cost(self) -> StepCost:
+        """Coefficients of a decode step at the present clock and node speed."""
+        return self._decode_cost
+
+    def relative_speed(self) -> float:
+        """Speed at the present clocks over full speed, for a prompt of 1,024 tokens and 200 decode steps of 16."""
+        full, prefill, decode = self._cost(1.0, 1.0), self._prefill_cost, self._decode_cost
+        prompt, pairs, context = 1024, 0.5 * 1024 * 1024, 16 * 1024
+        now = prefill.seconds(0, prompt, 0, pairs) + decode.run_seconds(16, context, 200)
+        return (full.seconds(0, prompt, 0, pairs) + full.run_seconds(16, context, 200)) / now
+
+    def request_ids(self) -> list[int]:
+        """Requests that the engine has, in order of submission."""
+        return list(self._batch.by_id)
+
     def holds(self, request_id: int) -> bool:
         """Whether the engine still has this request."""
         return request_id in self._batch.by_id
@@ -189,12 +208,16 @@ class EngineInstance:
         """Occupancy at ``now``; tokens move at step boundaries."""
         batch, steps = self._batch, self._steps_done()
         free = batch.kv.free - batch.kv.needed(batch.tick + 1, steps)
+        oldest = batch.oldest_without_token()
         return EngineLoad(
             running=batch.running,
             waiting=len(batch.waiting),
             kv_free_tokens=free * batch.kv.block_tokens,
             kv_capacity_tokens=self.capacity_tokens,
             outstanding_tokens=batch.owed - steps * batch.batch,
+            generated_tokens=batch.first_tokens + batch.decode_tokens + steps * batch.batch,
+            head_of_line_seconds=0.0 if oldest is None else max(self.now - oldest, 0.0),
+            last_busy_seconds=self._start if self._kind == _IDLE else self.now,
             preemptions=batch.preemptions,
             draining=self._draining,
         )
@@ -233,9 +256,7 @@ class EngineInstance:
                     break
                 may_join = self._batch.enqueue(heappop(arrivals)[2])
                 if self._kind == _IDLE:
-                    self._start = self._end = (
-                        arrival  # wake at once, after all that arrive at this very instant
-                    )
+                    self._end = arrival  # wake at once, after all that arrive at this very instant
                 elif may_join:
                     self._truncate(arrival)
             elif end > until_seconds:

@@ -48,7 +48,9 @@ class EngineLoad(msgspec.Struct, frozen=True, gc=False):
     """What an engine reports of itself at one instant.
 
     ``running`` sequences hold KV blocks, ``waiting`` ones hold none. ``outstanding_tokens`` are the prompt tokens
-    still to prefill plus the output tokens still to emit, over running and waiting ones.
+    still to prefill plus the output tokens still to emit, over running and waiting ones; ``generated_tokens`` the
+    output tokens emitted since the start. ``head_of_line_seconds`` is how long the oldest request without a token
+    has been here (0 without one), ``last_busy_seconds`` when a step last ran (the start, before the first).
     """
 
     running: int
@@ -56,6 +58,9 @@ class EngineLoad(msgspec.Struct, frozen=True, gc=False):
     kv_free_tokens: int
     kv_capacity_tokens: int
     outstanding_tokens: int
+    generated_tokens: int
+    head_of_line_seconds: float
+    last_busy_seconds: float
     preemptions: int
     draining: bool
 

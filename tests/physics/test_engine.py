@@ -78,17 +78,14 @@ def test_an_arrival_waits_for_the_step_boundary_and_stalls_the_decodes():
 def test_a_prompt_longer_than_the_budget_takes_chunks_beside_the_decodes():
     chunked = engine(chunk_tokens=512)
     chunked.submit(1, 10, 100, 0.0)
-    chunked.submit(2, 1000, 1, 0.2)
-    chunked.advance_to(0.2)
-    before = chunked.phases()
+    start = prefill_seconds(COST, 10, 512)
+    boundary = start + COST.run_seconds(1, 11, 20)
+    chunked.submit(2, 1000, 1, boundary - 1e-6)
     at = times(chunked.advance_to(10.0))
-    after = chunked.phases()
-    assert after.prefill_tokens - before.prefill_tokens == 1000
-    generated = 1000 // 511 + 1  # two mixed steps: 511 tokens and the rest, a decode in each
-    assert at[2, FIRST] - 0.2 == pytest.approx(
-        COST.seconds(1, 511, 0, 511**2 / 2) + COST.seconds(1, 489, 0, 489 * 511 + 489**2 / 2), abs=0.012
-    )
-    assert generated == 2
+    first = COST.seconds(1, 511, 31, 511**2 / 2)
+    second = COST.seconds(1, 489, 32, 489 * 511 + 489**2 / 2)
+    assert at[2, FIRST] == pytest.approx(boundary + first + second)
+    assert at[1, FINISHED] == pytest.approx(at[2, FIRST] + COST.run_seconds(1, 33, 77))
 
 
 @pytest.mark.parametrize(
