@@ -115,7 +115,7 @@ def test_field_selectors_know_the_fields_of_the_kind(store: EmbeddedStore) -> No
     run(store.create(POD, pod("b"), field_manager=WRITER))
     assert names(run(store.list(POD, field_selector="spec.nodeName=n1"))) == ["a"]
     assert names(run(store.list(POD, field_selector="spec.nodeName!=n1,metadata.name=b"))) == ["b"]
-    with pytest.raises(BadRequest, match='field label not supported: "spec.hostname"'):
+    with pytest.raises(BadRequest, match=r'field label not supported: "spec\.hostname"'):
         run(store.list(POD, field_selector="spec.hostname=x"))
     with pytest.raises(BadRequest, match="unable to parse"):
         run(store.list(EVENT, field_selector="reason"))

@@ -8,7 +8,7 @@ import pytest
 
 from controller.resources.core import LEASE, NAMESPACE, NODE, POD
 from controller.resources.kinds import ACCELERATOR_NODE, MODEL_SERVICE, POWER_DOMAIN
-from controller.store.embedded import EmbeddedStore
+from controller.store.embedded import EmbeddedStore, open_store
 from controller.store.errors import (
     AlreadyExists,
     BadRequest,
@@ -19,6 +19,7 @@ from controller.store.errors import (
     StoreError,
     TooLarge,
 )
+from controller.store.interface import Resource
 from runtime.clock import VirtualClock
 from tests.store.conftest import ORIGIN, run
 from tests.store.objects import condition, node, pod, service
@@ -67,8 +68,6 @@ def test_dry_run_answers_but_keeps_nothing(store: EmbeddedStore) -> None:
 
 
 def test_two_stores_of_one_seed_give_the_same_identities(clock: VirtualClock) -> None:
-    from controller.store.embedded import open_store
-
     first, second, other = (open_store(clock, seed=seed) for seed in (3, 3, 4))
     uids = [make(s, POD, pod(generateName="x-", name=""))["metadata"] for s in (first, second, other)]
     assert uids[0] == uids[1]
@@ -106,10 +105,10 @@ REFUSED: list[tuple[str, Any, Any, type[StoreError], str]] = [
     (
         "capitals in a name",
         POD, pod("Engine"), Invalid,
-        'Pod "Engine" is invalid: metadata.name: Invalid value: "Engine": a lowercase RFC 1123 subdomain must '
+        ('Pod "Engine" is invalid: metadata.name: Invalid value: "Engine": a lowercase RFC 1123 subdomain must '
         "consist of lower case alphanumeric characters, '-' or '.', and must start and end with an "
         "alphanumeric character (e.g. 'example.com', regex used for validation is "
-        "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+        "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"),
     ),
     (
         "a name of 254 bytes",
@@ -171,8 +170,6 @@ def test_creation_is_refused(
 
 
 def test_a_kind_the_store_does_not_hold_is_not_found(store: EmbeddedStore) -> None:
-    from controller.store.interface import Resource
-
     other = Resource(group="example.com", version="v1", kind="Widget", plural="widgets")
     with pytest.raises(NotFound, match=r"could not find the requested resource \(widgets.example.com"):
         run(store.list(other))
@@ -307,7 +304,7 @@ class TestPatch:
             "metadata": {"name": "l", "namespace": "default"},
         }
         make(store, LEASE, lease)
-        with pytest.raises(NotFound, match="leases.coordination.k8s.io/status"):
+        with pytest.raises(NotFound, match=r"leases\.coordination\.k8s\.io/status"):
             run(store.patch(LEASE, "l", {}, "default", field_manager=WRITER, subresource="status"))
 
 
@@ -315,7 +312,7 @@ class TestDelete:
     def test_removes_at_once_what_nothing_holds(self, store: EmbeddedStore) -> None:
         make(store, MODEL_SERVICE, service())
         run(store.delete(MODEL_SERVICE, "chat", "default"))
-        with pytest.raises(NotFound, match='modelservices.plimsoll.dev "chat" not found'):
+        with pytest.raises(NotFound, match=r'modelservices\.plimsoll\.dev "chat" not found'):
             run(store.get(MODEL_SERVICE, "chat", "default"))
 
     def test_with_another_uid_is_a_conflict(self, store: EmbeddedStore) -> None:

@@ -1,0 +1,374 @@
+"""A cache of one kind that follows the store by list and watch, and says how far it can be trusted.
+
+Level-triggered: whatever was lost, delayed, doubled or cut, the cache ends equal to the store. Everything
+is pumped by its owner; nothing here waits or reads a clock of its own (specification: research/ecosystem
+§2.4).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from controller.resources.base import ObjectMeta
+from controller.store.backoff import Backoff
+from controller.store.errors import Gone, StoreError, TooManyRequests, Unavailable
+from controller.store.interface import EventType, JsonObject, Resource, Store, Watch, WatchEvent
+from runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+PAGE = 500
+SILENCE_SECONDS = 70.0
+"""A healthy watch brings a bookmark each minute: one silent for longer is half open."""
+
+SHORTEST_SECONDS = 1.0
+"""A watch that ends sooner counts as failed, so that a server that ends each at once is not hammered."""
+
+STALE_LISTS = 3
+"""After so many lists older than the cache the store is believed to have gone back (restored from a copy)."""
+
+
+class HasMetadata(Protocol):
+    """Any projection that keeps an object's metadata."""
+
+    @property
+    def metadata(self) -> ObjectMeta:
+        """Identity, version and labels."""
+
+
+T = TypeVar("T", bound=HasMetadata)
+
+
+class Delta(msgspec.Struct, Generic[T], frozen=True):
+    """What became of one object: `old` None when it is new to the cache, `new` None when it is gone."""
+
+    key: str
+    old: T | None
+    new: T | None
+
+
+class Defects(msgspec.Struct, frozen=True):
+    """Planted defects. Only tests switch them on, to show that they would be noticed."""
+
+    drop_delete: bool = False
+    lose_bookmark: bool = False
+    stale_relist: bool = False
+
+
+SOUND = Defects()
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    metadata: ObjectMeta
+
+
+class Reflector(Generic[T]):
+    """The objects of one kind as projections of type `T`, by `namespace/name`.
+
+    `indexes` name functions from an object to the values it is to be found under. `pump` is called
+    often; it never raises `StoreError`, and never waits except for the store's own answers.
+    """
+
+    def __init__(  # noqa: PLR0913 - all but the first four have defaults
+        self,
+        store: Store,
+        resource: Resource,
+        shape: type[T],
+        clock: Clock,
+        *,
+        seed: int = 0,
+        namespace: str = "",
+        label_selector: str = "",
+        field_selector: str = "",
+        indexes: Mapping[str, Callable[[T], Iterable[str]]] | None = None,
+        page: int = PAGE,
+        defects: Defects = SOUND,
+    ) -> None:
+        self.resource = resource
+        self.objects: dict[str, T] = {}
+        self.has_synced = False
+        self.lists = 0
+        self.faults = 0
+        self.undecodable: dict[str, str] = {}
+        self._store = store
+        self._clock = clock
+        self._bounds = (namespace, label_selector, field_selector)
+        self._page = page
+        self._defects = defects
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(shape)
+        self._identify = msgspec.json.Decoder(_Identity)
+        self._backoff = Backoff(clock, random.Random(f"{seed}/{resource.qualified}"))
+        self._indexers = dict(indexes or {})
+        self._indexes: dict[str, dict[str, dict[str, T]]] = {name: {} for name in self._indexers}
+        self._watch: Watch | None = None
+        self._position = ""
+        self._listed = False
+        self._heard_at = self._opened_at = clock.monotonic()
+        self._stale_lists = 0
+        self._awaited: dict[str, tuple[int, str]] = {}
+
+    # ---------------------------------------------------------------------------------------------- read
+
+    def get(self, key: str) -> T | None:
+        """The object of that `namespace/name` (or name), or None."""
+        return self.objects.get(key)
+
+    def by(self, index: str, value: str) -> list[T]:
+        """The objects found under a value of an index, by key. Raises `KeyError` for an unknown index."""
+        found = self._indexes[index].get(value, {})
+        return [found[key] for key in sorted(found)]
+
+    @property
+    def position(self) -> str:
+        """The version up to which the cache has seen everything; "" before the first list."""
+        return self._position
+
+    @property
+    def last_event_age_seconds(self) -> float:
+        """Time since the store was last heard of (event, bookmark or list)."""
+        return self._clock.monotonic() - self._heard_at
+
+    # ------------------------------------------------------------------------------------- own writes
+
+    def wrote(self, obj: JsonObject) -> None:
+        """Note the answer to a write of ours: until the cache has seen it, the object is not `fresh`."""
+        meta = obj["metadata"]
+        key = _key(meta.get("namespace", ""), meta["name"])
+        self._await(key, _number(meta.get("resourceVersion", "")), "")
+
+    def deleted(self, key: str, uid: str) -> None:
+        """Note a deletion of ours: the object is not `fresh` until it is gone or marked as going."""
+        self._await(key, 0, uid)
+
+    def _await(self, key: str, version: int, uid: str) -> None:
+        before = self._awaited.get(key, (0, ""))
+        self._awaited[key] = (max(before[0], version), uid or before[1])
+
+    def fresh(self, key: str) -> bool:
+        """False while a write of ours to this object is not in the cache yet: do not decide on it."""
+        awaited = self._awaited.get(key)
+        if awaited is None:
+            return True
+        version, uid = awaited
+        current = self.objects.get(key)
+        seen = _number(self._position) >= version or (
+            current is not None and _number(current.metadata.resource_version) >= version
+        )
+        going = not uid or (
+            current is None or current.metadata.uid != uid or current.metadata.deletion_timestamp is not None
+        )
+        if seen and going:
+            del self._awaited[key]
+            return True
+        return False
+
+    # ---------------------------------------------------------------------------------------------- pump
+
+    async def pump(self) -> list[Delta[T]]:
+        """Catch up with the store as far as it answers now; what changed, in order."""
+        deltas: list[Delta[T]] = []
+        if self._watch is None and not self._backoff.ready:
+            return deltas
+        try:
+            if not self._listed:
+                deltas = await self._relist()
+            if self._watch is None:
+                await self._resume()
+            deltas += self._drain()
+        except StoreError as error:
+            self._disturbed(error)
+        if deltas and self._awaited:
+            for key in tuple(self._awaited):
+                self.fresh(key)
+        return deltas
+
+    def close(self) -> None:
+        """Give the stream up; the objects stay."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    async def _resume(self) -> None:
+        namespace, labels, by_field = self._bounds
+        self._watch = await self._store.watch(
+            self.resource,
+            namespace,
+            resource_version=self._position,
+            label_selector=labels,
+            field_selector=by_field,
+        )
+        self._heard_at = self._opened_at = self._clock.monotonic()
+
+    def _drain(self) -> list[Delta[T]]:
+        watch = self._watch
+        if watch is None:
+            return []
+        events = watch.drain()
+        deltas = [delta for event in events if (delta := self._fold(event))]
+        if events:
+            self._heard_at = self._clock.monotonic()
+        if watch.ended:
+            self._watch = None
+            if self._clock.monotonic() - self._opened_at < SHORTEST_SECONDS:
+                self._backoff.failed()
+        elif self.last_event_age_seconds > SILENCE_SECONDS:
+            log.warning(
+                "watch of %s has been silent for %.0f s: it is half open and is opened again",
+                self.resource.qualified,
+                self.last_event_age_seconds,
+            )
+            self.faults += 1
+            self.close()
+        return deltas
+
+    def _disturbed(self, error: StoreError) -> None:
+        """Keep what is known, and try again later: from the last version, or from a list after 410."""
+        self.faults += 1
+        self.close()
+        if isinstance(error, Gone):
+            self._listed = False
+        least = error.retry_after_seconds if isinstance(error, TooManyRequests) else 0.0
+        wait = self._backoff.failed(least)
+        log.warning(
+            "%s of %s failed (%s %s): again in %.1f s",
+            "watch" if self._listed else "list",
+            self.resource.qualified,
+            error.code,
+            error.message,
+            wait,
+        )
+
+    # ---------------------------------------------------------------------------------------------- fold
+
+    def _fold(self, event: WatchEvent) -> Delta[T] | None:
+        version = _number(event.resource_version)
+        if version <= _number(self._position):
+            return None
+        if event.type is EventType.BOOKMARK:
+            if not self._defects.lose_bookmark:
+                self._position = event.resource_version
+            return None
+        self._position = event.resource_version
+        if event.type is EventType.DELETED:
+            if self._defects.drop_delete:
+                return None
+            meta = self._identify.decode(event.raw).metadata
+            return self._put(meta.key, None)
+        return self._take(event.raw)
+
+    def _take(self, raw: bytes) -> Delta[T] | None:
+        try:
+            obj = self._decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            return self._unreadable(raw, error)
+        key = obj.metadata.key
+        self.undecodable.pop(key, None)
+        return self._put(key, obj)
+
+    def _unreadable(self, raw: bytes, error: msgspec.ValidationError) -> Delta[T] | None:
+        """An object that does not fit its type must not hide the others; it is treated as absent."""
+        key = self._identify.decode(raw).metadata.key
+        self.undecodable[key] = str(error)
+        log.error(
+            "%s %s cannot be read and is left out: %s; correct the object or its definition",
+            self.resource.kind,
+            key,
+            error,
+        )
+        return self._put(key, None)
+
+    def _put(self, key: str, new: T | None) -> Delta[T] | None:
+        old = self.objects.get(key)
+        if old is None and new is None:
+            return None
+        if new is None:
+            del self.objects[key]
+        else:
+            self.objects[key] = new
+        for name, indexer in self._indexers.items():
+            self._index(self._indexes[name], indexer, key, (old, new))
+        return Delta(key, old, new)
+
+    @staticmethod
+    def _index(
+        index: dict[str, dict[str, T]],
+        indexer: Callable[[T], Iterable[str]],
+        key: str,
+        change: tuple[T | None, T | None],
+    ) -> None:
+        old, new = change
+        for value in indexer(old) if old is not None else ():
+            found = index[value]
+            found.pop(key, None)
+            if not found:
+                del index[value]
+        for value in indexer(new) if new is not None else ():
+            index.setdefault(value, {})[key] = new  # type: ignore[assignment]
+
+    # ---------------------------------------------------------------------------------------------- list
+
+    async def _relist(self) -> list[Delta[T]]:
+        """Read everything anew, page by page, and take over what differs once the last page is there."""
+        self.lists += 1
+        namespace, labels, by_field = self._bounds
+        raw: list[bytes] = []
+        token = ""
+        while True:
+            answer = await self._store.list(
+                self.resource,
+                namespace,
+                label_selector=labels,
+                field_selector=by_field,
+                limit=self._page,
+                continue_token=token,
+            )
+            raw.extend(answer.raw_items)
+            token = answer.continue_token
+            if not token:
+                break
+        return self._take_over(raw, answer.resource_version)
+
+    def _take_over(self, raw: list[bytes], version: str) -> list[Delta[T]]:
+        self._refuse_stale(version)
+        deltas: list[Delta[T]] = []
+        listed: set[str] = set()
+        for item in raw:
+            meta = self._identify.decode(item).metadata
+            listed.add(meta.key)
+            known = self.objects.get(meta.key)
+            if known is not None and known.metadata.resource_version == meta.resource_version:
+                continue
+            if delta := self._take(item):
+                deltas.append(delta)
+        gone = () if self._defects.stale_relist else sorted(self.objects.keys() - listed)
+        deltas.extend(delta for key in gone if (delta := self._put(key, None)))
+        self._position = version
+        self._listed = self.has_synced = True
+        self._heard_at = self._clock.monotonic()
+        return deltas
+
+    def _refuse_stale(self, version: str) -> None:
+        """A lagging server may list an older state than was seen; taking it would undo known changes."""
+        if _number(version) >= _number(self._position):
+            self._stale_lists = 0
+            return
+        self._stale_lists += 1
+        if self._stale_lists <= STALE_LISTS:
+            raise Unavailable(
+                f"the list of {self.resource.qualified} is of version {version}, older than {self._position} "
+                "which was seen already: asking again"
+            )
+
+
+def _key(namespace: str, name: str) -> str:
+    return f"{namespace}/{name}" if namespace else name
+
+
+def _number(version: str) -> int:
+    """Versions of one kind are comparable integers (the API guarantees it since 1.35); others count as 0."""
+    return int(version) if version.isdigit() else 0
