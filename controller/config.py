@@ -20,7 +20,8 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """How the operator runs.
 
     The planner runs on change after `debounce_seconds`, and at least every `plan_seconds`; `seed` feeds
-    tie ranks and every policy's random stream. `action_seconds` is how long an action stays valid.
+    tie ranks and every policy's random stream. `action_seconds` is how long an action stays valid. `threaded` lets the planner decide in a thread of its own
+    (real time); accelerated time needs it off.
     """
 
     seed: int = 1
@@ -34,4 +35,5 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     action_seconds: Positive = 30.0
     plan_units: int = 1_000_000
     records_kept: int = 0
+    threaded: bool = False
     policies: dict[str, PolicyDefault] = {}

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import Any, Protocol
-
-from policies.planner import PlannerRun
 
 from cluster import events as ev
 from cluster.actions import Stamped
 from cluster.observer import Observer
+from cluster.occupancy import Reservation
 from cluster.plan import Context
+from cluster.power import Lease
 from cluster.reasons import Quantity, Reason, Verdict
 from cluster.snapshot import Snapshot
+from cluster.targets import AnyTarget
 from controller.actor.actor import Actor, Effects
 from controller.actor.outcome import Outcome
 from controller.beliefs import CapacityBeliefs
@@ -30,10 +32,12 @@ from controller.ledger.rows import EpochRow, PlanId
 from controller.loops.planner import PlannerLoop
 from controller.loops.power import PowerLoop
 from controller.loops.stamping import stamp
+from controller.measuring import Measuring
 from controller.memory import Remembered
 from controller.metrics import Metrics
 from controller.observe.caches import Caches
-from controller.observe.reports import fold_agent, fold_gateway
+from controller.observe.reports import fold_agent
+from controller.observe.sketches import SketchBook
 from controller.observe.world import World
 from controller.power_sender import PowerSender
 from controller.records import Recorder
@@ -44,6 +48,7 @@ from controller.store.interface import Store
 from controller.telling.narrator import Narrator
 from controller.telling.statuses import unknown_product_reason
 from controller.telling.writer import StatusWriter
+from policies.planner import PlannerRun
 from runtime.clock import Clock
 
 log = logging.getLogger("plimsoll.operator")
@@ -90,14 +95,15 @@ class Operator:
         self.power = PowerLoop(config.seed)
         self.statuses = StatusWriter(store)
         self.beliefs = CapacityBeliefs()
-        self.metrics = metrics or Metrics()
+        self.sketches = SketchBook()
+        self.measuring = Measuring(metrics or Metrics(VERSION))
         self._store = store
         self._hub = hub
         self._routes = routes
         self._ledger = ledger
         self._listener = listener
         self._power_sender = PowerSender(hub)
-        self._actor = Actor(store, self._power_sender, self.routes_book, self.world)
+        self._actor = Actor(store, self._power_sender, self.routes_book, self.world, self.caches)
         self._memory = Remembered(ledger)
         self._power_tick = 0
         self._power_due = float("-inf")
@@ -118,7 +124,7 @@ class Operator:
         self._memory.restore(self.planner, self.power, self.observer, now)
         if self._ledger is not None:
             self._ledger.epoch(EpochRow(self.epoch, self.config.identity, VERSION, now))
-        self.metrics.led(self.epoch)
+        self.measuring.metrics.leading(True, self.epoch)
         log.info("leading with epoch %d, seed %d", self.epoch, self.config.seed)
 
     async def step(self) -> None:
@@ -154,7 +160,7 @@ class Operator:
                 fold_agent(self.world, report, now)
         if self._routes is not None:
             for sketch in self._routes.drain():
-                if fold_gateway(self.world, sketch, now):
+                if self.sketches.fold(self.observer, sketch, now):
                     self.planner.wake(now)
                 self._memory.load(sketch, now)
         changed = self.world.settle(now)
@@ -166,21 +172,26 @@ class Operator:
 
     async def _run_power(self, now: float) -> None:
         self._power_tick += 1
+        began = self.clock.monotonic()
         for decision in self.power.decide(self.observer, now, self._power_tick, self.epoch):
-            plan_id = PlanId(self.epoch, "power", self._power_tick)
+            plan_id = PlanId(self.epoch, f"power.{decision.root}", self._power_tick)
             self.narrator.decided(plan_id, decision.plan, decision.policy, now, quiet=True)
-            stamped = stamp(
-                decision.plan.actions, "power", self.epoch, self._power_tick, now, self.config.power_seconds
+            self.measuring.decided(
+                "power", decision.plan, self.clock.monotonic() - began, decision=str(plan_id)
             )
+            stamped = stamp(decision.plan.actions, "power", plan_id, now, self.config.power_seconds)
             snapshot = self.observer.snapshot(now, self.epoch)
             await self._carry_out(stamped, snapshot, now, decision.plan.reasons, quiet=True)
-            for target in decision.plan.targets:
-                self.observer.fold(
-                    ev.Aimed(source="power", observed_seconds=now, delivered_seconds=now, target=target)
-                )
+            self._aim(decision.plan.targets, "power", now)
+
+    def _aim(self, targets: tuple[AnyTarget, ...], source: str, now: float) -> None:
+        for target in targets:
+            self.observer.fold(
+                ev.Aimed(source=source, observed_seconds=now, delivered_seconds=now, target=target)
+            )
 
     async def _run_planner(self, now: float) -> None:
-        if not self.caches.synced:
+        if not (self.caches.synced and self.caches.fresh):
             return
         snapshot = self.observer.snapshot(now, self.epoch)
         context = self.planner.begin(now, self.epoch)
@@ -205,23 +216,21 @@ class Operator:
         """Carry out each stage's plan on the state of now, in order; put its targets in force."""
         record = self.recorder.keep(snapshot, self.planner.states, context, run, self.config)
         self.planner.states = run.states
+        seen: Counter[str] = Counter()
         for staged in run.stages:
-            plan_id = PlanId(self.epoch, staged.stage, context.tick)
-            self.narrator.decided(
-                plan_id, staged.plan, staged.policy, now, record=record, quiet=not staged.plan.actions
-            )
-            for target in staged.targets:
-                self.observer.fold(
-                    ev.Aimed(source="planner", observed_seconds=now, delivered_seconds=now, target=target)
-                )
-            stamped = stamp(
-                staged.actions, staged.stage, self.epoch, context.tick, now, self.config.action_seconds
-            )
+            # A stage decides once per policy and configuration; each decision is a plan of its own.
+            loop = f"{staged.stage}.{seen[staged.stage]}" if seen[staged.stage] else staged.stage
+            seen[staged.stage] += 1
+            plan_id = PlanId(self.epoch, loop, context.tick)
+            quiet = not staged.plan.actions
+            self.narrator.decided(plan_id, staged.plan, staged.policy, now, record=record, quiet=quiet)
+            self.measuring.decided(staged.stage, staged.plan, 0.0, decision=str(plan_id))
+            self._aim(staged.targets, "planner", now)
+            stamped = stamp(staged.actions, staged.stage, plan_id, now, self.config.action_seconds)
             if stamped:
                 await self._carry_out(
                     stamped, self.observer.snapshot(now, self.epoch), now, staged.plan.reasons
                 )
-        self.metrics.planned(run)
 
     async def _carry_out(
         self,
@@ -235,7 +244,7 @@ class Operator:
         outcomes, effects = await self._actor.carry_out(stamped, snapshot, now)
         self._fold_effects(effects, now)
         self.narrator.happened([o for o in outcomes if not quiet or o.status == "dropped"], now)
-        self.metrics.acted(outcomes)
+        self.measuring.acted(outcomes)
         await self._own_writes(outcomes)
         if self._listener is not None and stamped:
             self._listener.decided(stamped[0].loop, self.planner.tick, now, outcomes, reasons)
@@ -248,7 +257,8 @@ class Operator:
             self.world.settle(self.clock.now())
 
     def _fold_effects(self, effects: Effects, now: float) -> None:
-        for noun in (*effects.leases, *effects.reservations):
+        granted: tuple[Lease | Reservation, ...] = (*effects.leases, *effects.reservations)
+        for noun in granted:
             self.observer.fold(ev.Seen(source="own", observed_seconds=now, delivered_seconds=now, noun=noun))
         for key in effects.released:
             self.observer.fold(
@@ -277,7 +287,7 @@ class Operator:
         if now >= self._state_due:
             self._state_due = now + self.config.state_seconds
             self._memory.store(self.planner, self.power, snapshot, self.epoch, now)
-        self.metrics.observed(snapshot, self.caches, self._hub, self._ledger)
+        self.measuring.observed(self.observer, snapshot, self.caches, self._hub, self._ledger)
 
     def _say_faults(self, now: float) -> None:
         """Faults in objects and unknown products are said like any other reason."""

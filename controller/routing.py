@@ -75,7 +75,7 @@ class RouteBook:
         for replica in replicas:
             pod = world.objects["Pod"].get(replica.key)
             address = endpoint_of(pod)
-            if not address:
+            if pod is None or not address:
                 continue
             route.instances.add(
                 name=replica.key,

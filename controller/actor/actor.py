@@ -25,7 +25,7 @@ from controller.observe import labels
 from controller.resources.core import POD
 from controller.resources.kinds import TRAINING_JOB
 from controller.store.errors import AlreadyExists, Conflict, NotFound, StoreError
-from controller.store.interface import JsonObject, Store
+from controller.store.interface import JsonObject, Resource, Store
 
 
 class Power(Protocol):
@@ -56,6 +56,14 @@ class Images(Protocol):
         ...
 
 
+class OwnWrites(Protocol):
+    """Who must know of our own writes before deciding again: the caches."""
+
+    def wrote(self, resource: Resource, obj: JsonObject) -> None:
+        """A write was answered with this object."""
+        ...
+
+
 class Effects(msgspec.Struct, kw_only=True):
     """What the actions of one round did that the model must know at once (own writes are not waited for)."""
 
@@ -68,12 +76,15 @@ class Effects(msgspec.Struct, kw_only=True):
 class Actor:
     """Carries out stamped actions on a store, a hub and the gateways."""
 
-    def __init__(self, store: Store, power: Power, routes: RoutesSink, images: Images) -> None:
+    def __init__(
+        self, store: Store, power: Power, routes: RoutesSink, images: Images, writes: OwnWrites
+    ) -> None:
         """Bind to the world."""
         self._store = store
         self._power = power
         self._routes = routes
         self._images = images
+        self._writes = writes
         self._handlers: dict[
             type[act.Action], Callable[[act.Stamped, Overlay, Effects], Awaitable[Outcome]]
         ] = {
@@ -126,7 +137,8 @@ class Actor:
     async def _create_pod(self, pod: JsonObject, item: act.Stamped) -> None:
         pod["metadata"]["annotations"][labels.REASON] = item.id
         try:
-            await self._store.create(POD, pod, field_manager=labels.MANAGER)
+            created = await self._store.create(POD, pod, field_manager=labels.MANAGER)
+            self._writes.wrote(POD, created)
         except AlreadyExists:
             found = await self._store.get(POD, pod["metadata"]["name"], pod["metadata"]["namespace"])
             wanted = pod["metadata"]["ownerReferences"][0]["uid"]
@@ -150,7 +162,8 @@ class Actor:
         replica = overlay.read("replicas").get(subject.name)
         uid = subject.uid or (replica.ref.uid if replica else "")
         patch = {"metadata": {"annotations": annotations}}
-        await self._store.patch(POD, name, patch, namespace, field_manager=labels.MANAGER, uid=uid)
+        patched = await self._store.patch(POD, name, patch, namespace, field_manager=labels.MANAGER, uid=uid)
+        self._writes.wrote(POD, patched)
 
     async def _delete_replica(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
         action = item.action
@@ -233,7 +246,7 @@ class Actor:
         """Write the attempt number before any pod exists: a crash in between wastes a number, never doubles a gang."""
         namespace, name = split_key(job.name)
         patch = {"status": {"attempt": attempt, "restarts": max(0, attempt - 1)}}
-        await self._store.patch(
+        patched = await self._store.patch(
             TRAINING_JOB,
             name,
             patch,
@@ -242,6 +255,7 @@ class Actor:
             uid=job.uid,
             subresource="status",
         )
+        self._writes.wrote(TRAINING_JOB, patched)
 
     async def _stop_gang(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
         action = item.action

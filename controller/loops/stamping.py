@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cluster.actions import AnyAction, Stamped
+from controller.ledger.rows import PlanId
 
 
 def stamp(
-    actions: Sequence[AnyAction], loop: str, epoch: int, tick: int, now_seconds: float, valid_seconds: float
+    actions: Sequence[AnyAction], loop: str, plan: PlanId, now_seconds: float, valid_seconds: float
 ) -> list[Stamped]:
-    """Actions with id `epoch/loop/tick/index`."""
+    """Actions with id `epoch/loop/tick/index`, out of their plan's own."""
     return [
         Stamped(
-            id=f"{epoch}/{loop}/{tick}/{index}",
+            id=f"{plan}/{index}",
             action=action,
             loop=loop,
-            epoch=epoch,
+            epoch=plan.epoch,
             issued_seconds=now_seconds,
             deadline_seconds=now_seconds + valid_seconds,
         )

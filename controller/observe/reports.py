@@ -1,4 +1,4 @@
-"""Agents' and gateways' reports as events of the model."""
+"""Agents' reports as events of the model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import math
 
 from cluster import events as ev
 from cluster.overlay import gang_key
-from cluster.serving import LoadHistogram
 from controller.hub.messages import InstanceSeen, NodeReport
 from controller.observe.gangs import Progress
 from controller.observe.world import World
-from controller.routes import GatewayReport
 
 AT_CAP = 0.95
 """A node drawing more than this share of its cap may want anything up to its maximum."""
@@ -105,51 +103,3 @@ def _instance(row: InstanceSeen) -> dict[str, float]:
         "step_per_token_seconds": row.step_per_context_token_seconds,
     }
     return values | {name: value for name, value in fits.items() if value is not None}
-
-
-def fold_gateway(world: World, report: GatewayReport, now_seconds: float) -> None:
-    """Take one gateway's sketch in: histograms, signals per service, what each instance is owed."""
-    histograms = []
-    signals: dict[str, dict[str, float]] = {}
-    for load in report.loads:
-        rate = float(sum(load.cells))
-        histograms.append(
-            LoadHistogram(
-                service=load.service,
-                request_class=load.traffic_class,
-                input_edges=tuple(round(e) for e in load.input_edges),
-                output_edges=tuple(round(e) for e in load.output_edges),
-                cells=tuple(float(c) for c in load.cells),
-                window_seconds=load.window_seconds,
-                held_per_second=load.held / max(load.window_seconds, 1.0),
-                rejected_per_second=load.rejected_per_second,
-                observed_seconds=report.observed_seconds,
-            )
-        )
-        signal = signals.setdefault(
-            load.service, {"requests_per_second": 0.0, "held": 0.0, "rejected_per_second": 0.0}
-        )
-        signal["requests_per_second"] += rate
-        signal["held"] += load.held
-        signal["rejected_per_second"] += load.rejected_per_second
-        if rate > 0.0 or load.held:
-            signal["last_arrival_seconds"] = report.observed_seconds
-        if load.ttft_seconds is not None:
-            signal["ttft_p99_seconds"] = load.ttft_seconds
-        if load.tpot_seconds is not None:
-            signal["tpot_p99_seconds"] = load.tpot_seconds
-    instances = {
-        row.name: {"pending": float(row.outstanding), "pending_tokens": float(row.pending_tokens)}
-        for row in report.instances
-    }
-    world.observer.fold(
-        ev.LoadReport(
-            source="gateways",
-            observed_seconds=report.observed_seconds,
-            delivered_seconds=now_seconds,
-            gateway=report.gateway,
-            histograms=tuple(histograms),
-            signals=signals,
-            instances=instances,
-        )
-    )

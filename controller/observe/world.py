@@ -17,6 +17,7 @@ from cluster.base import Ref
 from cluster.hardware import AcceleratorClass, Offer
 from cluster.observer import Observer, noun_key
 from cluster.occupancy import Claim
+from cluster.overlay import gang_key
 from cluster.training import GangPhase, JobPhase
 from controller.hub.messages import InventorySeen
 from controller.observe import gangs, intents, nodes, pods
@@ -145,8 +146,8 @@ class World:
         for _, obj in sorted(self.objects["AcceleratorClass"].items()):
             assert isinstance(obj, AcceleratorClassObject)  # noqa: S101 - the cache decodes by kind
             noun, pools = intents.accelerator(obj)
-            for each in (noun, *pools):
-                wanted[noun_key(each)] = each
+            wanted[noun_key(noun)] = noun
+            wanted |= {noun_key(pool): pool for pool in pools}
         for mapping in ("accelerators", "pools"):
             for key in sorted(set(self.observer.live(mapping)) - {k for m, k in wanted if m == mapping}):
                 changed |= self._forget(mapping, key, now)
@@ -285,7 +286,7 @@ class World:
         return msgspec.structs.replace(claim, slot=msgspec.structs.replace(claim.slot, devices=devices))
 
     def _link(self, key: str, member: Member) -> None:
-        gang = gangs.gang_key(member.launch.job, member.launch.attempt)
+        gang = gang_key(member.launch.job, member.launch.attempt)
         self._gang_pods[gang][key] = member
         self._dirty["Gang"].add(gang)
 
@@ -293,7 +294,7 @@ class World:
         if facts.claim is not None:
             self._pods_on[facts.claim.slot.node].discard(key)
         if facts.rank is not None:
-            gang = gangs.gang_key(facts.rank.job, facts.rank.attempt)
+            gang = gang_key(facts.rank.job, facts.rank.attempt)
             self._gang_pods[gang].pop(key, None)
             self._dirty["Gang"].add(gang)
 
@@ -343,7 +344,7 @@ class World:
         """Last checkpointed step of a job, as its newest gang or its status has it."""
         obj: TrainingJob | None = self.objects["TrainingJob"].get(job)
         seen = [g.checkpoint_step for g in self.observer.live("gangs").values() if g.job == job]
-        return max([*seen, obj.status.checkpoint_step if obj is not None else 0])
+        return int(max([*seen, obj.status.checkpoint_step if obj is not None else 0]))
 
     def uids(self) -> dict[tuple[str, str], str]:
         """uid of every object of ours by (kind, key), for events."""

@@ -1,0 +1,79 @@
+"""The operator's caches: one reflector a kind, pumped together, read as one feed of changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controller.observe.world import Change
+from controller.resources import core
+from controller.resources.acceleratorclass import AcceleratorClass
+from controller.resources.kinds import ACCELERATOR_CLASS, MODEL_SERVICE, POWER_DOMAIN, TRAINING_JOB
+from controller.resources.modelservice import ModelService
+from controller.resources.powerdomain import PowerDomain
+from controller.resources.trainingjob import TrainingJob
+from controller.store.cache import Reflector
+from controller.store.interface import JsonObject, Resource, Store
+from runtime.clock import Clock
+
+_SHAPES: tuple[tuple[Resource, type[Any]], ...] = (
+    (ACCELERATOR_CLASS, AcceleratorClass),
+    (core.NODE, core.Node),
+    (POWER_DOMAIN, PowerDomain),
+    (MODEL_SERVICE, ModelService),
+    (TRAINING_JOB, TrainingJob),
+    (core.POD, core.Pod),
+)
+
+UNSEEN_SECONDS = 30.0
+"""How long an own write may stay unseen before it is no longer waited for (the watch is surely new by then)."""
+
+
+class Caches:
+    """Every kind the operator decides on. Pods come last, so that what they refer to is there first."""
+
+    def __init__(self, store: Store, clock: Clock, seed: int) -> None:
+        """Open nothing yet; the first `pump` lists."""
+        self._clock = clock
+        self.reflectors: dict[str, Reflector[Any]] = {
+            resource.kind: Reflector(store, resource, shape, clock, seed=seed) for resource, shape in _SHAPES
+        }
+        self._pending: list[Change] = []
+        self._awaited: dict[tuple[str, str], float] = {}
+
+    @property
+    def synced(self) -> bool:
+        """Whether every kind has been listed once."""
+        return all(r.has_synced for r in self.reflectors.values())
+
+    async def pump(self) -> None:
+        """Catch up with the store, as far as it answers."""
+        for kind, reflector in self.reflectors.items():
+            self._pending += [Change(kind, delta.key, delta.new) for delta in await reflector.pump()]
+
+    def changes(self) -> list[Change]:
+        """What changed since the last call, in order."""
+        pending, self._pending = self._pending, []
+        return pending
+
+    def wrote(self, resource: Resource, obj: JsonObject) -> None:
+        """An own write was answered with this object: nothing is decided on it until the cache has it."""
+        meta = obj["metadata"]
+        key = f"{meta['namespace']}/{meta['name']}" if meta.get("namespace") else meta["name"]
+        self.reflectors[resource.kind].wrote(obj)
+        self._awaited[resource.kind, key] = self._clock.monotonic() + UNSEEN_SECONDS
+
+    @property
+    def fresh(self) -> bool:
+        """False while an own write has not come back yet: a plan made now would not see its own past."""
+        now = self._clock.monotonic()
+        self._awaited = {
+            (kind, key): until
+            for (kind, key), until in self._awaited.items()
+            if until > now and not self.reflectors[kind].fresh(key)
+        }
+        return not self._awaited
+
+    async def close(self) -> None:
+        """Give all streams up."""
+        for reflector in self.reflectors.values():
+            reflector.close()
