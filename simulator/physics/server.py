@@ -34,6 +34,14 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
         check_positive(f"node {self.name}", self, ("gpus", "speed"))
 
     @property
+    def base_watts(self) -> int:
+        """Whole watts to count beside the GPUs' own limits, so that their sum always covers the server.
+
+        The server's overhead grows with its GPUs' draw; this is the overhead at their highest limits.
+        """
+        return self.max_watts - self.gpus * self.gpu.max_watts
+
+    @property
     def min_watts(self) -> int:
         """Whole watts that cover the server with every GPU at its lowest limit."""
         return math.ceil(server_watts(self.gpus * self.gpu.min_watts, self.gpus, self.power))

@@ -80,6 +80,20 @@ def test_skipping_agrees_with_every_token_computed(seed):
     assert fast.load().preemptions == slow.preemptions
 
 
+@given(st.integers(0, 2**32))
+@settings(max_examples=25)
+def test_seconds_since_1970_are_fine_enough(seed):
+    spec, requests, _ = scenario(seed)
+    origin = 1_760_000_000.0
+    early = by_request(play(EngineInstance(A100, LLAMA_7B, spec), requests, []))
+    moved = [(origin + at, *rest) for at, *rest in requests]
+    late = EngineInstance(A100, LLAMA_7B, spec, started_seconds=origin)
+    for at, request_id, prompt, output, priority in moved:
+        assert late.submit(request_id, prompt, output, at, priority) is None
+    for key, event in by_request(late.advance_to(origin + 1e6)).items():
+        assert event.at_seconds - origin == pytest.approx(early[key].at_seconds, abs=2e-3)
+
+
 def _latencies(events, request_id, arrived):
     first = events[request_id, EventKind.FIRST_TOKEN].at_seconds
     last = events[request_id, EventKind.FINISHED]

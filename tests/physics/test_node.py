@@ -172,6 +172,15 @@ def test_a_clock_lock_holds_everything():
     assert server.engine("a").relative_speed() == pytest.approx(seconds[0] / seconds[1])
 
 
+@given(st.integers(0, 3000))
+def test_base_and_limits_cover_the_server_whatever_its_gpus_may_draw(above):
+    server = node()
+    spec = server.spec
+    asked = spec.base_watts + 8 * spec.gpu.min_watts + above
+    assert server.set_cap(asked) <= min(asked, spec.max_watts)
+    assert spec.max_watts == spec.base_watts + 8 * 400
+
+
 def test_a_cap_below_what_the_gpus_can_do_is_read_back_as_it_is():
     server = node()
     assert server.set_cap(500) == server.spec.min_watts > 500
