@@ -172,12 +172,9 @@ class Hub(agent_pb2_grpc.HubServicer):
     async def Connect(self, request_iterator: AsyncIterator[pb.AgentMessage], context: Any) -> None:  # noqa: ARG002
         """One agent's stream, from hello to its end (the contract's method; messages are read from the context)."""
         session: Session | None = None
-        writing: asyncio.Task[None] | None = None
         try:
             session = await self._greet(context)
-            writing = asyncio.create_task(session.write(self.stats))
-            writing.add_done_callback(_consume)
-            await self._listen(session, context)
+            await self._converse(session, context)
         except _Refused as refused:
             self._refused(session, context, refused)
             await context.abort(refused.code, str(refused))
@@ -185,11 +182,16 @@ class Hub(agent_pb2_grpc.HubServicer):
             if session is None or not session.replaced:
                 raise
             await context.abort(grpc.StatusCode.ABORTED, "A newer stream of this node replaced this one.")
+
+    async def _converse(self, session: Session, context: Any) -> None:
+        """Reads and writes until the stream ends. The session ends before the transport does, which may take long."""
+        writing = asyncio.create_task(session.write(self.stats))
+        writing.add_done_callback(_consume)
+        try:
+            await self._listen(session, context)
         finally:
-            if writing is not None:
-                writing.cancel()  # not awaited: gRPC may cancel this handler once more meanwhile
-            if session is not None:
-                self._close(session)
+            writing.cancel()  # not awaited: gRPC may cancel this handler once more meanwhile
+            self._close(session)
 
     async def _greet(self, context: Any) -> Session:
         """Reads the hello, checks whose it is, and makes the session."""
@@ -232,13 +234,23 @@ class Hub(agent_pb2_grpc.HubServicer):
                 )
 
     async def _read(self, context: Any) -> Any:
-        """The next message. What cannot be parsed ends the stream with a status."""
+        """The next message. What cannot be parsed, or is too large, ends the stream with a status.
+
+        gRPC's own limit lies above ours: what exceeds that too ends the stream before we see it, as a loss.
+        """
         try:
-            return await context.read()
+            message = await context.read()
         except DecodeError as error:
             raise _Refused(
                 grpc.StatusCode.INVALID_ARGUMENT, f"A message cannot be parsed: {error}."
             ) from error
+        if message is not EOF and (size := message.ByteSize()) > self._most_message_bytes:
+            self.stats.oversized += 1
+            raise _Refused(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"A message of {size} bytes is larger than the {self._most_message_bytes} that a node may send.",
+            )
+        return message
 
     def _check_name(self, node: str, message: pb.AgentMessage) -> None:
         if message.node != node:
