@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from gateway.assign import DEFAULT_POLICY, Assigner, DispatchPolicy, GatewayConfig
 from gateway.endings import sentence
 from gateway.ledger import Counts, Ledger
-from gateway.messages import Arrival, End, EngineReport, Outbox, RouteTable, Window
+from gateway.messages import Arrival, End, Ending, EngineReport, Outbox, RouteTable, Window
 from gateway.report import LoadReport, build
 from gateway.requests import Ticket
 from gateway.returns import Returns
@@ -231,6 +231,10 @@ class GatewayCore:
         ticket = self._ledger.admit(arrival)
         again = self.config.hold.retry_after_floor_seconds if code == "RejectOverload" else 0.0
         self._assigner.end(ticket, End.REJECTED, at, code, sentence(code, **facts), again)
+
+    def collect(self) -> list[Ending]:
+        """Endings since the last step or call: those that folding brought."""
+        return self._ledger.collect()
 
     def report(self, now_seconds: float) -> LoadReport:
         """What the operator is to know: load by service and class, and what each instance has outstanding."""

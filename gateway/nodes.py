@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -15,7 +15,7 @@ import grpc.aio
 from gateway.codec import engine_report
 from gateway.messages import EngineReport
 from runtime.authority import Credentials, Identity, Role
-from runtime.channels import EOF, REQUEST_PLANE, Limits, dial
+from runtime.channels import EOF, REQUEST_PLANE, Backoff, Limits, dial
 from wire import engine_pb2 as pb
 from wire import engine_pb2_grpc
 
@@ -41,7 +41,8 @@ class NodeLink:
         self.endpoint = endpoint
         self.broken: str | None = None
         self.reports: deque[EngineReport] = deque()
-        self.frames_sent = 0
+        self.heard_seconds: float | None = None
+        self._fresh = True
         self._channel = channel
         self._call = call
         self._changed = changed
@@ -95,6 +96,12 @@ class NodeLink:
         self._room.set()
         return taken
 
+    def silent_for(self, now_seconds: float) -> float:
+        """Seconds (of any steady clock) since a look at it found news; its first look counts as news."""
+        if self._fresh or self.heard_seconds is None:
+            self._fresh, self.heard_seconds = False, now_seconds
+        return now_seconds - self.heard_seconds
+
     def fail(self, why: str) -> None:
         """Give the stream up."""
         if self.broken is None:
@@ -121,6 +128,7 @@ class NodeLink:
                     self.fail(f"{status.name}: {details or 'the node ended the stream'}")
                     return
                 self.reports.append(engine_report(message, self.node))
+                self._fresh = True
                 self._changed()
 
     async def _write(self) -> None:
@@ -130,7 +138,6 @@ class NodeLink:
                 self._wake.clear()
                 while self._outbox:
                     await self._call.write(self._outbox.popleft())
-                    self.frames_sent += 1
 
     @contextlib.contextmanager
     def _breaks(self) -> Any:
@@ -150,3 +157,108 @@ async def _discard(channel: Any, call: Any) -> None:
     if call is not None:
         call.cancel()
     await channel.close()
+
+
+class NodeLinks:
+    """The streams to all nodes that the routes name. `changed` is called whenever any of them has news."""
+
+    def __init__(self, credentials: Callable[[], Credentials], changed: Callable[[], None]) -> None:
+        self._credentials = credentials
+        self._changed = changed
+        self._news = asyncio.Event()
+        self._keepers: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        self.up: dict[str, NodeLink] = {}
+        self.problems: dict[str, str] = {}
+
+    def _told(self) -> None:
+        self._news.set()
+        self._changed()
+
+    async def settle(self, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
+        """Make the streams those that are wanted (node → endpoint), dialling each missing one once.
+
+        Returns (nodes that came up, nodes that were let go), sorted. A node that cannot be reached is in
+        `problems`, and is dialled again by the next call.
+        """
+        left = [node for node, link in sorted(self.up.items()) if wanted.get(node) != link.endpoint]
+        for node in left:
+            await self.drop(node)
+        missing = sorted(set(wanted) - set(self.up))
+        dialled = await asyncio.gather(*(self._dial(node, wanted[node]) for node in missing))
+        came = [node for node, link in zip(missing, dialled, strict=True) if link is not None]
+        self.up.update({link.node: link for link in dialled if link is not None})
+        self.problems = {node: why for node, why in self.problems.items() if node in wanted}
+        return came, left
+
+    async def collect(self, tick: int, timeout_seconds: float) -> tuple[list[EngineReport], list[str]]:
+        """Wait (wall time) until each node has answered for `tick` or its stream broke without an answer.
+
+        Returns (all reports, nodes that did not answer). A stream that breaks after its answer counts as alive
+        until the next call, so that it does not matter how soon the break is seen.
+        """
+
+        def silent(link: NodeLink) -> bool:
+            return not link.reports or link.reports[-1].tick < tick
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                while any(link.broken is None and silent(link) for link in self.up.values()):
+                    self._news.clear()
+                    await self._news.wait()
+        gone = [node for node, link in sorted(self.up.items()) if silent(link)]
+        reports = [report for _, link in sorted(self.up.items()) for report in link.take()]
+        return reports, gone
+
+    async def drop(self, node: str) -> None:
+        """Let one stream go."""
+        link = self.up.pop(node)
+        if link.broken is not None:
+            logger.warning("stream to a node lost", extra={"facts": {"node": node, "why": link.broken}})
+        await link.close()
+
+    async def close(self) -> None:
+        """Let all go."""
+        for _, keeper in self._keepers.values():
+            keeper.cancel()
+        await asyncio.gather(*(task for _, task in self._keepers.values()), return_exceptions=True)
+        self._keepers.clear()
+        for node in sorted(self.up):
+            await self.drop(node)
+
+    def keep(self, wanted: Mapping[str, str], backoff: Callable[[], Backoff]) -> None:
+        """Real time: see to it that there is a task for each wanted node that dials, and dials again."""
+        for node, (endpoint, task) in list(self._keepers.items()):
+            if wanted.get(node) != endpoint:
+                task.cancel()
+                del self._keepers[node]
+                if node in self.up:
+                    self.up[node].fail("not in the routes any more")
+        for node in sorted(set(wanted) - set(self._keepers)):
+            task = asyncio.create_task(self._keep(node, wanted[node], backoff()))
+            self._keepers[node] = wanted[node], task
+
+    def fail_silent(self, now_seconds: float, limit_seconds: float) -> None:
+        """Real time: give up streams that have said nothing for so long, heartbeats included."""
+        for link in self.up.values():
+            if link.silent_for(now_seconds) > limit_seconds:
+                link.fail(f"the node has said nothing for {limit_seconds:g} s")
+
+    async def _keep(self, node: str, endpoint: str, backoff: Backoff) -> None:
+        while True:
+            if node not in self.up:
+                link = await self._dial(node, endpoint)
+                if link is not None:
+                    backoff.reset()
+                    self.up[node] = link
+                    self._told()
+            await asyncio.sleep(backoff.next_seconds())
+
+    async def _dial(self, node: str, endpoint: str) -> NodeLink | None:
+        link = await NodeLink.connect(node, endpoint, self._credentials(), self._told)
+        if isinstance(link, NodeLink):
+            self.problems.pop(node, None)
+            return link
+        if node not in self.problems:
+            logger.warning("a node cannot be reached", extra={"facts": {"node": node, "why": link}})
+        self.problems[node] = link
+        return None
