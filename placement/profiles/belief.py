@@ -48,15 +48,16 @@ def roofline_belief(
     """The roofline's belief about a variant under one class's objective.
 
     On the grid of ``histogram``, or the default grid; ``concurrency`` is weighted with the histogram's demand.
-    Sizes longer than the model's context are infeasible. Raises ValueError as `step_time` and `throughput_grid` do.
+    The model's context window is not applied: a grid point beyond it still carries the interpolation of sizes
+    within, and longer requests are refused where they arrive. Raises ValueError as `step_time` and
+    `throughput_grid` do.
     """
     grid = (
         DEFAULT_GRID if histogram is None else Grid(histogram.input_edges, histogram.output_edges).checked()
     )
     limits = Limits(tpot_seconds=objective.tpot_seconds, ttft_seconds=objective.ttft_seconds)
     result = throughput_grid(step_time(gpu, model, variant, constants), grid, limits)
-    lengths = np.add.outer(np.array(grid.input_edges), np.array(grid.output_edges))
-    rate = np.where(lengths <= model.max_context_tokens, result.requests_per_second, 0.0)
+    rate = result.requests_per_second
     cells = np.zeros(grid.shape) if histogram is None else np.array(histogram.cells).reshape(grid.shape)
     belief = CapacityBelief(
         model=model.name,

@@ -21,7 +21,9 @@ class CutPool:
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-        self._finite = np.where(np.isfinite(instance.load), instance.load, 1e300)
+        feasible = np.isfinite(instance.load)
+        self._finite = np.where(feasible, instance.load, 0.0)
+        self._blocked = np.where(feasible, 0.0, np.inf)
         self._levels = np.empty(16)
         self._tables = [np.empty((16, len(table))) for table in instance.capacity]
         self.size = 0
@@ -38,7 +40,7 @@ class CutPool:
     def add(self, prices: Floats, side_prices: Floats | None = None) -> None:
         """Adds the cut of ``prices``; with multipliers of the side constraints a second one that charges them."""
         instance = self._instance
-        busy = self._finite * np.maximum(prices, 1e-300)
+        busy = self._finite * prices + self._blocked
         level = float(np.minimum(instance.penalty, busy.min(axis=1)).sum()) if len(busy) else 0.0
         self._append(level, prices, instance.cost)
         if side_prices is not None and side_prices.any():
