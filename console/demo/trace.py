@@ -161,7 +161,7 @@ def _timestamp(text: str) -> float:
     try:
         moment = datetime.fromisoformat(head)
         digits = fraction.rstrip("Z") or "0"
-        return moment.replace(tzinfo=UTC).timestamp() + int(digits) / 10 ** len(digits)
+        return moment.replace(tzinfo=UTC).timestamp() + float(f"0.{int(digits):0{len(digits)}d}")
     except ValueError:
         raise ValueError(f"TIMESTAMP {text[:40]!r} is no date and time") from None
 

@@ -1,0 +1,81 @@
+"""`plimsoll`: one command, a subcommand a role. Heavy parts are imported only by the subcommand that needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="plimsoll",
+    help="Loads a GPU cluster exactly to its Plimsoll line: latency, memory, network, power and money.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+
+Output = Annotated[str, typer.Option("-o", "--output", help="`table` for people, `json` for programs.")]
+
+
+@app.command()
+def demo(
+    trace: Annotated[
+        Path | None, typer.Option(help="CSV with TIMESTAMP,ContextTokens,GeneratedTokens.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random; logged.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for report.html, summary.json and the ledger.")] = Path(
+        "out"
+    ),
+    minutes: Annotated[float, typer.Option(help="Simulated length of a generated trace.")] = 60.0,
+    replication: Annotated[
+        int, typer.Option(help="How often each line of the trace is sent.", min=1, max=20)
+    ] = 2,
+    output: Output = "table",
+) -> None:
+    """One hour of a mixed cluster in about a minute: serving, training, power, a failing node, all explained."""
+    from console.commands.demo import run_demo
+
+    _exit(run_demo(trace, seed, out, minutes, replication, output))
+
+
+@app.command()
+def explain(
+    subject: Annotated[
+        str, typer.Argument(metavar="KIND/NAME", help="e.g. modelservice/shop/chat or pdom/row-a")
+    ],
+    ledger: Annotated[str, typer.Option(help="Ledger: a SQLite file or a database URL.")] = "out/ledger.db",
+    output: Output = "table",
+) -> None:
+    """Why is it so: the decision with its numbers, the runner-up and its cost, what would cure it."""
+    from console.commands.explain import run_explain
+
+    _exit(run_explain(subject, ledger, output))
+
+
+@app.command()
+def plan(
+    snapshot: Annotated[Path, typer.Option(help="A replay record, as the demo writes them to OUT/records.")],
+    output: Output = "table",
+) -> None:
+    """Decide again from a record alone, and compare with what was decided then."""
+    from console.commands.plan import run_plan
+
+    _exit(run_plan(snapshot, output))
+
+
+def _exit(code: int) -> None:
+    if code:
+        raise typer.Exit(code)
+
+
+def main() -> None:
+    """Entry point of the `plimsoll` script."""
+    app()
+
+
+Command = Callable[..., None]
+
+if __name__ == "__main__":
+    main()
