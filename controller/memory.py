@@ -20,8 +20,8 @@ from controller.ledger.ledger import Ledger, Memory
 from controller.ledger.rows import LoadRow, PolicyStateRow, json_text
 from controller.loops.planner import PlannerLoop
 from controller.loops.power import PowerLoop
+from controller.routes import GatewayReport
 from policies.planner import PlannerStates
-from wire import gateway_pb2 as pb
 
 log = logging.getLogger("plimsoll.memory")
 
@@ -110,7 +110,7 @@ class Remembered:
             )
         )
 
-    def load(self, report: pb.GatewayReport, now_seconds: float) -> None:
+    def load(self, report: GatewayReport, now_seconds: float) -> None:
         """Keep a gateway's load as history, once a minute."""
         if self._ledger is None or now_seconds < self._load_due.get(report.gateway, 0.0):
             return

@@ -116,7 +116,7 @@ class Operator:
 
         Raises the store's errors when it does not answer: the caller tries again with a pause.
         """
-        at_least = max(self._memory.highest_epoch(), self._hub.highest_epoch_seen if self._hub else 0)
+        at_least = max(self._memory.highest_epoch(), self._obeyed())
         now = self.clock.now()
         self.epoch = await take_epoch(self._store, self.config.namespace, self.config.identity, at_least, now)
         if self._hub is not None:
@@ -147,9 +147,15 @@ class Operator:
 
     def _follow_agents(self) -> None:
         """An agent that obeyed a later epoch than ours would refuse us for ever: lead above it."""
-        if self._hub is not None and self._hub.highest_epoch_seen > self.epoch:
-            self.epoch = self._hub.highest_epoch_seen + 1
-            self._hub.raise_epoch(self.epoch)
+        if self._obeyed() > self.epoch:
+            self.epoch = self._obeyed() + 1
+            if self._hub is not None:
+                self._hub.raise_epoch(self.epoch)
+
+    def _obeyed(self) -> int:
+        """The highest epoch any agent or gateway has obeyed."""
+        seen = [source.highest_epoch_seen for source in (self._hub, self._routes) if source is not None]
+        return max(seen, default=0)
 
     async def _observe(self, now: float) -> bool:
         await self.caches.pump()

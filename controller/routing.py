@@ -7,6 +7,7 @@ from cluster.snapshot import Snapshot
 from controller.actor.pods import ENGINE_PORT
 from controller.observe.world import World
 from controller.resources.core import Pod
+from policies.shapes import DEFAULT_EDGES
 from wire import gateway_pb2 as pb
 
 ENDPOINT = "plimsoll.dev/endpoint"
@@ -63,6 +64,8 @@ class RouteBook:
         route.hold_limit = service.hold_requests
         route.hold_deadline_seconds = service.hold_seconds
         route.dispatch_policy = service.policies.name.get("dispatch", "")
+        route.input_edges.extend(DEFAULT_EDGES[0])
+        route.output_edges.extend(DEFAULT_EDGES[1])
         for objective in service.objectives:
             route.classes.add(
                 name=objective.request_class,

@@ -9,7 +9,7 @@ import numpy as np
 from cluster import events as ev
 from cluster.observer import Observer
 from cluster.serving import LoadHistogram
-from wire import gateway_pb2 as pb
+from controller.routes import GatewayReport, ServiceLoad
 
 FORGET_SECONDS = 30.0
 """A gateway that has not reported for this long no longer counts: its clients have gone elsewhere."""
@@ -20,9 +20,9 @@ class SketchBook:
 
     def __init__(self) -> None:
         """Start without gateways."""
-        self._newest: dict[str, pb.GatewayReport] = {}
+        self._newest: dict[str, GatewayReport] = {}
 
-    def fold(self, observer: Observer, report: pb.GatewayReport, now_seconds: float) -> bool:
+    def fold(self, observer: Observer, report: GatewayReport, now_seconds: float) -> bool:
         """Take a sketch in. True when requests began to wait for a first replica."""
         self._newest[report.gateway] = report
         for name, kept in list(self._newest.items()):
@@ -41,7 +41,7 @@ class SketchBook:
         )
 
     def _histograms(self, observed: float) -> tuple[LoadHistogram, ...]:
-        by_class: dict[tuple[str, str], list[pb.ServiceLoad]] = defaultdict(list)
+        by_class: dict[tuple[str, str], list[ServiceLoad]] = defaultdict(list)
         for _, report in sorted(self._newest.items()):
             for load in report.loads:
                 by_class[load.service, load.traffic_class].append(load)
@@ -66,7 +66,7 @@ class SketchBook:
         return instances
 
 
-def _histogram(service: str, name: str, loads: list[pb.ServiceLoad], observed: float) -> LoadHistogram:
+def _histogram(service: str, name: str, loads: list[ServiceLoad], observed: float) -> LoadHistogram:
     """Sum of cells on the first gateway's edges; a gateway on other edges (mid-upgrade) adds nothing."""
     first = loads[0]
     same = [load for load in loads if len(load.cells) == len(first.cells)]
@@ -85,14 +85,14 @@ def _histogram(service: str, name: str, loads: list[pb.ServiceLoad], observed: f
     )
 
 
-def _add(signal: dict[str, float], load: pb.ServiceLoad, observed: float) -> None:
+def _add(signal: dict[str, float], load: ServiceLoad, observed: float) -> None:
     rate = float(sum(load.cells))
     signal["requests_per_second"] = signal.get("requests_per_second", 0.0) + rate
     signal["held"] = signal.get("held", 0.0) + load.held
     signal["rejected_per_second"] = signal.get("rejected_per_second", 0.0) + load.rejected_per_second
     if rate > 0.0 or load.held:
         signal["last_arrival_seconds"] = max(signal.get("last_arrival_seconds", 0.0), observed)
-    if load.HasField("ttft_seconds"):
+    if load.ttft_seconds is not None:
         signal["ttft_p99_seconds"] = max(signal.get("ttft_p99_seconds", 0.0), load.ttft_seconds)
-    if load.HasField("tpot_seconds"):
+    if load.tpot_seconds is not None:
         signal["tpot_p99_seconds"] = max(signal.get("tpot_p99_seconds", 0.0), load.tpot_seconds)
