@@ -23,6 +23,13 @@ from controller.ledger.faults import LedgerError, LedgerUnavailable, RowsRefused
 
 BUSY_TIMEOUT_SECONDS = 0.25
 
+# A server that is away, silent or locked must cost seconds, not the minutes that TCP would wait.
+_SERVER_PATIENCE = {
+    "connect_timeout": 3,
+    "tcp_user_timeout": 5_000,
+    "options": "-c lock_timeout=2000 -c statement_timeout=10000",
+}
+
 
 def parse_url(url: str) -> sa.URL:
     """A database URL from `url`: a URL of SQLAlchemy, or the path of a SQLite file.
@@ -41,7 +48,7 @@ def parse_url(url: str) -> sa.URL:
         raise LedgerError("A ledger in memory cannot be shared or read back: give it a file, sqlite:///FILE.")
     if backend not in {"sqlite", "postgresql"}:
         raise LedgerError(f"The ledger runs on SQLite or PostgreSQL, not on {backend}.")
-    return parsed
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
 
 
 class Database:
@@ -194,8 +201,14 @@ class Database:
 
     def _make_engine(self) -> sa.Engine:
         if not self.sqlite:
-            options: dict[str, Any] = {"pool_size": 2, "max_overflow": 2, "pool_timeout": 5.0}
-            return sa.create_engine(self.url, poolclass=QueuePool, pool_pre_ping=True, **options)
+            return sa.create_engine(
+                self.url,
+                poolclass=QueuePool,
+                pool_size=2,
+                pool_timeout=5.0,
+                pool_pre_ping=True,
+                connect_args=_SERVER_PATIENCE if "psycopg" in self.url.drivername else {},
+            )
         engine = sa.create_engine(
             self.url,
             poolclass=QueuePool,

@@ -21,7 +21,8 @@ from controller.ledger import rows, tables
 
 Values = dict[str, Any]
 
-MAX_TEXT_BYTES = 256 * 1024
+MAX_TEXT_BYTES = 1024 * 1024
+MAX_STATE_BYTES = 16 * 1024 * 1024
 _ROW_OVERHEAD_BYTES = 200
 
 
@@ -79,13 +80,13 @@ def clean(column: str, value: object) -> Any:
     return f"{text[: bound - 17]}~{digest}"
 
 
-_JSON_COLUMNS = frozenset({"evidence", "detail", "payload", "histogram", "state"})
+_JSON_COLUMNS = frozenset({"evidence", "detail", "payload", "histogram"})
 _BOUNDS = {
     column.name: column.type.length or MAX_TEXT_BYTES
     for table in tables.metadata.sorted_tables
     for column in table.columns
     if isinstance(column.type, sa.String)
-}
+} | {"state": MAX_STATE_BYTES}
 
 
 def plan_entry(plan: rows.PlanRow, reasons: Iterable[rows.ReasonRow]) -> Entry:
@@ -131,7 +132,11 @@ def outcome_entry(row: rows.OutcomeRow) -> Entry:
 
 
 def state_entry(row: rows.PolicyStateRow) -> Entry:
-    """A policy's state; only the last of a loop and scope matters."""
+    """A policy's state; only the last of a loop and scope matters. Raises ValueError when it is too large to keep."""
+    if len(row.state) > MAX_STATE_BYTES:
+        raise ValueError(
+            f"the state of {row.loop} for {row.scope!r} has {len(row.state)} bytes, more than {MAX_STATE_BYTES}"
+        )
     values = _fields(row, schema="schema_number")
     return Entry([Write("policy_states", values)], row.stored_seconds, ("state", row.loop, row.scope))
 
@@ -251,6 +256,14 @@ def _put(table: sa.Table) -> Callable[[str], sa.Executable]:
     return build
 
 
+def _join_gaps(dialect: str) -> sa.Executable:
+    """Insert; a hole of the same span and cause grows."""
+    insert = _insert(tables.gaps, dialect)
+    joined = {"lost_rows": tables.gaps.c.lost_rows + insert.excluded.lost_rows}
+    keys = list(tables.gaps.primary_key.columns)
+    return insert.on_conflict_do_update(index_elements=keys, set_=joined)  # type: ignore[no-any-return]
+
+
 def _end(_: str) -> sa.Executable:
     return sa.update(tables.actuations).where(tables.actuations.c.action == sa.bindparam("key_action"))
 
@@ -265,7 +278,7 @@ STATEMENTS: dict[str, Callable[[str], sa.Executable]] = {
     "loads": _add(tables.loads),
     "outcomes": _add(tables.outcomes),
     "records": _add(tables.records),
-    "gaps": _add(tables.gaps),
+    "gaps": _join_gaps,
     "actuation_ends": _end,
     "policy_states": _put(tables.policy_states),
 }

@@ -51,11 +51,13 @@ _ADVICE = {
     "locked": "another process holds it; it is tried again",
     "full": "free space on its disk; writing goes on by itself",
     "gone": "its file or folder cannot be opened; writing goes on by itself when it is back",
-    "readonly": "it may be read only; make its file and folder writable",
+    "readonly": "it may only be read; make it writable",
     "corrupt": "the file is damaged; move it away and a new ledger is begun",
     "schema": "its tables are missing or of another version",
     "unreachable": "it does not answer as it should; it is tried again",
 }
+
+_LONGEST_MESSAGE = 300
 
 # A row of ours can only be refused for its content through these.
 _CONTENT = (sae.DataError, sae.IntegrityError)
@@ -66,7 +68,8 @@ def classify(error: BaseException, sqlite: bool) -> LedgerError:
     if isinstance(error, LedgerError):
         return error
     original = error.orig if isinstance(error, sae.DBAPIError) and error.orig is not None else error
-    text = " ".join(str(original).split()) or type(original).__name__
+    # The first line: a server goes on with the statement and the row's content.
+    text = (str(original).strip().splitlines() or [type(original).__name__])[0][:_LONGEST_MESSAGE]
     if _is_refusal(error, original, sqlite):
         return RowsRefused(f"the database refuses a row: {text}")
     cause = _cause(text.lower(), sqlite)

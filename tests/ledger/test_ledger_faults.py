@@ -240,12 +240,12 @@ def test_any_name_is_stored_and_found_again(ledger, story, name: str, stored: st
 
 def test_a_name_of_a_megabyte_is_cut_stays_distinct_and_is_found_by_its_full_name(ledger, story) -> None:
     one, other = "a" * 1_000_000, "a" * 1_000_000 + "b"
-    ledger.plan(story.plan(1), [story.reason(name=one, detail='"' + "x" * 1_000_000 + '"')])
+    ledger.plan(story.plan(1), [story.reason(name=one, detail='"' + "x" * 2_000_000 + '"')])
     ledger.flush()
     told = ledger.reader.latest_decision("ModelService", one)
     assert told is not None
     assert len(told.name) == 512
-    assert told.reasons[0].row.detail == '{"clipped_bytes":1000002}'
+    assert told.reasons[0].row.detail == '{"clipped_bytes":2000002}'
     assert ledger.reader.latest_decision("ModelService", other) is None
 
 
@@ -253,6 +253,20 @@ def test_a_replay_record_beyond_its_bound_is_not_kept_and_says_so(open_ledger, c
     ledger = open_ledger(max_record_bytes=1_000)
     assert not ledger.record(PlanId(1, "planner", 1), 1.0, b"x" * 1_001)
     assert "1001 bytes, more than 1000" in lines(caplog)[0]
+    assert ledger.state().lost_rows == {"refused": 1}
+
+
+def test_a_policy_s_state_too_large_to_keep_is_refused_whole_and_the_one_before_stays(ledger, caplog) -> None:
+    def keep(text: str) -> None:
+        ledger.policy_state(PolicyStateRow("planner", "all", "mix", 1, 1, 1.0, text))
+
+    keep('{"good":1}')
+    keep('"' + "x" * (16 * 1024 * 1024) + '"')
+    ledger.flush()
+    assert "more than 16777216" in caplog.text
+    stored = ledger.reader.policy_state("planner", "all")
+    assert stored is not None
+    assert stored.state == '{"good":1}'
     assert ledger.state().lost_rows == {"refused": 1}
 
 
