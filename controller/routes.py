@@ -103,7 +103,7 @@ class _Session:
         self.highest_epoch = 0
 
 
-class RouteService(gateway_pb2_grpc.RoutesServicer):
+class RoutesServicer(gateway_pb2_grpc.RoutesServicer):
     """The service `plimsoll.v1.Routes`: `publish` and `drain` for the operator, `Attach` for gateways."""
 
     def __init__(self, clock: Clock) -> None:
