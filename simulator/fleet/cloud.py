@@ -1,0 +1,174 @@
+"""Nodes in the store: their objects, their Ready condition, their leases. What a kubelet does for its machine.
+
+Writes are idempotent and tried again at the next tick: a store that does not answer costs time, nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+from controller.store.errors import AlreadyExists, Conflict, NotFound, StoreError
+from controller.store.interface import JsonObject, Store
+from simulator.fleet.objects import GPU_RESOURCE, LEASE, NODE, NOT_READY, SIMULATED
+from simulator.fleet.specs import NodeSpec
+
+logger = logging.getLogger(__name__)
+
+KUBELET = "kubelet"
+LEASE_NAMESPACE = "kube-node-lease"
+LEASE_DURATION_SECONDS = 40
+"""What a kubelet writes into its lease: four missed renewals make a node silent."""
+
+
+def utc(seconds: float) -> str:
+    """RFC 3339, whole seconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def utc_micro(seconds: float) -> str:
+    """RFC 3339 with microseconds, as leases have it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def node_object(spec: NodeSpec) -> JsonObject:
+    """The machine as its kubelet registers it: labels of feature discovery, capacity, not ready yet."""
+    labels = {
+        "kubernetes.io/hostname": spec.name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": "amd64",
+        "node.kubernetes.io/instance-type": f"{spec.gpu.product.lower()}-{spec.gpus}x",
+        "topology.kubernetes.io/zone": spec.zone,
+        "topology.kubernetes.io/region": spec.zone.rpartition("-")[0] or spec.zone,
+        "nvidia.com/gpu.present": "true",
+        "nvidia.com/gpu.product": spec.product,
+        "nvidia.com/gpu.count": str(spec.gpus),
+        "nvidia.com/gpu.memory": str(spec.gpu.memory_bytes // 2**20),
+    }
+    if spec.island:
+        labels["plimsoll.dev/island"] = spec.island
+    if spec.pool:
+        labels["plimsoll.dev/pool"] = spec.pool
+    resources: JsonObject = {
+        GPU_RESOURCE: str(spec.gpus),
+        "cpu": f"{spec.cpu_millis or 8_000 * spec.gpus}m",
+        "memory": str(spec.memory_bytes or 64 * 2**30 * spec.gpus),
+        "pods": "110",
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": spec.name, "labels": labels | spec.labels, "annotations": {SIMULATED: "true"}},
+        "spec": {
+            "providerID": f"simulated://{spec.zone}/{spec.name}",
+            "taints": [{"key": NOT_READY, "effect": "NoSchedule"}],
+        },
+        "status": {"capacity": resources, "allocatable": dict(resources)},
+    }
+
+
+def ready_condition(now_seconds: float, since_seconds: float) -> JsonObject:
+    """What a healthy kubelet says."""
+    return {
+        "type": "Ready",
+        "status": "True",
+        "reason": "KubeletReady",
+        "message": "kubelet is posting ready status",
+        "lastHeartbeatTime": utc(now_seconds),
+        "lastTransitionTime": utc(since_seconds),
+    }
+
+
+class Registration:
+    """One machine's Node and Lease in the store."""
+
+    def __init__(self, store: Store, spec: NodeSpec) -> None:
+        self._store = store
+        self._spec = spec
+        self._registered = False
+        self._ready = False
+        self._lease: JsonObject | None = None
+        self._since = 0.0
+        self.uid = ""
+        """Of the Node object, once registered."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the machine is registered and said to be ready."""
+        return self._registered and self._ready
+
+    def forget(self) -> None:
+        """The kubelet starts anew: it finds its objects, and says Ready again."""
+        self._registered = self._ready = False
+        self._lease = None
+
+    def not_ready(self) -> None:
+        """Somebody else wrote the condition: a living kubelet says Ready again."""
+        self._ready = False
+
+    async def tend(self, now_seconds: float) -> bool:
+        """Registers and says Ready where that is missing. False when the store did not take it."""
+        try:
+            if not self._registered:
+                await self._register(now_seconds)
+            if not self._ready:
+                await self._say_ready(now_seconds)
+        except StoreError as error:
+            logger.info("node %s not written: %s", self._spec.name, error)
+            return False
+        return True
+
+    async def renew(self, now_seconds: float) -> bool:
+        """Renews the lease, under the version it has (the server refuses an update without). False: try again."""
+        try:
+            if self._lease is None:
+                self._lease = await self._own_lease(now_seconds)
+                return True
+            self._lease["spec"]["renewTime"] = utc_micro(now_seconds)
+            self._lease = await self._store.replace(LEASE, self._lease, field_manager=KUBELET)
+        except (Conflict, NotFound):
+            self._lease = None
+            return False
+        except StoreError:
+            return False
+        return True
+
+    async def _register(self, now_seconds: float) -> None:
+        try:
+            made = await self._store.create(NODE, node_object(self._spec), field_manager=KUBELET)
+        except AlreadyExists:
+            made = await self._store.get(NODE, self._spec.name)
+        self.uid = made["metadata"]["uid"]
+        self._since = now_seconds
+        self._registered = True
+
+    async def _say_ready(self, now_seconds: float) -> None:
+        patch: JsonObject = {"status": {"conditions": [ready_condition(now_seconds, now_seconds)]}}
+        await self._store.patch(
+            NODE, self._spec.name, patch, field_manager=KUBELET, uid=self.uid, subresource="status"
+        )
+        self._ready = True
+
+    async def _own_lease(self, now_seconds: float) -> JsonObject:
+        lease: JsonObject = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {
+                "name": self._spec.name,
+                "namespace": LEASE_NAMESPACE,
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Node", "name": self._spec.name, "uid": self.uid}
+                ],
+            },
+            "spec": {
+                "holderIdentity": self._spec.name,
+                "leaseDurationSeconds": LEASE_DURATION_SECONDS,
+                "renewTime": utc_micro(now_seconds),
+            },
+        }
+        try:
+            return await self._store.create(LEASE, lease, field_manager=KUBELET)
+        except AlreadyExists:
+            found = await self._store.get(LEASE, self._spec.name, LEASE_NAMESPACE)
+            found["spec"]["renewTime"] = utc_micro(now_seconds)
+            return await self._store.replace(LEASE, found, field_manager=KUBELET)

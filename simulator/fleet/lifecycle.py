@@ -1,0 +1,170 @@
+"""What the controller manager does about nodes, on a store that runs no controllers of its own.
+
+A node whose lease is not renewed for 40 s becomes NotReady and gets the unreachable taints; pods that do not
+tolerate them are deleted when their toleration ends; pods of a Node that is gone, or that carries the out-of-service
+taint, are removed without waiting for a kubelet. Figures: research/test-cluster.md §3.3b, measured on 1.36.3
+(NotReady after 40.5 s; when *every* node is silent, nothing is evicted: then the fault is rather ours).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Iterable, Mapping
+
+from controller.store.errors import NotFound, StoreError
+from controller.store.interface import JsonObject, Store
+from simulator.fleet.cloud import utc
+from simulator.fleet.feed import Change
+from simulator.fleet.index import PodIndex
+from simulator.fleet.objects import (
+    NODE,
+    NOT_READY,
+    OUT_OF_SERVICE,
+    POD,
+    UNREACHABLE,
+    Lease,
+    Node,
+    Pod,
+    Taint,
+)
+from simulator.fleet.scheduler import ControlPlane
+
+logger = logging.getLogger(__name__)
+
+MANAGER = "kube-controller-manager"
+GRACE_SECONDS = 40.0
+"""node-monitor-grace-period of the releases this was measured on."""
+_OURS = (NOT_READY, UNREACHABLE)
+
+
+class NodeLifecycle:
+    """Nodes' readiness as their leases show it, and what follows for their pods. Pumped by `step`."""
+
+    def __init__(self, store: Store, plane: ControlPlane, index: PodIndex, nodes: Mapping[str, Node]) -> None:
+        self._store = store
+        self._plane = plane
+        self._index = index
+        self._nodes = nodes
+        self._heard: dict[str, float] = {}
+        self._silent_since: dict[str, float] = {}
+        self.evicted = 0
+        self.collected = 0
+
+    def heard(self, changes: Iterable[Change[Lease]], now_seconds: float) -> None:
+        """Leases that changed: their nodes live. The clock that counts is the observer's, as in Kubernetes."""
+        for change in changes:
+            if change.new is not None:
+                self._heard[change.new.metadata.name] = now_seconds
+
+    def pardon(self, now_seconds: float) -> None:
+        """The store was out of reach: nobody could be heard, so nobody was silent."""
+        self._heard = dict.fromkeys(self._heard, now_seconds)
+
+    async def step(self, now_seconds: float) -> None:
+        """One look at all nodes. What the store does not take is tried again at the next."""
+        for gone in [name for name in self._heard if name not in self._nodes]:
+            del self._heard[gone]
+            self._silent_since.pop(gone, None)
+        for name, node in self._nodes.items():
+            silent = now_seconds - self._heard.setdefault(name, now_seconds) > GRACE_SECONDS
+            if silent:
+                self._silent_since.setdefault(name, now_seconds)
+            elif name in self._silent_since:
+                del self._silent_since[name]
+            if silent and node.readiness == "True":
+                await self._guarded(self._say_unknown(node, now_seconds))
+            taints = _taints(node, now_seconds, silent=silent or node.readiness == "Unknown")
+            if taints is not None:
+                await self._guarded(self._taint(node, taints))
+        if len(self._silent_since) < len(self._nodes):
+            for name in self._silent_since:
+                await self._evict(self._nodes[name], now_seconds)
+        await self._bury()
+        await self._guarded(self._collect())
+
+    async def _taint(self, node: Node, taints: list[JsonObject]) -> None:
+        patch: JsonObject = {"spec": {"taints": taints}}
+        meta = node.metadata
+        await self._store.patch(NODE, meta.name, patch, field_manager=MANAGER, uid=meta.uid)
+
+    async def _say_unknown(self, node: Node, now: float) -> None:
+        condition: JsonObject = {
+            "type": "Ready",
+            "status": "Unknown",
+            "reason": "NodeStatusUnknown",
+            "message": "Kubelet stopped posting node status.",
+            "lastHeartbeatTime": utc(self._heard[node.metadata.name]),
+            "lastTransitionTime": utc(now),
+        }
+        patch: JsonObject = {"status": {"conditions": [condition]}}
+        meta = node.metadata
+        await self._store.patch(
+            NODE, meta.name, patch, field_manager=MANAGER, uid=meta.uid, subresource="status"
+        )
+        logger.warning("node %s renewed no lease for %.0f s: not ready", meta.name, GRACE_SECONDS)
+
+    async def _evict(self, node: Node, now: float) -> None:
+        """Deletes pods whose toleration of the node's silence has ended; without a kubelet they stay Terminating."""
+        silent_seconds = now - self._silent_since[node.metadata.name]
+        for pod in list(self._index.pods_on(node.metadata.name).values()):
+            if pod.deleted or silent_seconds < _tolerated_seconds(pod):
+                continue
+            if await self._guarded(self._delete(pod, None)):
+                self.evicted += 1
+
+    async def _bury(self) -> None:
+        """Pods of nodes that are gone for good: no kubelet will ever finish their deletion."""
+        for name in [name for name in self._index.on if self._gone(name)]:
+            for pod in list(self._index.pods_on(name).values()):
+                if pod.deleted or name not in self._nodes:
+                    await self._guarded(self._delete(pod, 0))
+
+    def _gone(self, name: str) -> bool:
+        node = self._nodes.get(name)
+        return node is None or any(taint.key == OUT_OF_SERVICE for taint in node.spec.taints)
+
+    async def _delete(self, pod: Pod, grace_seconds: int | None) -> None:
+        meta = pod.metadata
+        await self._store.delete(POD, meta.name, meta.namespace, uid=meta.uid, grace_seconds=grace_seconds)
+
+    async def _collect(self) -> None:
+        self.collected += await self._plane.collect_garbage()
+
+    async def _guarded(self, work: Awaitable[None]) -> bool:
+        try:
+            await work
+        except NotFound:
+            return False
+        except StoreError as error:
+            logger.info("node life cycle: %s", error)
+            return False
+        return True
+
+
+def _taints(node: Node, now: float, *, silent: bool) -> list[JsonObject] | None:
+    """The taints a node should have, or None when it has them."""
+    kept = [taint for taint in node.spec.taints if taint.key not in _OURS]
+    ours: list[Taint] = []
+    if silent:
+        ours = [Taint(key=UNREACHABLE, effect=effect) for effect in ("NoSchedule", "NoExecute")]
+    elif node.readiness != "True":
+        ours = [Taint(key=NOT_READY, effect="NoSchedule")]
+    has = {(taint.key, taint.effect) for taint in node.spec.taints if taint.key in _OURS}
+    if has == {(taint.key, taint.effect) for taint in ours}:
+        return None
+    return [_plain(taint) for taint in kept] + [_plain(taint) | {"timeAdded": utc(now)} for taint in ours]
+
+
+def _plain(taint: Taint) -> JsonObject:
+    given = {"key": taint.key, "value": taint.value, "effect": taint.effect, "timeAdded": taint.time_added}
+    return {name: value for name, value in given.items() if value}
+
+
+def _tolerated_seconds(pod: Pod) -> float:
+    """How long a pod stays on an unreachable node: the least of its tolerations of that; for ever with none finite."""
+    taint = Taint(key=UNREACHABLE, effect="NoExecute")
+    found = [t.toleration_seconds for t in pod.spec.tolerations if t.tolerates(taint)]
+    if not found:
+        return 0.0
+    finite = [seconds for seconds in found if seconds is not None]
+    return float(min(finite)) if finite else float("inf")
