@@ -33,6 +33,7 @@ FUTURE_SECONDS = 5.0
 """An agent's clock may be ahead by this much; beyond it its time is replaced by the time of delivery."""
 MISSING_32 = 0xFFFFFFFF
 MISSING_64 = 0xFFFFFFFFFFFFFFFF
+_UNFITTED: tuple[float | None, float | None, float | None] = (None, None, None)
 _LINKS = {pb.NIC_LINK_ETHERNET: "ethernet", pb.NIC_LINK_ROCE: "roce", pb.NIC_LINK_INFINIBAND: "infiniband"}
 _CODES = {int(code): code for code in AckCode}
 
@@ -242,20 +243,29 @@ def _replica(row: pb.ReplicaRow) -> ReplicaSeen:
 
 
 def _instance(row: pb.InstanceRow) -> InstanceSeen:
-    fitted = row.HasField("step_base_seconds")
+    """The most frequent row by far, hence one test of finiteness for all its floats."""
+    head, speed, busy = row.head_of_line_seconds, row.capped_speed, row.last_busy_seconds
+    base, each, token = (
+        (row.step_base_seconds, row.step_per_sequence_seconds, row.step_per_context_token_seconds)
+        if row.HasField("step_base_seconds")
+        else _UNFITTED
+    )
+    if not math.isfinite(head + speed + busy + (base or 0.0) + (each or 0.0) + (token or 0.0)):
+        head, speed, busy = _finite(head), _finite(speed), _finite(busy)
+        base, each, token = _UNFITTED
     return InstanceSeen(
         name=row.name,
         running=row.running,
         waiting=row.waiting,
         kv_free_tokens=row.kv_free_tokens,
         kv_capacity_tokens=row.kv_capacity_tokens,
-        head_of_line_seconds=_finite(row.head_of_line_seconds),
-        capped_speed=_finite(row.capped_speed),
-        last_busy_seconds=_finite(row.last_busy_seconds),
+        head_of_line_seconds=head,
+        capped_speed=speed,
+        last_busy_seconds=busy,
         generated_tokens=row.generated_tokens,
-        step_base_seconds=_finite(row.step_base_seconds) if fitted else None,
-        step_per_sequence_seconds=_finite(row.step_per_sequence_seconds) if fitted else None,
-        step_per_context_token_seconds=_finite(row.step_per_context_token_seconds) if fitted else None,
+        step_base_seconds=base,
+        step_per_sequence_seconds=each,
+        step_per_context_token_seconds=token,
     )
 
 
