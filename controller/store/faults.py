@@ -299,10 +299,11 @@ class KillableStore(InterposedStore):
         hit = self._crash is not None and self._crash.call == len(self.mutations)
         if hit and self._crash is not None and self._crash.when == "before":
             self._die(request)
-        result = await answer()
-        if hit:
-            self._die(request)
-        return result
+        try:
+            return await answer()
+        finally:
+            if hit:
+                self._die(request)
 
     def _die(self, request: Request) -> None:
         self.dead = True

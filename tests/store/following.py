@@ -7,7 +7,7 @@ from typing import Any
 
 from controller.resources.core import NODE, POD, Pod
 from controller.store.cache import SOUND, Defects, Delta, Reflector
-from controller.store.embedded import open_store
+from controller.store.embedded import EmbeddedStore
 from controller.store.errors import AlreadyExists, NotFound
 from controller.store.faults import CALM, FaultRates, FaultyStore
 from runtime.clock import VirtualClock
@@ -46,7 +46,7 @@ class Follower:
 
     def __init__(self, seed: int = 0, defects: Defects = SOUND, page: int = 3) -> None:
         self.clock = VirtualClock(1_790_000_000.0)
-        self.store = open_store(self.clock, seed=seed)
+        self.store = EmbeddedStore({POD: None, NODE: None}, self.clock, seed=seed)
         self.faulty = FaultyStore(self.store, self.clock, seed=seed)
         self.cache: Reflector[Pod] = Reflector(
             self.faulty, POD, Pod, self.clock, seed=seed, page=page, defects=defects,
