@@ -60,7 +60,6 @@ SUPPORTED: frozenset[type[act.Action]] = frozenset(
         act.StartGang,
         act.RestartGang,
         act.StopGang,
-        act.Checkpoint,
         act.GrantPower,
         act.Dispatch,
         act.Hold,

@@ -35,7 +35,7 @@ CODES: dict[str, CodeSpec] = {
     "ShortOfCapacity": _warning("only {have} of {need} can be carried: {limit} were free in the allowed pools, so {shed} is shed.",
                                 "need", "have", "limit", "shed"),
     "ObjectiveImpossible": _warning("no allowed GPU can keep the objective: the nearest, {choice}, needs {need} where {limit} is asked"
-                                    " ({have} variants were tried).", "need", "have", "limit"),
+                                    " ({have} were tried).", "need", "have", "limit"),
     "NoInventory": _warning("{need} wanted, but the cluster has {have} of the allowed products ({limit} in all).",
                             "need", "have", "limit"),
     "TpotFloor": _warning("{choice} cannot be faster than {have} a token, {need} is asked.", "need", "have"),

@@ -17,7 +17,7 @@ from cluster.reason_codes import CODES
 
 Unit = Literal[
     "req/s", "req", "GPU", "$/h", "s", "ms", "W", "B", "tokens/s", "tokens", "ratio", "nodes", "replicas", "MHz", "steps",
-    "attempt", "1/min", "bit/s", "products", "cells", "faults", "versions", "priority",
+    "attempt", "1/min", "bit/s", "products", "cells", "faults", "versions", "priority", "variants",
 ]  # fmt: skip
 
 
