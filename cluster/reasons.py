@@ -133,6 +133,12 @@ def render(reason: Reason) -> str:
     return text
 
 
+def sentence(reason: Reason) -> str:
+    """`render`, or which numbers are lacking: for places that must never fail because a policy forgot one."""
+    missing = missing_facts(reason)
+    return f"{reason.code} without {', '.join(missing)}" if missing else render(reason)
+
+
 def render_alternative(alternative: Alternative) -> str:
     """One line about what was not chosen."""
     if alternative.code:

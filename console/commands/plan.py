@@ -10,7 +10,7 @@ from rich.table import Table
 
 from cluster.checks import subject_of
 from cluster.codec import to_builtins
-from cluster.reasons import MissingFactError, Reason, render
+from cluster.reasons import sentence
 from controller.records import Record, differences, read_record, replay, stages_of
 from policies.planner import PlannerRun
 
@@ -54,11 +54,3 @@ def _show(console: Console, record: Record, run: PlannerRun, found: list[str]) -
             console.print(f"[red]{line}[/red]")
     elif record.stages:
         console.print("[green]The same plan as recorded, byte for byte.[/green]")
-
-
-def sentence(reason: Reason) -> str:
-    """The reason rendered, or what it lacks."""
-    try:
-        return render(reason)
-    except MissingFactError as error:
-        return str(error)

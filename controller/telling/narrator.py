@@ -8,7 +8,7 @@ from typing import Any
 from cluster.actions import Stamped
 from cluster.checks import subject_of
 from cluster.plan import Plan
-from cluster.reasons import Reason, missing_facts, render
+from cluster.reasons import Reason, missing_facts, sentence
 from controller.actor.outcome import Outcome
 from controller.ledger.ledger import Ledger
 from controller.ledger.rows import ActionId, ActuationRow, PlanId, json_text, plan_row, reason_row
@@ -59,7 +59,7 @@ class Narrator:
             actions=len(plan.actions),
             reasons=len(plan.reasons),
         )
-        self._ledger.plan(row, [reason_row(r, render(r)) for r in plan.reasons])
+        self._ledger.plan(row, [reason_row(r, sentence(r)) for r in plan.reasons])
 
     @staticmethod
     def _explained(plan: Plan, index: int) -> bool:
@@ -85,6 +85,8 @@ class Narrator:
         """Write Events for what is news, in order of subject, bounded per call."""
         news, self._news = self._news, {}
         for _, reason in sorted(news.items(), key=lambda item: item[0])[:EVENTS_PER_STEP]:
+            if missing_facts(reason):
+                continue
             subject = reason.subject
             uid = subject.uid or uids.get((subject.kind, subject.name), "")
             await write_event(self._store, event_object(reason, uid, now_seconds, epoch))
@@ -106,6 +108,6 @@ def _actuation(outcome: Outcome, now_seconds: float) -> ActuationRow:
         payload=json_text(stamped.action),
         outcome="issued" if open_ended else outcome.status,
         code=outcome.code if outcome.drop is not None else "",
-        message=outcome.message or (render(outcome.drop) if outcome.drop is not None else ""),
+        message=outcome.message or (sentence(outcome.drop) if outcome.drop is not None else ""),
         **fields,
     )

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Literal
 
 from cluster.base import Ref
-from cluster.reasons import Quantity, Reason, Verdict, render
+from cluster.reasons import Quantity, Reason, Verdict, sentence
 from cluster.serving import Mode, Replica, ReplicaPhase, Service
 from cluster.snapshot import Snapshot
 from cluster.training import Gang, GangPhase, Job, JobPhase
@@ -47,7 +47,7 @@ def _planned(said: Said | None, generation: int) -> Condition:
     if said is None:
         return condition("Planned", None, "NotYetDecided", "No decision has been made yet.", generation)
     holds = said.reason.severity == "Normal"
-    return condition("Planned", holds, said.reason.code, render(said.reason), generation)
+    return condition("Planned", holds, said.reason.code, sentence(said.reason), generation)
 
 
 def dollars_per_hour(snapshot: Snapshot, replicas: list[Replica]) -> float:
