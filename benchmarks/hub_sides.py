@@ -35,6 +35,7 @@ from controller.observe.world import World
 from runtime.authority import Credentials
 from runtime.clock import WallClock
 from runtime.logs import configure
+from wire import agent_pb2 as pb
 
 HUB = "hub.msgpack"
 AGENTS = "agents.msgpack"
@@ -276,9 +277,10 @@ def _report_bytes() -> float:
     driver = SimulatedDriver(Lively("node-0000", random.Random(1)))
     actuator = Actuator("node-0000", driver, clock, counters)
     reporter = Reporter(DeadBand(), counters)
-    reporter.build(driver.sample(clock.now()), actuator, clock.now(), 5.0)
-    report = reporter.build(driver.sample(clock.now() + 1), actuator, clock.now() + 1, 5.0)
-    return float(report.ByteSize()) if report is not None else 0.0
+    reporter.fill(pb.Report(), driver.sample(clock.now()), actuator, clock.now(), 5.0)
+    second = pb.Report()
+    reporter.fill(second, driver.sample(clock.now() + 1), actuator, clock.now() + 1, 5.0)
+    return float(second.ByteSize())
 
 
 REPORT_BYTES = _report_bytes()

@@ -112,6 +112,8 @@ class Agent:
 
     async def commands_up_to(self, sequence: int, timeout_seconds: float) -> bool:
         """Waits (wall time) until the command of that sequence was received; False when it was not in time."""
+        if self.last_command_sequence >= sequence:
+            return True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 while self.last_command_sequence < sequence and self.connected:
@@ -212,10 +214,8 @@ class Agent:
     async def _send_acks(self) -> None:
         if not (self._config.prompt_acks and self._actuator.has_acks and self.connected):
             return
-        message = self._message(self._clock.now())
-        message.report.acks.extend(self._actuator.take_acks())
-        message.report.last_command_sequence = self.last_command_sequence
-        await self._send(message)
+        report = pb.Report(acks=self._actuator.take_acks(), last_command_sequence=self.last_command_sequence)
+        await self._send(self._message(self._clock.now(), report))
 
     # ------------------------------------------------------------------------------------------------ inside
 
@@ -229,19 +229,18 @@ class Agent:
         except DriverError as error:
             self._driver_failed(error)
             return False
-        report = self._reporter.build(sample, self._actuator, now_seconds, self._heartbeat_seconds)
-        if report is None:
+        report = pb.Report()
+        if not self._reporter.fill(report, sample, self._actuator, now_seconds, self._heartbeat_seconds):
             return False
-        message = self._message(now_seconds)
-        message.report.CopyFrom(report)
-        return await self._send(message)
+        return await self._send(self._message(now_seconds, report))
 
     async def _send(self, message: pb.AgentMessage) -> bool:
         return self._link is not None and await self._link.send(message)
 
-    def _message(self, now_seconds: float) -> pb.AgentMessage:
+    def _message(self, now_seconds: float, report: pb.Report | None = None) -> pb.AgentMessage:
         self._sequence += 1
         return pb.AgentMessage(
+            report=report,
             node=self._config.node,
             sequence=self._sequence,
             observed_seconds=now_seconds,

@@ -61,11 +61,18 @@ class Reporter:
         """The next report has the inventory."""
         self._told_inventory = False
 
-    def build(
-        self, sample: Sample, actuator: Actuator, now_seconds: float, heartbeat_seconds: float
-    ) -> pb.Report | None:
-        """The report of this tick; None when nothing moved and no heartbeat is due. Takes the answers with it."""
-        report = pb.Report()
+    def fill(
+        self,
+        report: pb.Report,
+        sample: Sample,
+        actuator: Actuator,
+        now_seconds: float,
+        heartbeat_seconds: float,
+    ) -> bool:
+        """Fills the report of this tick, and takes the answers with it.
+
+        False when nothing moved and no heartbeat is due: then it is not to be sent.
+        """
         news = self._put_inventory(report, actuator)
         news |= self._put_columns(report, sample)
         news |= self._put_rows(report, sample)
@@ -74,7 +81,7 @@ class Reporter:
             report.acks.extend(actuator.take_acks())
             news = True
         if not news and now_seconds - self._told_at_seconds < heartbeat_seconds - 1e-6:
-            return None
+            return False
         if not news:
             self._counters.heartbeats += 1
         elif now_seconds - self._counters_at_seconds >= COUNTERS_SECONDS:
@@ -83,7 +90,7 @@ class Reporter:
         report.last_command_sequence = actuator.ledger.last_sequence
         self._counters.reports += 1
         self._told_at_seconds = now_seconds
-        return report
+        return True
 
     def _put_inventory(self, report: pb.Report, actuator: Actuator) -> bool:
         if self._told_inventory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,6 +18,8 @@ from runtime.tls import Guard, Source, prove_only_tls13, server_credentials
 from wire import agent_pb2_grpc
 
 logger = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 0.05
 
 
 class Hosted(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,3 +83,5 @@ class HubServer:
     async def stop(self, grace_seconds: float = 0.0) -> None:
         """Closes the door and ends all streams; agents come back with jitter."""
         await self._server.stop(grace_seconds)
+        # gRPC ends the tasks of its calls a moment later, and prints a trace for each that a closing loop cancels.
+        await asyncio.sleep(SETTLE_SECONDS)
