@@ -82,11 +82,15 @@ CODES: dict[str, CodeSpec] = {
     "GangStarted": _normal("starts on {choice}: {need} needed, {have} free in the island, best network {limit}.", "need", "have", "limit"),
     "GangWaiting": _warning("waits for {need} whole nodes with {gpus} each on one network; the best island has {have} free of {limit}.",
                             "need", "have", "limit", "gpus"),
-    "GangRestarted": _warning("attempt {need} restarts from step {have}; {lost} since the last checkpoint are lost ({limit} attempts allowed).",
+    "GangIndivisible": _warning("no number of nodes from {need} to {limit} divides a batch of {batch} and holds the model;"
+                                " {have} are free in {choice}.", "need", "have", "limit", "batch"),
+    "NodesReserved": _normal("{have} of {need} are kept in {choice} until all of its {limit} are free.", "need", "have", "limit"),
+    "NodesReleased": _normal("{have} that were kept are given up.", "have"),
+    "GangRestarted": _warning("attempt {need} restarts from step {have}; {lost} since the last checkpoint are lost ({limit} allowed).",
                               "need", "have", "limit", "lost"),
     "GangStopped": _normal("attempt {have} is stopped with {limit} grace; {need} were asked for.", "need", "have", "limit"),
     "GangDone": _normal("finished {have} of {need} after {limit}.", "need", "have", "limit"),
-    "RestartLimitReached": _warning("not restarted: {have} attempts failed, limit {limit}; {need} done.", "need", "have", "limit"),
+    "RestartLimitReached": _warning("not restarted: {have} failed, limit {limit}; {need} done.", "need", "have", "limit"),
     "CadenceSet": _normal("checkpoints every {have} (asked {need}, bounds up to {limit}).", "need", "have", "limit"),
     "PreemptedFor": _normal("gives way to {choice}: {have} against {need}, {limit} freed.", "need", "have", "limit"),
     # power

@@ -17,7 +17,7 @@ from cluster.reason_codes import CODES
 
 Unit = Literal[
     "req/s", "req", "GPU", "$/h", "s", "ms", "W", "B", "tokens/s", "tokens", "ratio", "nodes", "replicas", "MHz", "steps",
-    "attempt", "1/min", "bit/s", "products", "cells", "faults", "versions", "priority", "variants",
+    "attempt", "1/min", "bit/s", "products", "cells", "faults", "versions", "priority", "variants", "samples", "attempts",
 ]  # fmt: skip
 
 
@@ -171,5 +171,6 @@ _FORMATS: dict[str, Callable[[float, str], str]] = {
     "s": lambda value, _: f"{value:.0f} s" if abs(value) >= 10 else f"{value:.2g} s",
     "ms": lambda value, _: f"{value:.0f} ms",
     "B": _bytes,
+    "bit/s": lambda value, _: f"{value / 1e9:.0f} Gbit/s" if value >= 1e9 else f"{value / 1e6:.0f} Mbit/s",
     "1/min": lambda value, _: f"{value:.3g} a minute",
 }

@@ -93,9 +93,7 @@ def run_planner(
             if users:
                 staged.append(users)
                 snapshot = snapshot.after(Plan(targets=users.targets))
-    return PlannerRun(
-        stages=tuple(staged), states=PlannerStates(states=kept, good=good), snapshot=snapshot
-    )
+    return PlannerRun(stages=tuple(staged), states=PlannerStates(states=kept, good=good), snapshot=snapshot)
 
 
 def _decide(each: Assigned, snapshot: Snapshot, states: PlannerStates, ctx: Context) -> tuple[Staged, Any]:

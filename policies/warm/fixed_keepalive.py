@@ -70,7 +70,11 @@ class FixedKeepalive:
             wanted = now - load.idle_seconds + keep
         else:
             wanted = now + keep if until is None else until
-        if until is not None and abs(wanted - until) < config.step_seconds and (until > now) == (wanted > now):
+        if (
+            until is not None
+            and abs(wanted - until) < config.step_seconds
+            and (until > now) == (wanted > now)
+        ):
             wanted = until
         ready = sum(1 for r in groups.replicas.get(service.name, []) if r.phase is ReplicaPhase.READY)
         if wanted != until:

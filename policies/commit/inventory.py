@@ -1,0 +1,196 @@
+"""What each service may use: open nodes' devices less what others hold, by priority.
+
+A service may count on devices of services of strictly lower priority (they give way), never on those of equal
+or higher priority, of gangs, of reservations, of waiting jobs of at least its priority, or of other people's pods.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.hardware import Offer
+from cluster.serving import Replica, ReplicaPhase
+from cluster.snapshot import Snapshot
+from policies.groups import Groups
+
+Ints = NDArray[np.int64]
+
+HELD = (
+    ReplicaPhase.PENDING,
+    ReplicaPhase.STARTING,
+    ReplicaPhase.READY,
+    ReplicaPhase.SLEEPING,
+    ReplicaPhase.ASLEEP,
+    ReplicaPhase.WAKING,
+)
+"""Phases of a replica that keeps its devices; the others are on their way out."""
+
+
+class Tenant(NamedTuple):
+    """A live replica's devices: row of the node, GPUs, and the column it belongs to."""
+
+    key: str
+    row: int
+    gpus: int
+    column: str
+
+
+class Inventory:
+    """Free devices per open node, with tenants kept by priority. Rows are open nodes in `order`."""
+
+    def __init__(self, groups: Groups, now_seconds: float) -> None:
+        view = groups.view
+        nodes = sorted(
+            (n for n in view.nodes.values() if n.offer is Offer.OPEN), key=lambda n: (n.order, n.name)
+        )
+        self.names = tuple(node.name for node in nodes)
+        self._row = {name: row for row, name in enumerate(self.names)}
+        self.base: Ints = np.array(
+            [sum(1 for device in node.devices if device.healthy) for node in nodes], dtype=np.int64
+        )
+        pools: dict[str, list[int]] = {}
+        for row, node in enumerate(nodes):
+            pools.setdefault(node.pool, []).append(row)
+        self.pool_rows: dict[str, Ints] = {pool: np.array(rows) for pool, rows in sorted(pools.items())}
+        self.training: dict[str, int] = {}
+        self._levels: dict[int, Ints] = {}
+        self._tenants: dict[str, list[Tenant]] = {}
+        self._take_claims(view, self._take_tenants(groups))
+        self._take_reservations(view, now_seconds)
+
+    def _take_tenants(self, groups: Groups) -> set[str]:
+        """Note what live replicas of known services hold; returns all launchers of those services."""
+        view = groups.view
+        ours: set[str] = set()
+        for service in sorted(groups.replicas):
+            if service not in view.services:
+                continue
+            for replica in groups.replicas[service]:
+                ours.add(replica.launcher)
+                if replica.phase in HELD:
+                    self._note(view, service, replica)
+        return ours
+
+    def _note(self, view: Snapshot, service: str, replica: Replica) -> None:
+        launcher = view.launchers.get(replica.launcher)
+        for slot in launcher.slots if launcher is not None else ():
+            row = self._row.get(slot.node)
+            if row is not None:
+                column = f"{replica.variant.key}|{replica.pool}"
+                self._tenants.setdefault(service, []).append(Tenant(replica.key, row, slot.gpus, column))
+                self._level(view.services[service].priority)[row] += slot.gpus
+
+    def _take_claims(self, view: Snapshot, ours: set[str]) -> None:
+        """Everything else that holds devices: gangs, other people's pods, replicas of deleted services."""
+        for key in sorted(view.claims):
+            claim = view.claims[key]
+            row = self._row.get(claim.slot.node)
+            if row is None or claim.key in ours or claim.key.rpartition("/")[0] in ours:
+                continue
+            self.base[row] -= claim.slot.gpus
+            if claim.owner.kind in ("TrainingJob", "Gang"):
+                pool = view.nodes[claim.slot.node].pool
+                self.training[pool] = self.training.get(pool, 0) + claim.slot.gpus
+
+    def _take_reservations(self, view: Snapshot, now_seconds: float) -> None:
+        """What is kept for others. Waiting jobs' own reservations are left out: those jobs are asked anew."""
+        for key in sorted(view.reservations):
+            reservation = view.reservations[key]
+            if reservation.owner.kind == "TrainingJob" and reservation.owner.name in view.jobs:
+                continue
+            if reservation.expires_seconds > now_seconds:
+                for slot in reservation.slots:
+                    row = self._row.get(slot.node)
+                    if row is not None:
+                        self.base[row] -= slot.gpus
+
+    def _level(self, priority: int) -> Ints:
+        if priority not in self._levels:
+            self._levels[priority] = np.zeros(len(self.base), dtype=np.int64)
+        return self._levels[priority]
+
+    # ------------------------------------------------------------------------------------------------ asking
+
+    def available(self, priority: int, service: str = "") -> Ints:
+        """Devices per row that an owner of `priority` may use; its own tenants' count as free to it."""
+        free = self.base.copy()
+        for level, held in self._levels.items():
+            if level >= priority:
+                free -= held
+        for tenant in self._tenants.get(service, ()):
+            free[tenant.row] += tenant.gpus
+        found: Ints = np.maximum(free, 0)
+        return found
+
+    def vacant(self) -> Ints:
+        """Devices per row that nobody holds."""
+        free = self.base.copy()
+        for held in self._levels.values():
+            free -= held
+        found: Ints = np.maximum(free, 0)
+        return found
+
+    def tenants(self, service: str) -> dict[str, list[Tenant]]:
+        """The service's live replicas by column."""
+        found: dict[str, list[Tenant]] = {}
+        for tenant in self._tenants.get(service, ()):
+            found.setdefault(tenant.column, []).append(tenant)
+        return found
+
+    def by_node(self, rows: Ints) -> dict[str, int]:
+        """Row values by node name."""
+        return dict(zip(self.names, rows.tolist(), strict=True))
+
+    # ------------------------------------------------------------------------------------------------ taking
+
+    def take_nodes(self, nodes: tuple[str, ...], gpus: int, priority: int) -> None:
+        """Keep `gpus` devices on each node for an owner of `priority` (a waiting job)."""
+        level = self._level(priority)
+        for name in nodes:
+            level[self._row[name]] += gpus
+
+    def settle(self, service: str, priority: int, wanted: dict[str, tuple[int, int]]) -> dict[str, int]:
+        """Put a service's final counts in force: `wanted` maps a column to (units, GPUs of one).
+
+        Live replicas stay as far as they are wanted; new ones go where nobody is, else where a lower
+        priority is, best fit, largest first. When some find no place nothing changes, and how many that
+        are is returned by column (whole nodes' devices may not add up for mixed sizes).
+        """
+        level = self._level(priority)
+        before = level.copy()
+        live = self.tenants(service)
+        for column, tenants in live.items():
+            for tenant in tenants[wanted.get(column, (0, 0))[0] :]:
+                level[tenant.row] -= tenant.gpus
+        failed: dict[str, int] = {}
+        for column, (units, gpus) in sorted(wanted.items(), key=lambda item: (-item[1][1], item[0])):
+            missing = units - len(live.get(column, ()))
+            unplaced = self._place(column.partition("|")[2], gpus, missing, priority, level)
+            if unplaced > 0:
+                failed[column] = unplaced
+        if failed:
+            level[:] = before
+        else:
+            self._tenants.pop(service, None)
+        return failed
+
+    def _place(self, pool: str, gpus: int, units: int, priority: int, level: Ints) -> int:
+        """Take `units` pieces of `gpus` devices in a pool; how many found no node."""
+        rows = self.pool_rows.get(pool)
+        if rows is None:
+            return units
+        for choices in (self.vacant, lambda: self.available(priority)):
+            free = choices()[rows]
+            while units > 0:
+                fit = np.flatnonzero(free >= gpus)
+                if not len(fit):
+                    break
+                best = int(fit[np.argmin(free[fit])])
+                pieces = min(units, int(free[best]) // gpus)
+                free[best] -= pieces * gpus
+                level[rows[best]] += pieces * gpus
+                units -= pieces
+        return units

@@ -1,0 +1,318 @@
+"""The working of one commitment: everyone in order on one inventory, then shares and prices."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from cluster.plan import Context
+from cluster.reasons import Alternative, Remedy
+from cluster.serving import Service
+from cluster.snapshot import Snapshot
+from cluster.targets import Capacity, Mix, Prices, Scored, Share
+from cluster.training import Job
+from placement.training.islands import Fit, choose_island, islands_of
+from policies.commit import why
+from policies.commit.inventory import Inventory
+from policies.commit.settling import Limits, Rules, Settled, limits_of, settle, users_mix, wanted_rate
+from policies.draft import Draft
+from policies.frames import Floats, Frame, frame_of
+from policies.groups import Groups, in_scope
+from policies.mixes import MixOptions, mix_of, single_mix, singles
+from policies.shapes import declared
+from policies.train.waiting import in_queue_order, newest_gangs, waits
+
+USER = "user"
+"""Owner of a capacity whose size the user set exactly."""
+
+SINGLES_TOLD = 3
+"""Single-variant plans named among a choice's alternatives."""
+
+TRIES = 4
+"""Solves for one service when whole nodes' devices do not add up for a mix of sizes."""
+
+NonNegative = Annotated[float, msgspec.Meta(ge=0.0)]
+
+
+class ByPriorityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the policy.
+
+    `keep_share`: a standing mix that still carries the load is kept unless a new one saves more than this
+    share of its cost. `hold_seconds`: nor is it replaced for price alone sooner than this after its choice.
+    `headroom`: keep the pool-size headroom free. `work_units`: most routing programmes for one service.
+    """
+
+    keep_share: NonNegative = 0.05
+    hold_seconds: NonNegative = 60.0
+    headroom: bool = True
+    work_units: Annotated[int, msgspec.Meta(ge=1)] = 4_000
+
+
+class ByPriorityState(msgspec.Struct, frozen=True, kw_only=True):
+    """When each service's mix was last changed (UTC seconds)."""
+
+    schema: int = 1
+    changed_seconds: dict[str, float] = {}
+
+
+class Commitment(NamedTuple):
+    """A service's decision with the limits it was made under; for tests, explanations and prices."""
+
+    service: Service
+    frame: Frame
+    shares: Floats
+    limits: Limits
+    settled: Settled
+
+
+class CommitRun:
+    """The working memory of one call. `commitments` has one entry per service that was solved."""
+
+    def __init__(
+        self, view: Snapshot, state: ByPriorityState, ctx: Context, config: ByPriorityConfig
+    ) -> None:
+        self.view, self.now, self.units, self.scratch = view, ctx.now_seconds, ctx.units, ctx.scratch
+        self.scope = in_scope(view, ctx)
+        self.draft, self.groups = Draft(), Groups(view)
+        self.inventory = Inventory(self.groups, ctx.now_seconds)
+        self.rules = Rules(
+            config.keep_share, config.hold_seconds, MixOptions(config.headroom, config.work_units)
+        )
+        self.changed = {n: t for n, t in state.changed_seconds.items() if n in view.services}
+        self.commitments: list[Commitment] = []
+        self.serving: dict[str, int] = {}
+        self.objective, self.bound, self.complete = 0.0, 0.0, True
+
+    def state(self) -> ByPriorityState:
+        """What is remembered."""
+        return ByPriorityState(changed_seconds=dict(sorted(self.changed.items())))
+
+    # ---------------------------------------------------------------------------------------------- settling
+
+    def settle_all(self) -> None:
+        """Everyone in order: by priority, waiting jobs before services of the same, then by name."""
+        gangs = newest_gangs(self.view)
+        jobs = [job for job in in_queue_order(dict(self.view.jobs)) if waits(job, gangs.get(job.name))]
+        islands = islands_of(self.view.nodes) if jobs else []
+        for service in self.scope:
+            while jobs and jobs[0].priority >= service.priority:
+                self._keep_for_job(jobs.pop(0), islands)
+            self._settle(service)
+        for job in jobs:
+            self._keep_for_job(job, islands)
+
+    def _keep_for_job(self, job: Job, islands: list[Any]) -> None:
+        """A waiting job keeps its nodes: free ones if there are enough, else those of lower priorities too."""
+        held = {
+            slot.node
+            for key in sorted(self.view.reservations)
+            if self.view.reservations[key].owner.name == job.name
+            for slot in self.view.reservations[key].slots
+        }
+        vacant = self.inventory.by_node(self.inventory.vacant())
+        found = choose_island(islands, vacant, job, self.view.accelerators, held)
+        if not isinstance(found, Fit):
+            free = self.inventory.by_node(self.inventory.available(job.priority))
+            found = choose_island(islands, free, job, self.view.accelerators, held)
+        if isinstance(found, Fit):
+            names = tuple(node.name for node in found.nodes)
+            self.inventory.take_nodes(names, job.gpus_per_node, job.priority)
+            for node in found.nodes:
+                training = self.inventory.training
+                training[node.pool] = training.get(node.pool, 0) + job.gpus_per_node
+
+    def _settle(self, service: Service) -> None:
+        capacity = self.view.capacity(service.name)
+        if capacity is None:
+            return
+        frame = frame_of(self.groups, service, self.scratch)
+        shares = frame.shares(capacity.shape or declared(service))
+        limits = self._limits(service, frame)
+        wanted = wanted_rate(frame, shares, capacity)
+        if capacity.owner == USER:
+            self._size_as_asked(
+                service, capacity, users_mix(frame, shares, capacity.wanted_units, limits), limits
+            )
+        elif wanted <= 0.0:
+            self.draft.because(why.nothing(service, self._in_use(service)))
+            self._stand(service, capacity, Mix())
+        elif not frame.profiles and capacity.mix.parts and not _impossible(frame):
+            # No belief about any variant: an estimator is late. What stands, stands (SEAMS §1.4).
+            self.draft.miss(f"capacity beliefs of {service.name}")
+            self._stand(service, capacity, capacity.mix)
+        elif self.draft.units_used >= self.units:
+            self.complete = False
+            self._stand(service, capacity, capacity.mix)
+        else:
+            self._solve(service, capacity, frame, shares, limits, wanted)
+
+    def _size_as_asked(self, service: Service, capacity: Capacity, mix: Mix, limits: Limits) -> None:
+        """The user's exact size, as far as there are GPUs for it."""
+        asked = mix.requests_per_second + mix.unserved_per_second
+        if capacity.wanted_units == 0:
+            self.draft.because(why.nothing(service, self._in_use(service)))
+        elif mix.unserved_per_second > 0.0 or not mix.parts:
+            self.draft.because(why.short(service, mix, asked, limits.gpus, None))
+        else:
+            self.draft.because(why.chosen(service, mix, asked, limits.gpus, (), None))
+        self._stand(service, capacity, mix)
+
+    def _in_use(self, service: Service) -> int:
+        return sum(len(tenants) for tenants in self.inventory.tenants(service.name).values())
+
+    def _limits(self, service: Service, frame: Frame) -> Limits:
+        rows = self.inventory.available(service.priority, service.name)
+        return limits_of(frame, {pool: rows[index] for pool, index in self.inventory.pool_rows.items()})
+
+    def _solve(
+        self,
+        service: Service,
+        capacity: Capacity,
+        frame: Frame,
+        shares: Floats,
+        limits: Limits,
+        wanted: float,
+    ) -> None:
+        """Solve, and solve again with fewer units where whole nodes' devices do not add up."""
+        since = self.now - self.changed.get(service.name, -1e18)
+        gpus = {column.name: column.profile.variant.gpus for column in frame.columns}
+        tries = 0
+        while True:
+            settled = settle(frame, shares, wanted, capacity.mix, since, limits, self.rules, self.scratch)
+            self.draft.units_used += settled.found.units_used
+            counts = {name: (units, gpus[name]) for name, units in settled.counts.items()}
+            failed = self.inventory.settle(service.name, service.priority, counts)
+            tries += 1
+            if not failed or tries == TRIES:
+                break
+            fewer = {name: settled.counts[name] - count for name, count in failed.items()}
+            limits = Limits(limits.free_gpus, {**limits.most_units, **fewer})
+        self.commitments.append(Commitment(service, frame, shares, limits, settled))
+        self.objective += settled.objective
+        self.bound += settled.found.answer.best.bound
+        self.complete = self.complete and settled.found.answer.best.optimal
+        against = self._against(self.commitments[-1])
+        remedy = _remedy(self.commitments[-1])
+        if settled.kept:
+            least = self.rules.keep_share * settled.objective
+            self.draft.because(why.kept(service, settled.mix, wanted, least, against))
+        else:
+            self.draft.because(why.chosen(service, settled.mix, wanted, limits.gpus, against, remedy))
+        if settled.mix.unserved_per_second > 1e-9 * wanted:
+            self.draft.because(why.short(service, settled.mix, wanted, limits.gpus, remedy))
+        self._finish(service, capacity, settled.mix, _alternatives(self.commitments[-1]))
+
+    def _against(self, made: Commitment) -> list[Alternative]:
+        """The exact runner-up, the cheapest plans with one variant alone, and what is ruled out."""
+        settled, frame = made.settled, made.frame
+        found: list[Alternative] = []
+        if settled.other is not None:
+            mix = mix_of(frame, made.shares, settled.wanted, settled.other)
+            found.append(why.other(mix, settled.other.objective_per_hour - settled.objective))
+        told = 0
+        for plan in singles(settled.found.roomy, self.scratch):
+            same = {plan.variant: plan.units} in (
+                settled.counts,
+                settled.other.counts if settled.other else {},
+            )
+            if not same and plan.units <= made.limits.most_units.get(plan.variant, 0) and told < SINGLES_TOLD:
+                alone = single_mix(frame, plan, settled.wanted)
+                found.append(why.other(alone, plan.cost_per_hour - settled.objective))
+                told += 1
+        return [*found, *why.ruled_out(frame)]
+
+    def _stand(self, service: Service, standing: Capacity, mix: Mix) -> None:
+        """A mix that was not solved for: take its devices (as far as they are there) and put it in force."""
+        gpus = {variant.key: variant.gpus for variant in service.variants}
+        counts = {f"{p.variant}|{p.pool}": (p.units, gpus.get(p.variant, 1)) for p in mix.parts}
+        self.inventory.settle(service.name, service.priority, counts)
+        self._finish(service, standing, mix, standing.alternatives if mix.parts else ())
+
+    def _finish(
+        self, service: Service, standing: Capacity, mix: Mix, alternatives: tuple[Scored, ...]
+    ) -> None:
+        """Put the final capacity in force, if it differs from what stands."""
+        gpus = {variant.key: variant.gpus for variant in service.variants}
+        for part in mix.parts:
+            taken = part.units * gpus.get(part.variant, 1)
+            self.serving[part.pool] = self.serving.get(part.pool, 0) + taken
+        if _counts(mix) != _counts(standing.mix):
+            self.changed[service.name] = self.now
+        owner = USER if standing.owner == USER else "commit"
+        final = msgspec.structs.replace(standing, owner=owner, mix=mix, alternatives=alternatives, final=True)
+        if final != standing:
+            self.draft.aim(msgspec.structs.replace(final, decided_seconds=self.now))
+
+    # ----------------------------------------------------------------------------------------- shares, prices
+
+    def share(self) -> None:
+        """How each pool is split, where that changed."""
+        for pool in sorted({*self.serving, *self.inventory.training}):
+            split = Share(
+                owner="commit",
+                decided_seconds=self.now,
+                pool=pool,
+                serving_gpus=self.serving.get(pool, 0),
+                training_gpus=self.inventory.training.get(pool, 0),
+            )
+            standing = self.view.targets.get(f"Share/{pool}")
+            if not isinstance(standing, Share) or _without_time(standing) != _without_time(split):
+                self.draft.aim(split)
+
+    def price(self) -> None:
+        """What one more GPU of a pool would save the service that lacks it most; pools with room cost nothing."""
+        prices = dict.fromkeys(sorted(self.inventory.pool_rows), 0.0)
+        for made in self.commitments:
+            remedy = _remedy(made)
+            if remedy is not None and remedy.choice in prices:
+                gpus, saves = remedy.facts[0].value, remedy.facts[1].value
+                prices[remedy.choice] = max(prices[remedy.choice], round(saves / max(gpus, 1.0), 6))
+        for pool, dollars in prices.items():
+            target = Prices(owner="commit", decided_seconds=self.now, pool=pool, dollars_per_gpu_hour=dollars)
+            standing = self.view.targets.get(f"Prices/{pool}")
+            if not isinstance(standing, Prices) or standing.dollars_per_gpu_hour != dollars:
+                self.draft.aim(target)
+
+
+def _impossible(frame: Frame) -> bool:
+    """Whether some variant is out for a reason that more knowledge would not change."""
+    return any(refusal.code != "ProfileHole" for refusal in frame.excluded)
+
+
+def _counts(mix: Mix) -> dict[tuple[str, str], int]:
+    return {(part.variant, part.pool): part.units for part in mix.parts if part.units}
+
+
+def _without_time(share: Share) -> tuple[str, int, int]:
+    return share.pool, share.serving_gpus, share.training_gpus
+
+
+def _remedy(made: Commitment) -> Remedy | None:
+    """GPUs of the pool that lacks most for the unlimited optimum, and what having them would save."""
+    settled, limits = made.settled, made.limits
+    if settled.found.answer is settled.found.roomy:
+        return None
+    saves = settled.objective - settled.found.roomy.best.objective_per_hour
+    if saves <= 1e-9:
+        return None
+    lacking: dict[str, int] = {}
+    wanted: dict[str, int] = {}
+    for column in made.frame.columns:
+        units = settled.found.roomy.best.counts.get(column.name, 0)
+        gpus = column.profile.variant.gpus
+        wanted[column.pool] = wanted.get(column.pool, 0) + units * gpus
+        short = max(0, units - limits.most_units.get(column.name, 0)) * gpus
+        lacking[column.pool] = max(lacking.get(column.pool, 0), short)
+    for pool, gpus in wanted.items():
+        lacking[pool] = max(lacking[pool], gpus - limits.free_gpus.get(pool, 0))
+    pool = max(sorted(lacking), key=lambda name: lacking[name], default="")
+    return why.more_capacity(pool, lacking[pool], saves) if pool and lacking[pool] > 0 else None
+
+
+def _alternatives(made: Commitment) -> tuple[Scored, ...]:
+    other = made.settled.other
+    if other is None:
+        return ()
+    mix = mix_of(made.frame, made.shares, made.settled.wanted, other)
+    return (Scored(mix=mix, dollars_per_hour=other.objective_per_hour),)

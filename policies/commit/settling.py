@@ -1,0 +1,188 @@
+"""One service's final mix: keep what stands, or take the cheapest that fits what is left.
+
+A standing mix is kept while it carries the load within the limits and a new one would save less than a share of
+its cost, or was only just chosen: replicas that come and go cost more than a few per cent of price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from cluster.targets import Capacity, Mix, MixPart
+from placement.selection.problem import MixProblem, MixSolution
+from policies.frames import Floats, Frame
+from policies.mixes import Cheapest, MixOptions, cheapest, fits, mix_of, problem_of, solved
+
+TINY = 1e-9
+"""Relative unserved load that counts as none."""
+
+FLOOR_SLACK = 1.0 - 1e-9
+"""A floor of n units asks a hair less than n units carry, so that rounding never buys one more."""
+
+
+class Limits(NamedTuple):
+    """What a service may use: GPUs per pool, and units per column that whole nodes' devices allow."""
+
+    free_gpus: dict[str, int]
+    most_units: dict[str, int]
+
+    @property
+    def gpus(self) -> int:
+        """GPUs over all pools."""
+        return sum(self.free_gpus.values())
+
+
+class Rules(NamedTuple):
+    """When a standing mix is kept."""
+
+    keep_share: float
+    hold_seconds: float
+    options: MixOptions
+
+
+class Settled(NamedTuple):
+    """The decision: the mix, its objective, the best other mix's objective, and how it came about.
+
+    `problem` is what was solved; `counts` the chosen count vector and `other` the best different one.
+    """
+
+    mix: Mix
+    objective: float
+    other: MixSolution | None
+    problem: MixProblem
+    counts: dict[str, int]
+    kept: bool
+    wanted: float
+    found: Cheapest
+
+
+def limits_of(frame: Frame, free: Mapping[str, Any]) -> Limits:
+    """Limits from free devices per node, given per pool as an array."""
+    free_gpus = {
+        column.pool: int(np.sum(free[column.pool])) if column.pool in free else 0 for column in frame.columns
+    }
+    most = {
+        column.name: int(np.sum(free[column.pool] // column.profile.variant.gpus))
+        if column.pool in free
+        else 0
+        for column in frame.columns
+    }
+    return Limits(free_gpus, most)
+
+
+def wanted_rate(frame: Frame, shares: Floats, capacity: Capacity) -> float:
+    """Requests/s to plan for: the load, or what the floor in reference units carries."""
+    reference = frame.reference
+    if reference is None:
+        return capacity.wanted_per_second
+    floor = frame.carried_by(reference, max(capacity.wanted_units, 0), shares)
+    return max(capacity.wanted_per_second, floor * FLOOR_SLACK)
+
+
+def settle(
+    frame: Frame,
+    shares: Floats,
+    wanted: float,
+    standing: Mix,
+    changed_seconds_ago: float,
+    limits: Limits,
+    rules: Rules,
+    scratch: dict[str, Any],
+) -> Settled:
+    """The final mix for `wanted` requests/s within the limits."""
+    found = cheapest(frame, shares, wanted, limits.free_gpus, limits.most_units, rules.options, scratch)
+    best = found.answer.best
+    kept = _kept(frame, shares, wanted, standing, limits, rules, scratch)
+    if kept is not None and _keeps(kept, best, changed_seconds_ago, rules):
+        same = kept.counts == best.counts
+        other = found.answer.second if same else best
+        return _settled(frame, shares, wanted, kept, other, found, is_kept=True)
+    return _settled(frame, shares, wanted, best, found.answer.second, found, is_kept=False)
+
+
+def _settled(
+    frame: Frame,
+    shares: Floats,
+    wanted: float,
+    solution: MixSolution,
+    other: MixSolution,
+    found: Cheapest,
+    *,
+    is_kept: bool,
+) -> Settled:
+    return Settled(
+        mix=mix_of(frame, shares, wanted, solution),
+        objective=solution.objective_per_hour,
+        other=other if other.feasible else None,
+        problem=found.answer.problem,
+        counts=solution.counts,
+        kept=is_kept,
+        wanted=wanted,
+        found=found,
+    )
+
+
+def _kept(
+    frame: Frame,
+    shares: Floats,
+    wanted: float,
+    standing: Mix,
+    limits: Limits,
+    rules: Rules,
+    scratch: dict[str, Any],
+) -> MixSolution | None:
+    """The standing counts with the best routing for today's load; None when they no longer fit or exist."""
+    counts = {f"{part.variant}|{part.pool}": part.units for part in standing.parts if part.units > 0}
+    columns = {column.name for column in frame.columns}
+    if not counts or not set(counts) <= columns:
+        return None
+    only = frame._replace(columns=tuple(column for column in frame.columns if column.name in counts))
+    problem = problem_of(only, shares, wanted, None, None, rules.options)
+    fixed = tuple(
+        msgspec.structs.replace(option, min_units=counts[option.name], max_units=counts[option.name])
+        for option in problem.variants
+    )
+    solution = solved(msgspec.structs.replace(problem, variants=fixed), scratch).best
+    return solution if fits(solution, frame, limits.free_gpus, limits.most_units) else None
+
+
+def _keeps(kept: MixSolution, best: MixSolution, changed_seconds_ago: float, rules: Rules) -> bool:
+    """Whether keeping is right: it carries no less, and a change saves too little or comes too soon."""
+    slack = TINY * max(1.0, kept.demand_per_second)
+    if kept.unserved_per_second > best.unserved_per_second + slack:
+        return False
+    saving = kept.objective_per_hour - best.objective_per_hour
+    return saving <= rules.keep_share * kept.objective_per_hour or changed_seconds_ago < rules.hold_seconds
+
+
+def users_mix(frame: Frame, shares: Floats, units: int, limits: Limits) -> Mix:
+    """Exactly `units` replicas of the reference variant, from the cheapest pools that have them."""
+    reference = frame.reference
+    if reference is None or units <= 0:
+        return Mix()
+    parts: list[MixPart] = []
+    cost, left = 0.0, units
+    own = [c for c in frame.columns if c.profile.variant.key == reference.variant.key]
+    for column in sorted(own, key=lambda c: (c.dollars_per_hour, c.name)):
+        count = min(left, limits.most_units.get(column.name, 0))
+        if count > 0:
+            weight = count / units
+            parts.append(MixPart(variant=reference.variant.key, pool=column.pool, units=count, weight=weight))
+            cost += count * column.dollars_per_hour
+            left -= count
+    got = units - left
+    parts = [msgspec.structs.replace(part, weight=part.units / got) for part in parts]
+    carried = frame.carried_by(reference, got, shares)
+    asked = frame.carried_by(reference, units, shares)
+    routing = {f"{name}|{part.variant}|{part.pool}": part.weight for name in frame.classes for part in parts}
+    return Mix(
+        parts=tuple(parts),
+        dollars_per_hour=cost,
+        requests_per_second=carried,
+        unserved_per_second=max(0.0, asked - carried),
+        routing=routing,
+    )

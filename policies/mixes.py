@@ -1,0 +1,223 @@
+"""From a frame and a load to a solved mix, remembered by everything the answer depends on.
+
+Limits that cannot bind are left out of the problem, so that a node more or less somewhere does not make every
+service's problem a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from cluster.targets import Mix, MixPart
+from placement.selection.explain import SinglePlan, single_plans
+from placement.selection.headroom import RHO_FLOOR, RHO_SLOPE
+from placement.selection.mix import solve_ranked
+from placement.selection.problem import MixProblem, MixSolution, VariantOption
+from policies.frames import Column, Floats, Frame
+
+MEMO_LIMIT = 4_096
+"""Solved problems kept in scratch; the oldest go first."""
+
+SPARE_UNITS = 4
+"""Units beyond what carries the whole load alone that a count may still usefully have (runners-up have spares)."""
+
+
+class MixOptions(NamedTuple):
+    """How a mix is solved: with pool-size headroom or without, and with how many units of solver work."""
+
+    headroom: bool = True
+    work_units: int = 4_000
+
+
+class Answer(NamedTuple):
+    """The cheapest mix of a problem and the cheapest other one, with different counts."""
+
+    problem: MixProblem
+    best: MixSolution
+    second: MixSolution
+
+
+def problem_of(
+    frame: Frame,
+    shares: Floats,
+    per_second: float,
+    free_gpus: Mapping[str, int] | None,
+    most_units: Mapping[str, int] | None,
+    options: MixOptions,
+) -> MixProblem:
+    """The selection problem of a load on a frame.
+
+    `free_gpus` bounds GPUs per pool and `most_units` the count of each column (TP groups need whole nodes'
+    devices); None: no limit at all. Cells without demand are left out.
+    """
+    demand = shares * per_second
+    cells = np.flatnonzero(demand > 0.0)
+    rates = demand[cells]
+    columns = []
+    wanted: dict[str, int] = {}
+    for column in frame.columns:
+        throughput = column.profile.throughput[cells]
+        enough = useful_units(rates, throughput, column, options.headroom)
+        gpus = column.profile.variant.gpus
+        wanted[column.pool] = wanted.get(column.pool, 0) + enough * gpus
+        most = None if most_units is None else most_units.get(column.name, 0)
+        columns.append(
+            VariantOption(
+                name=column.name,
+                pool=column.pool,
+                dollars_per_hour=column.dollars_per_hour,
+                throughput=tuple(throughput.tolist()),
+                gpus=gpus,
+                concurrency=column.profile.concurrency,
+                max_units=None if most is None or most >= enough else most,
+            )
+        )
+    inventory: dict[str, int | None] = {}
+    for pool in sorted(wanted):
+        free = None if free_gpus is None else free_gpus.get(pool, 0)
+        inventory[pool] = None if free is None or free >= wanted[pool] else free
+    dollars = np.asarray(frame.unserved_dollars)[cells]
+    return MixProblem(
+        demand=tuple(rates.tolist()),
+        variants=tuple(columns),
+        inventory=inventory,
+        cell_unserved_dollars=tuple(dollars.tolist()),
+        headroom=options.headroom,
+        work_units=options.work_units,
+    )
+
+
+def useful_units(rates: Floats, throughput: Floats, column: Column, headroom: bool) -> int:
+    """Units of a column that carry all the demand it can, alone, and a few to spare."""
+    able = throughput > 0.0
+    load = float((rates[able] / throughput[able]).sum())
+    if not headroom:
+        return math.ceil(load) + SPARE_UNITS
+    # Cap(n) = max(floor n, n - slope sqrt(n / B)) >= load, solved for n on either branch.
+    half = RHO_SLOPE / (2.0 * math.sqrt(column.profile.concurrency))
+    alone = (half + math.sqrt(half * half + load)) ** 2
+    return math.ceil(min(load / RHO_FLOOR, alone)) + SPARE_UNITS
+
+
+def solved(problem: MixProblem, scratch: dict[str, Any]) -> Answer:
+    """The two cheapest mixes of a problem, from scratch when it was solved before."""
+    memo: dict[bytes, Answer] = scratch.setdefault("mixes", {})
+    key = hashlib.blake2b(msgspec.json.encode(problem, order="deterministic"), digest_size=16).digest()
+    answer = memo.get(key)
+    if answer is None:
+        best, second = solve_ranked(problem, 2)
+        answer = Answer(problem, best, second)
+        while len(memo) >= MEMO_LIMIT:
+            del memo[next(iter(memo))]
+        memo[key] = answer
+    return answer
+
+
+def singles(answer: Answer, scratch: dict[str, Any]) -> tuple[SinglePlan, ...]:
+    """The same load on each variant alone, cheapest first, from scratch when known."""
+    memo: dict[int, tuple[Answer, tuple[SinglePlan, ...]]] = scratch.setdefault("singles", {})
+    held = memo.get(id(answer))
+    if held is not None and held[0] is answer:
+        return held[1]
+    found = single_plans(answer.problem)
+    while len(memo) >= MEMO_LIMIT:
+        del memo[next(iter(memo))]
+    memo[id(answer)] = (answer, found)
+    return found
+
+
+def fits(
+    solution: MixSolution, frame: Frame, free_gpus: Mapping[str, int], most_units: Mapping[str, int]
+) -> bool:
+    """Whether a solution's counts keep the limits it was perhaps solved without."""
+    if not solution.feasible:
+        return False
+    used: dict[str, int] = {}
+    columns = {column.name: column for column in frame.columns}
+    for name, units in solution.counts.items():
+        column = columns[name]
+        if units > most_units.get(name, 0):
+            return False
+        used[column.pool] = used.get(column.pool, 0) + units * column.profile.variant.gpus
+    return all(gpus <= free_gpus.get(pool, 0) for pool, gpus in used.items())
+
+
+def mix_of(frame: Frame, shares: Floats, per_second: float, solution: MixSolution) -> Mix:
+    """A solution as a `Mix`, with rates of the real load (folded cells weigh more than they arrive)."""
+    demand = shares * per_second
+    cells = np.flatnonzero(demand > 0.0)
+    rates = demand[cells]
+    total = float(rates.sum())
+    scale = per_second / total if total > 0.0 else 1.0
+    columns = {column.name: column for column in frame.columns}
+    size = len(frame.edges[0]) * len(frame.edges[1])
+    classes = cells // max(size, 1)
+    by_class = np.bincount(classes, weights=rates, minlength=len(frame.classes))
+    parts, routing = [], {}
+    for name in sorted(solution.counts):
+        column = columns[name]
+        routed = rates * np.asarray(solution.routing[name])
+        weight = float(routed.sum()) / total if total > 0.0 else 0.0
+        parts.append(
+            MixPart(
+                variant=column.profile.variant.key,
+                pool=column.pool,
+                units=solution.counts[name],
+                weight=weight,
+            )
+        )
+        for number, request_class in enumerate(frame.classes):
+            share = float(routed[classes == number].sum())
+            if share > 0.0:
+                routing[f"{request_class}|{name}"] = share / float(by_class[number])
+    return Mix(
+        parts=tuple(parts),
+        dollars_per_hour=solution.cost_per_hour,
+        requests_per_second=solution.carried_per_second * scale,
+        unserved_per_second=solution.unserved_per_second * scale,
+        routing=routing,
+    )
+
+
+def single_mix(frame: Frame, plan: SinglePlan, per_second: float) -> Mix:
+    """A single-variant plan as a `Mix`."""
+    column = next(column for column in frame.columns if column.name == plan.variant)
+    part = MixPart(variant=column.profile.variant.key, pool=column.pool, units=plan.units, weight=1.0)
+    return Mix(parts=(part,), dollars_per_hour=plan.cost_per_hour, requests_per_second=per_second)
+
+
+class Cheapest(NamedTuple):
+    """The answer within the limits, and the one without any (the same where the limits do not bind)."""
+
+    answer: Answer
+    roomy: Answer
+
+    @property
+    def units_used(self) -> int:
+        """Solver work behind both, whether done now or before."""
+        extra = 0 if self.answer is self.roomy else self.roomy.best.units_used
+        return self.answer.best.units_used + extra
+
+
+def cheapest(
+    frame: Frame,
+    shares: Floats,
+    per_second: float,
+    free_gpus: Mapping[str, int],
+    most_units: Mapping[str, int],
+    options: MixOptions,
+    scratch: dict[str, Any],
+) -> Cheapest:
+    """The cheapest mix and its exact runner-up within the limits; the unlimited ones where they keep them."""
+    roomy = solved(problem_of(frame, shares, per_second, None, None, options), scratch)
+    second_fits = not roomy.second.feasible or fits(roomy.second, frame, free_gpus, most_units)
+    if second_fits and fits(roomy.best, frame, free_gpus, most_units):
+        return Cheapest(roomy, roomy)
+    tight = problem_of(frame, shares, per_second, free_gpus, most_units, options)
+    return Cheapest(solved(tight, scratch), roomy)

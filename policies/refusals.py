@@ -1,0 +1,61 @@
+"""Why variants are out, and why a service has none left: shared by selection and commitment."""
+
+from __future__ import annotations
+
+from cluster.reasons import Reason, Remedy, Verdict
+from cluster.serving import Service
+from policies.draft import quantity
+from policies.frames import Excluded, Frame
+
+OBJECTIVE_CODES = ("TpotFloor", "TtftFloor", "MemoryTooSmall")
+"""Codes by which the objective or the product itself, not the inventory, excludes a variant."""
+
+
+def excluded(service: Service, refusal: Excluded) -> Reason:
+    """One variant cannot be used."""
+    return Reason(
+        code=refusal.code, subject=service.ref, verdict=Verdict.REJECTED, choice=refusal.variant,
+        need=quantity("need", refusal.need, refusal.unit), have=quantity("have", refusal.have, refusal.unit),
+    )  # fmt: skip
+
+
+def hopeless(service: Service, frame: Frame, total_gpus: int) -> Reason | None:
+    """Why nothing can serve the service, or None while something could."""
+    if frame.columns:
+        return None
+    impossible = [e for e in frame.excluded if e.code in OBJECTIVE_CODES]
+    if impossible and not frame.profiles:
+        return _objective_impossible(service, impossible)
+    need = min((variant.gpus for variant in service.variants), default=1)
+    return Reason(
+        code="NoInventory", subject=service.ref, verdict=Verdict.BLOCKED, choice=_products(service),
+        need=quantity("gpus", need, "GPU"), have=quantity("have", 0, "GPU"),
+        limit=quantity("in_all", total_gpus, "GPU"), against=tuple(e.alternative() for e in frame.excluded),
+        remedy=Remedy("AddCapacity", _products(service), (quantity("need", need, "GPU"),)),
+    )  # fmt: skip
+
+
+def _products(service: Service) -> str:
+    return " or ".join(dict.fromkeys(variant.accelerator for variant in service.variants)) or "any product"
+
+
+def _objective_impossible(service: Service, impossible: list[Excluded]) -> Reason:
+    """The variant that comes nearest: by time where time excludes it, else by memory."""
+
+    def excess(refusal: Excluded) -> tuple[bool, float]:
+        memory = refusal.code == "MemoryTooSmall"
+        asked, floor = (refusal.have, refusal.need) if memory else (refusal.need, refusal.have)
+        return memory, floor / max(asked, 1e-12)
+
+    nearest = min(impossible, key=lambda e: (*excess(e), e.variant))
+    memory = nearest.code == "MemoryTooSmall"
+    needs, asked = (nearest.need, nearest.have) if memory else (nearest.have, nearest.need)
+    remedy = None
+    if not memory:
+        remedy = Remedy("RelaxObjective", nearest.variant, (quantity("need", needs, nearest.unit),))
+    return Reason(
+        code="ObjectiveImpossible", subject=service.ref, verdict=Verdict.BLOCKED, choice=nearest.variant,
+        need=quantity("needs", needs, nearest.unit), have=quantity("tried", len(impossible), "variants"),
+        limit=quantity("asked", asked, nearest.unit), against=tuple(e.alternative() for e in impossible),
+        remedy=remedy,
+    )  # fmt: skip

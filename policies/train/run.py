@@ -1,0 +1,290 @@
+"""The working memory of one training round, and what is done to running attempts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from cluster.actions import Checkpoint, Release, Reserve, RestartGang, StartGang, StopGang
+from cluster.hardware import Node, Offer, Slot
+from cluster.overlay import Overlay
+from cluster.plan import Context
+from cluster.snapshot import Snapshot
+from cluster.targets import Cadence, Queue
+from cluster.training import Gang, GangPhase, Job, JobPhase, Layout
+from placement.packing.best_fit import pick_devices
+from placement.training.islands import Fit, Shortage, choose_island, islands_of
+from policies.commit.inventory import Inventory
+from policies.draft import Draft
+from policies.groups import Groups
+from policies.train import why
+from policies.train.restart import Successor, broken_slots, is_stuck, successor
+from policies.train.waiting import in_queue_order, newest_gangs, waits
+
+Seconds = Annotated[float, msgspec.Meta(ge=0.0)]
+
+
+class IslandGangConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the policy.
+
+    `bind_seconds`: an attempt not wholly bound by then is replanned elsewhere. `forming_seconds`,
+    `verifying_seconds`: longest an attempt may form, and check its network. `stop_grace_seconds`: time a
+    stopped attempt has to write a checkpoint. `reserve_seconds`: how long nodes are kept for a waiting job
+    without being renewed.
+    """
+
+    bind_seconds: Seconds = 10.0
+    forming_seconds: Seconds = 600.0
+    verifying_seconds: Seconds = 300.0
+    stop_grace_seconds: Seconds = 30.0
+    reserve_seconds: Seconds = 120.0
+
+
+class IslandGangState(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing is learned."""
+
+    schema: int = 1
+
+
+class TrainRun:
+    """One call's view, indexes and draft."""
+
+    def __init__(self, view: Snapshot, ctx: Context, config: IslandGangConfig) -> None:
+        self.view, self.config, self.now = view, config, ctx.now_seconds
+        self.draft, self.overlay = Draft(), Overlay(view)
+        self.gangs = newest_gangs(view)
+        self.jobs = in_queue_order(dict(view.jobs))
+        self.islands = islands_of(view.nodes) if self.jobs else []
+        self.space = self.overlay.space
+        self.kept: set[str] = set()
+        self.waiting: list[Job] = []
+
+    # ------------------------------------------------------------------------------------- attempts that exist
+
+    def tend(self) -> None:
+        """Stop what is suspended, restart what is broken, set how often the rest saves."""
+        for job in self.jobs:
+            gang = self.gangs.get(job.name)
+            if gang is None:
+                continue
+            if gang.phase is GangPhase.DONE:
+                seconds = self.now - gang.phase_since_seconds
+                self.draft.because(why.done(job, gang, max(0.0, seconds)))
+            elif gang.phase in (GangPhase.STOPPED, GangPhase.STOPPING) or job.phase is JobPhase.DONE:
+                continue
+            elif job.suspended:
+                self._stop(job, gang, self.config.stop_grace_seconds, save=True)
+            elif self._is_broken(job, gang):
+                self._restart(job, gang)
+            elif gang.phase is GangPhase.RUNNING:
+                self._set_cadence(job)
+
+    def _is_broken(self, job: Job, gang: Gang) -> bool:
+        config = self.config
+        age = self.now - gang.phase_since_seconds
+        if gang.phase is GangPhase.FAILED or broken_slots(self.view, gang):
+            return True
+        if gang.phase is GangPhase.FORMING:
+            return age >= config.forming_seconds or (
+                age >= config.bind_seconds and bool(is_stuck(self.view, job, gang))
+            )
+        return gang.phase is GangPhase.VERIFYING and age >= config.verifying_seconds
+
+    def _stop(self, job: Job, gang: Gang, grace: float, *, save: bool) -> None:
+        """Stop an attempt, unless its pods are on their way out already."""
+        claims = [self.view.claims.get(member.partition("#")[0]) for member in gang.members]
+        if gang.members and all(claim is None or claim.phase == "stopping" for claim in claims):
+            return
+        self.draft.act(
+            StopGang(
+                gang=gang.ref,
+                attempt=gang.attempt,
+                grace_seconds=grace,
+                checkpoint_first=save,
+                reason=self.draft.because(why.stopped(job, gang, grace)),
+            )
+        )
+
+    def _restart(self, job: Job, gang: Gang) -> None:
+        if job.attempt > job.restart_limit:
+            self.draft.because(why.limit_reached(job, gang.checkpoint_step))
+            self._stop(job, gang, 1.0, save=False)
+            return
+        found = successor(self.view, self.space, self.islands, job, gang)
+        if isinstance(found, Shortage):
+            # Nowhere to go on: free what is left of the attempt, and wait like any other job.
+            self.draft.because(why.waiting(job, found))
+            self.waiting.append(job)
+            self._stop(job, gang, 1.0, save=False)
+            return
+        self._form_next(job, gang, found)
+
+    def _form_next(self, job: Job, gang: Gang, found: Successor) -> None:
+        action = RestartGang(
+            gang=gang.ref,
+            job=job.ref,
+            attempt=job.attempt + 1,
+            layout=found.layout,
+            restore_step=gang.checkpoint_step,
+            expects=(job.ref,),
+            reason=self.draft.because(why.restarted(job, gang, job.attempt + 1)),
+        )
+        self.draft.act(action)
+        self.overlay.apply(action)
+
+    def _set_cadence(self, job: Job) -> None:
+        spec = job.checkpoint
+        interval = min(max(spec.interval_seconds, spec.min_interval_seconds), spec.max_interval_seconds)
+        standing = self.view.targets.get(f"Cadence/{job.name}")
+        if isinstance(standing, Cadence) and standing.checkpoint_seconds == interval:
+            return
+        reason = self.draft.because(why.cadence(job, interval))
+        self.draft.act(
+            Checkpoint(
+                job=job.ref, interval_seconds=interval, tier=spec.tier, expects=(job.ref,), reason=reason
+            )
+        )
+        self.draft.aim(
+            Cadence(owner="train", decided_seconds=self.now, job=job.name, checkpoint_seconds=interval)
+        )
+
+    # --------------------------------------------------------------------------------------------- new attempts
+
+    def start(self) -> None:
+        """Start waiting jobs where their nodes are free; keep nodes for those that must wait a little."""
+        candidates = []
+        for job in self.jobs:
+            gang = self.gangs.get(job.name)
+            if waits(job, gang):
+                candidates.append(job)
+            elif gang is None and job.attempt > job.restart_limit and job.phase is JobPhase.WAITING:
+                self.draft.because(why.limit_reached(job, 0))
+        if candidates:
+            inventory = Inventory(Groups(self.view), self.now)
+            free = {name: len(self.space.free_devices(name)) for name in inventory.names}
+            for job in candidates:
+                self._start_or_wait(job, inventory, free)
+        self._release()
+
+    def _start_or_wait(self, job: Job, inventory: Inventory, free: dict[str, int]) -> None:
+        held = self._held(job)
+        own = {**free, **{name: len(self.space.free_devices(name, job.ref)) for name in held}}
+        found = choose_island(self.islands, own, job, self.view.accelerators, held)
+        if isinstance(found, Fit):
+            self._start(job, found)
+            self._taken(job, found, inventory, free)
+            return
+        self.waiting.append(job)
+        rows = inventory.by_node(inventory.available(job.priority))
+        soon = choose_island(self.islands, rows, job, self.view.accelerators, held)
+        if isinstance(soon, Fit):
+            ready = sum(1 for node in soon.nodes if own.get(node.name, 0) >= job.gpus_per_node)
+            self.draft.because(why.making_room(job, soon, ready))
+            self._reserve(job, soon)
+            self._taken(job, soon, inventory, free)
+        else:
+            self.draft.because(why.waiting(job, found))
+
+    def _taken(self, job: Job, fit: Fit, inventory: Inventory, free: dict[str, int]) -> None:
+        inventory.take_nodes(tuple(node.name for node in fit.nodes), job.gpus_per_node, job.priority)
+        for node in fit.nodes:
+            free[node.name] = len(self.space.free_devices(node.name))
+
+    def _held(self, job: Job) -> set[str]:
+        """Nodes on which something is reserved for the job."""
+        return {
+            slot.node
+            for reservation in self.view.reservations.values()
+            if reservation.owner.name == job.name and reservation.owner.kind == job.ref.kind
+            for slot in reservation.slots
+        }
+
+    def _start(self, job: Job, fit: Fit) -> None:
+        slots = tuple(self._slot(job, node) for node in fit.nodes)
+        degrees = fit.degrees
+        layout = Layout(
+            tensor=degrees.tensor,
+            pipeline=degrees.pipeline,
+            data=degrees.data,
+            micro_batch=job.micro_batch,
+            layers_per_stage=degrees.layers_per_stage,
+            slots=slots,
+            network=fit.island.link,
+            islands=(fit.island.name,),
+        )
+        action = StartGang(
+            job=job.ref,
+            attempt=job.attempt + 1,
+            layout=layout,
+            expects=(job.ref,),
+            reason=self.draft.because(why.started(job, fit)),
+        )
+        self.draft.act(action)
+        self.overlay.apply(action)
+
+    def _slot(self, job: Job, node: Node) -> Slot:
+        devices = pick_devices(node, self.space.free_devices(node.name, job.ref), job.gpus_per_node)
+        return Slot(node=node.name, devices=devices)
+
+    # ---------------------------------------------------------------------------------------------- reservations
+
+    def _reserve(self, job: Job, fit: Fit) -> None:
+        """Keep what is free of the gang's nodes, so that no replica is packed onto it meanwhile."""
+        slots = []
+        for node in fit.nodes:
+            free = self.space.free_devices(node.name, job.ref)[: job.gpus_per_node]
+            if free and node.offer is Offer.OPEN:
+                slots.append(Slot(node=node.name, devices=tuple(free)))
+        if not slots:
+            return
+        key = f"train/{job.name}"
+        self.kept.add(key)
+        standing = self.view.reservations.get(key)
+        half = self.now + self.config.reserve_seconds / 2.0
+        if standing is not None and standing.slots == tuple(slots) and standing.expires_seconds > half:
+            return
+        action = Reserve(
+            key=key,
+            owner=job.ref,
+            slots=tuple(slots),
+            priority=job.priority,
+            starts_seconds=self.now,
+            expires_seconds=self.now + self.config.reserve_seconds,
+            expects=(job.ref,),
+            reason=self.draft.because(why.reserved(job, fit, sum(slot.gpus for slot in slots))),
+        )
+        self.draft.act(action)
+        self.overlay.apply(action)
+
+    def _release(self) -> None:
+        """Give up reservations of jobs that started, were suspended or are gone."""
+        for key in sorted(self.view.reservations):
+            reservation = self.view.reservations[key]
+            if key.startswith("train/") and key not in self.kept:
+                self.draft.act(Release(key=key, reason=self.draft.because(why.released(reservation))))
+
+    # --------------------------------------------------------------------------------------------------- queues
+
+    def order(self) -> None:
+        """Publish who waits in which queue, in order."""
+        queues: dict[str, list[str]] = {}
+        for job in self.waiting:
+            queues.setdefault(job.queue, []).append(job.name)
+        for key in sorted(self.view.targets):
+            target = self.view.targets[key]
+            if isinstance(target, Queue) and target.order:
+                queues.setdefault(target.queue, [])
+        for queue in sorted(queues):
+            order = tuple(queues[queue])
+            standing = self.view.targets.get(f"Queue/{queue}")
+            if not isinstance(standing, Queue) or standing.order != order:
+                self.draft.aim(
+                    Queue(
+                        owner="train",
+                        decided_seconds=self.now,
+                        queue=queue,
+                        order=order,
+                        expected_start_seconds=(None,) * len(order),
+                    )
+                )

@@ -1,0 +1,35 @@
+"""Which jobs wait for a start and in what order; shared by commitment (what to keep free) and training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cluster.snapshot import Snapshot
+from cluster.training import Gang, GangPhase, Job, JobPhase
+
+ENDED = (GangPhase.STOPPED, GangPhase.DONE)
+"""Phases of an attempt whose pods are gone."""
+
+
+def newest_gangs(view: Snapshot) -> dict[str, Gang]:
+    """The latest attempt of each job that is in view."""
+    found: dict[str, Gang] = {}
+    for key in sorted(view.gangs):
+        gang = view.gangs[key]
+        if gang.job not in found or gang.attempt > found[gang.job].attempt:
+            found[gang.job] = gang
+    return found
+
+
+def in_queue_order(jobs: Mapping[str, Job]) -> list[Job]:
+    """Jobs by (priority descending, waiting longest, name)."""
+    return sorted(jobs.values(), key=lambda j: (-j.priority, j.waiting_since_seconds, j.name))
+
+
+def waits(job: Job, gang: Gang | None) -> bool:
+    """Whether a job should start and has no attempt in view that holds anything."""
+    if job.suspended or job.phase not in (JobPhase.WAITING, JobPhase.RESERVED, JobPhase.ACTIVE):
+        return False
+    if job.attempt > job.restart_limit:
+        return False
+    return gang is None or gang.phase is GangPhase.STOPPED
