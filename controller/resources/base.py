@@ -22,6 +22,10 @@ INT64_MAX = 2**63 - 1
 
 LABEL_PATTERN = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+POLICY_PATTERN = r"^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
+OBJECT_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+"""Names of ModelServices and TrainingJobs: a Service may be called as they are, so they begin with a letter."""
+
 SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
 
@@ -129,7 +133,7 @@ Conditions = Annotated[list[Condition], items("Observed aspects of this object."
 class PolicyChoice(ApiStruct, frozen=True, kw_only=True):
     """Which policy decides, and how it is set."""
 
-    name: Annotated[str, text("Name of the policy, as `plimsoll policies` lists it.", 63, 1, NAME_PATTERN)]
+    name: Annotated[str, text("Name of the policy, as `plimsoll policies` lists it.", 63, 1, POLICY_PATTERN)]
     config: Annotated[
         dict[str, Any],
         msgspec.Meta(

@@ -8,7 +8,7 @@ import msgspec
 
 from controller.resources.acceleratorclass import AcceleratorClass
 from controller.resources.acceleratornode import AcceleratorNode
-from controller.resources.base import GROUP, NAME_LIMIT, NAME_PATTERN, VERSION
+from controller.resources.base import GROUP, NAME_LIMIT, OBJECT_PATTERN, VERSION
 from controller.resources.modelservice import ModelService
 from controller.resources.powerdomain import PowerDomain
 from controller.resources.trainingjob import TrainingJob
@@ -87,7 +87,7 @@ KINDS: tuple[Kind, ...] = (
         type=ModelService,
         short_names=("msvc",),
         name_limit=NAME_LIMIT,
-        name_pattern=NAME_PATTERN,
+        name_pattern=OBJECT_PATTERN,
         columns=(
             _PHASE,
             Column("Ready", "integer", ".status.ready", "Replicas that take requests."),
@@ -105,7 +105,7 @@ KINDS: tuple[Kind, ...] = (
         type=TrainingJob,
         short_names=("tjob",),
         name_limit=NAME_LIMIT,
-        name_pattern=NAME_PATTERN,
+        name_pattern=OBJECT_PATTERN,
         columns=(
             _PHASE,
             Column("Step", "integer", ".status.step", "Last iteration reported."),

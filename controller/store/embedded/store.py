@@ -6,24 +6,22 @@ before another task gets a turn, which is what makes runs with one seed identica
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
+from controller.resources.core import POD
 from controller.store.embedded import ownership, wording
+from controller.store.embedded.collector import Collector
+from controller.store.embedded.documents import decoded, merge_patch, own, page, token, version_number
 from controller.store.embedded.objects import Objects, conflict
 from controller.store.embedded.ownership import Manager
 from controller.store.embedded.selectors import both, field_matcher, label_matcher
 from controller.store.embedded.tables import Change, Record, as_event, bookmark
 from controller.store.embedded.watching import EmbeddedWatch
 from controller.store.interface import (
-    BadRequest,
     Capabilities,
     Conflict,
-    Gone,
     Invalid,
     JsonObject,
     ListResult,
@@ -68,6 +66,7 @@ class EmbeddedStore:
         watch_seconds: float = 0.0,
     ) -> None:
         self.objects = Objects(kinds, clock, seed=seed, window=window)
+        self._collector = Collector(self.objects)
         self.requests: Counter[tuple[str, str]] = Counter()
         self._clock = clock
         self._watch_capacity = watch_capacity
@@ -83,7 +82,7 @@ class EmbeddedStore:
     async def get(self, resource: Resource, name: str, namespace: str = "") -> JsonObject:
         """See `Store.get`."""
         self.requests["get", resource.kind] += 1
-        return _decoded(self.objects.record(resource, name, namespace))
+        return decoded(self.objects.record(resource, name, namespace))
 
     async def list(
         self,
@@ -99,7 +98,7 @@ class EmbeddedStore:
         self.requests["list", resource.kind] += 1
         table = self.objects.table(resource)
         match = both(label_matcher(label_selector), field_matcher(field_selector, resource))
-        version, after = _page(continue_token) if continue_token else (self.objects.version, ("", ""))
+        version, after = page(continue_token) if continue_token else (self.objects.version, ("", ""))
         records = table.at(version) if continue_token else table.records
         keys = table.ordered() if records is table.records else sorted(records)
         raw: list[bytes] = []
@@ -109,7 +108,7 @@ class EmbeddedStore:
             if match is not None and not match(records[key].obj):
                 continue
             if limit and len(raw) == limit:
-                return ListResult(tuple(raw), str(version), _token(version, after))
+                return ListResult(tuple(raw), str(version), token(version, after))
             raw.append(records[key].raw)
             after = key if limit else after
         return ListResult(tuple(raw), str(version))
@@ -129,7 +128,7 @@ class EmbeddedStore:
         match = both(label_matcher(label_selector), field_matcher(field_selector, resource))
         missed = []
         if resource_version:
-            version = _version(resource_version)
+            version = version_number(resource_version)
             if version > self.objects.version:
                 raise Unavailable(f"Too large resource version: {version}, current: {self.objects.version}")
             missed = list(table.since(version))
@@ -159,14 +158,14 @@ class EmbeddedStore:
         """See `Store.create`."""
         self.requests["create", resource.kind] += 1
         who = Manager(field_manager, "Update")
-        return _decoded(self.objects.create(resource, _own(obj), who, dry_run=dry_run))
+        return decoded(self.objects.create(resource, own(obj), who, dry_run=dry_run))
 
     async def replace(
         self, resource: Resource, obj: JsonObject, *, field_manager: str, subresource: Subresource = ""
     ) -> JsonObject:
         """See `Store.replace`."""
         self.requests["replace", resource.kind] += 1
-        new = _own(obj)
+        new = own(obj)
         meta = new.get("metadata") or {}
         name = meta.get("name", "")
         record = self._current(resource, name, meta.get("namespace", ""), subresource)
@@ -191,7 +190,7 @@ class EmbeddedStore:
         """See `Store.patch`."""
         self.requests["patch", resource.kind] += 1
         record = self._current(resource, name, namespace, subresource)
-        wanted = _own(patch)
+        wanted = own(patch)
         meta = wanted.get("metadata") or {}
         self._precondition(
             resource,
@@ -199,7 +198,7 @@ class EmbeddedStore:
             uid or meta.get("uid", ""),
             resource_version or meta.get("resourceVersion", ""),
         )
-        new = _merge_patch(record.obj, wanted)
+        new = merge_patch(record.obj, wanted)
         return self._updated(resource, record, new, Manager(field_manager, "Update", subresource))
 
     async def apply(
@@ -213,7 +212,7 @@ class EmbeddedStore:
     ) -> JsonObject:
         """See `Store.apply`."""
         self.requests["apply", resource.kind] += 1
-        wanted = _own(obj)
+        wanted = own(obj)
         meta = wanted.get("metadata") or {}
         name, namespace = meta.get("name", ""), meta.get("namespace", "")
         who = Manager(field_manager, "Apply", subresource)
@@ -231,7 +230,7 @@ class EmbeddedStore:
         new = {"apiVersion": resource.api_version, "kind": resource.kind, **merged}
         new["metadata"] = {**merged.get("metadata", {}), "name": name, "namespace": namespace}
         changed = self.objects.update(resource, record, new, who, owners=owners)
-        return _decoded(changed) if changed else _own(new)
+        return decoded(changed) if changed else own(new)
 
     def _apply_new(
         self, resource: Resource, wanted: JsonObject, part: JsonObject, who: Manager
@@ -245,7 +244,7 @@ class EmbeddedStore:
             raise conflict(resource, name, why)
         meta.pop("resourceVersion", None)
         _, owners, _ = ownership.apply({}, who, {}, part, self.objects.table(resource).shape)
-        return _decoded(self.objects.create(resource, wanted, who, owners=owners))
+        return decoded(self.objects.create(resource, wanted, who, owners=owners))
 
     async def delete(
         self,
@@ -301,9 +300,39 @@ class EmbeddedStore:
         value: Any = replicas
         for part in reversed(paths.spec_replicas.split(".")):
             value = {part: value}
-        new = _merge_patch(record.obj, value)
+        new = merge_patch(record.obj, value)
         changed = self.objects.update(resource, record, new, Manager(field_manager, "Update", "scale"))
         return _scale(changed or record, paths)
+
+    # ----------------------------------------------------------------- what a cluster's controllers do here
+
+    async def bind(self, name: str, namespace: str, *, uid: str, node: str) -> None:
+        """POST of a Binding, as a scheduler sends it: sets the pod's node.
+
+        Raises `NotFound`, and `Conflict` when the pod has another uid, is going, gated, or has a node already.
+        """
+        self.requests["create", "Binding"] += 1
+        record = self.objects.record(POD, name, namespace)
+        self._precondition(POD, record, uid, "")
+        meta, spec = record.obj["metadata"], record.obj["spec"]
+        if why := _unbindable(meta, spec, node):
+            raise conflict(POD, name, why)
+        conditions = [c for c in record.obj["status"].get("conditions", []) if c["type"] != "PodScheduled"]
+        scheduled = {
+            "type": "PodScheduled",
+            "status": "True",
+            "lastTransitionTime": self.objects.stamps.now(),
+        }
+        obj = {
+            **record.obj,
+            "spec": {**spec, "nodeName": node},
+            "status": {**record.obj["status"], "conditions": [*conditions, scheduled]},
+        }
+        self.objects.force(POD, record, obj, Manager("kube-scheduler", "Update"))
+
+    async def collect_garbage(self) -> int:
+        """One pass of owner garbage collection and of namespace deletion; how many objects it changed."""
+        return self._collector.collect()
 
     # -------------------------------------------------------------------------------------------- helpers
 
@@ -323,56 +352,17 @@ class EmbeddedStore:
 
     def _updated(self, resource: Resource, record: Record, new: JsonObject, who: Manager) -> JsonObject:
         changed = self.objects.update(resource, record, new, who)
-        return _decoded(changed) if changed else _own(new)
+        return decoded(changed) if changed else own(new)
 
 
-def _own(obj: JsonObject) -> JsonObject:
-    """A copy that the caller cannot reach, of plain JSON types only."""
-    copied: JsonObject = msgspec.json.decode(msgspec.json.encode(obj))
-    return copied
-
-
-def _decoded(record: Record) -> JsonObject:
-    obj: JsonObject = msgspec.json.decode(record.raw)
-    return obj
-
-
-def _merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7386, sharing what the patch does not touch."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = _merge_patch(result.get(name), value)
-    return result
-
-
-def _version(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise BadRequest(
-            f"invalid resource version {text!r}: it must be one that the store gave out"
-        ) from None
-
-
-def _token(version: int, after: tuple[str, str]) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode([version, *after])).decode()
-
-
-def _page(token: str) -> tuple[int, tuple[str, str]]:
-    try:
-        version, namespace, name = msgspec.json.decode(
-            base64.urlsafe_b64decode(token), type=tuple[int, str, str]
-        )
-    except (ValueError, msgspec.MsgspecError):
-        raise Gone(
-            "the continue token is not one that the store gave out: list again from the start"
-        ) from None
-    return version, (namespace, name)
+def _unbindable(meta: JsonObject, spec: JsonObject, node: str) -> str:
+    if "deletionTimestamp" in meta:
+        return f"pod {meta['name']} is being deleted, cannot be assigned to a host"
+    if spec.get("schedulingGates"):
+        return f"pod {meta['name']} has non-empty .spec.schedulingGates"
+    if spec.get("nodeName"):
+        return f'pod {meta["name"]} is already assigned to node "{spec["nodeName"]}"'
+    return "" if node else f"no node is given for pod {meta['name']}"
 
 
 def _paths(resource: Resource) -> ScalePaths:
