@@ -1,0 +1,328 @@
+"""The fleet: all simulated nodes, and the parts of a cluster that the embedded store does not run by itself.
+
+Accelerated time: `tick(from, until)` is the fleet's half of the barrier (`simulator.fleet.barrier`). Everything in
+it happens in one order (nodes by name, events by time and node), so that one seed gives one course of events. Real
+time: `run` does the same around a wall clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import logging
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from agent.node.daemon import Agent
+from controller.store.interface import Store
+from runtime.authority import Authority
+from runtime.clock import Clock
+from simulator.fleet.cloud import LEASE_NAMESPACE
+from simulator.fleet.feed import Change, Feed
+from simulator.fleet.gangs import GangBook
+from simulator.fleet.index import PodIndex
+from simulator.fleet.lifecycle import NodeLifecycle
+from simulator.fleet.node import HubAddress, SimulatedNode, Surroundings
+from simulator.fleet.objects import LEASE, NODE, POD, Lease, Node, Pod
+from simulator.fleet.scheduler import ControlPlane, Scheduler
+from simulator.fleet.specs import FleetSpec
+from simulator.fleet.writer import PodWriter
+from simulator.physics.failures import Failure, FailureKind
+
+logger = logging.getLogger(__name__)
+
+CONNECTS_AT_ONCE = 32
+WELCOME_POLL_SECONDS = 0.001
+STOPS_AT_ONCE = 64
+
+
+class TickReport(msgspec.Struct, frozen=True):
+    """What a tick left for others to wait for, node names sorted.
+
+    `reported`: sent a report to the hub. `served`: sent a frame to each of their gateways. `failed`: crashed in it.
+    """
+
+    reported: tuple[str, ...]
+    served: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+class Fleet:
+    """Simulated nodes on one store. All methods belong to one event loop.
+
+    `hub` None leaves the agents out. `plane` does what a cluster does by itself; it is needed where the store says
+    that it runs no controllers (ValueError without), and not used elsewhere.
+    """
+
+    def __init__(
+        self,
+        spec: FleetSpec,
+        store: Store,
+        clock: Clock,
+        authority: Authority,
+        *,
+        hub: HubAddress | None = None,
+        plane: ControlPlane | None = None,
+        real_time: bool = False,
+    ) -> None:
+        self.spec = spec
+        self.gangs = GangBook(spec.peer_loss_seconds)
+        self.index = PodIndex()
+        self.writer = PodWriter(store)
+        self._clock = clock
+        self._pods = Feed(store, clock, POD, Pod)
+        self._nodes = Feed(store, clock, NODE, Node)
+        self._leases = Feed(store, clock, LEASE, Lease, LEASE_NAMESPACE)
+        self.scheduler: Scheduler | None = None
+        self.lifecycle: NodeLifecycle | None = None
+        if not store.capabilities.runs_controllers:
+            if plane is None:
+                raise ValueError(
+                    "This store runs no controllers: give the fleet a control plane that binds pods and collects garbage."
+                )
+            self.scheduler = Scheduler(plane, self.index, self._nodes.objects)
+            self.lifecycle = NodeLifecycle(store, plane, self.index, self._nodes.objects)
+        around = Surroundings(
+            spec=spec,
+            store=store,
+            clock=clock,
+            authority=authority,
+            gangs=self.gangs,
+            index=self.index,
+            hub=hub,
+            prompt_acks=real_time,
+        )
+        ordered = sorted(spec.nodes, key=lambda node: node.name)
+        self.nodes: dict[str, SimulatedNode] = {
+            node.name: SimulatedNode(node, order, around) for order, node in enumerate(ordered)
+        }
+        self._failures: list[tuple[float, str, str, int]] = []
+        for failure in spec.failures:
+            self.schedule(failure)
+
+    # ------------------------------------------------------------------------------------------- readings
+
+    def alive(self) -> list[str]:
+        """Names of the nodes that run, sorted."""
+        return [name for name, node in self.nodes.items() if node.alive]
+
+    def linked(self) -> frozenset[str]:
+        """Nodes whose agents have a stream to the hub, as far as they know."""
+        return frozenset(
+            name
+            for name, node in self.nodes.items()
+            if node.alive and node.agent is not None and node.agent.connected
+        )
+
+    def inflight(self) -> dict[str, int]:
+        """Requests that each node's engines work on."""
+        return {name: node.open_requests for name, node in self.nodes.items()}
+
+    def busiest(self) -> str:
+        """The node with the most requests in flight; of several the first by name."""
+        return max(self.nodes.values(), key=lambda node: node.open_requests).name
+
+    def true_power_watts(self, nodes: Iterable[str]) -> float:
+        """What these nodes really drew in the last window. For accounting only: no decision may see it."""
+        return sum(self.nodes[name].machine.measure().watts for name in nodes)
+
+    def uncapped_power_watts(self, nodes: Iterable[str]) -> float:
+        """What they would have drawn in it if no limit or clock lock held them back."""
+        return sum(self.nodes[name].machine.measure().uncapped_watts for name in nodes)
+
+    # ------------------------------------------------------------------------------------------- failures
+
+    def schedule(self, failure: Failure) -> None:
+        """Let something break at a later moment. KeyError for an unknown node."""
+        if failure.node not in self.nodes:
+            raise KeyError(f"there is no node {failure.node!r} in this fleet that could fail")
+        heapq.heappush(self._failures, (failure.at_seconds, failure.node, failure.kind.value, failure.gpu))
+
+    async def recover(self, name: str, now_seconds: float) -> None:
+        """A crashed node comes back."""
+        await self.nodes[name].recover(now_seconds)
+
+    # ---------------------------------------------------------------------------------------------- life
+
+    async def start(self) -> None:
+        """Register all nodes, follow the store, and connect every agent.
+
+        Raises: LinkError when an agent cannot reach the hub.
+        """
+        now = self._clock.now()
+        for node in self.nodes.values():
+            await node.registration.tend(now)
+            await node.registration.renew(now)
+        await self._take_in(now)
+        await self._follow_nodes(now)
+        agents = [node.agent for node in self.nodes.values() if node.agent is not None]
+        for first in range(0, len(agents), CONNECTS_AT_ONCE):
+            await asyncio.gather(*(agent.connect() for agent in agents[first : first + CONNECTS_AT_ONCE]))
+
+    async def stop(self) -> None:
+        """End all nodes in order."""
+        nodes = list(self.nodes.values())
+        for first in range(0, len(nodes), STOPS_AT_ONCE):
+            await asyncio.gather(*(n.stop("fleet stopped") for n in nodes[first : first + STOPS_AT_ONCE]))
+        for feed in (self._pods, self._nodes, self._leases):
+            feed.close()
+
+    # ---------------------------------------------------------------------------------- accelerated time
+
+    async def commanded(self, epoch: int, sent: Mapping[str, int], timeout_seconds: float) -> frozenset[str]:
+        """Wait (wall time) until each agent obeys the epoch and has received commands up to these sequences; who lacks."""
+        late = set()
+        for name, sequence in sent.items():
+            agent = self.nodes[name].agent
+            if agent is None or not agent.connected:
+                continue
+            if (agent.highest_epoch < epoch and not await _obeys(agent, epoch, timeout_seconds)) or (
+                agent.last_command_sequence < sequence
+                and not await agent.commands_up_to(sequence, timeout_seconds)
+            ):
+                late.add(name)
+        return frozenset(late)
+
+    async def asked(self, until_seconds: float, timeout_seconds: float) -> frozenset[str]:
+        """Wait (wall time) until every gateway's frame of the window is at every node it has a stream to; who lacks."""
+        late = set()
+        for name, node in self.nodes.items():
+            if node.alive and node.service.gateways:
+                missing = await node.service.received(until_seconds, timeout_seconds)
+                late |= {f"{gateway} to {name}" for gateway in missing}
+        return frozenset(late)
+
+    async def tick(self, from_seconds: float, until_seconds: float) -> TickReport:
+        """Live through one window. The clock stands at its end already; commands and frames have arrived.
+
+        Pods that changed by its start are taken in, machines live event by event, what follows is written to the
+        store, every agent reports at most once, and every node answers each of its gateways with one frame.
+        """
+        await self._take_in(from_seconds)
+        failed = await self._live(until_seconds)
+        await self._write(until_seconds)
+        await self._follow_nodes(until_seconds)
+        reported = [name for name, node in self.nodes.items() if await node.report(until_seconds)]
+        served = []
+        for name, node in self.nodes.items():
+            if node.alive and node.service.gateways:
+                node.service.advance(until_seconds)
+                served.append(name)
+        return TickReport(tuple(reported), tuple(served), tuple(failed))
+
+    # --------------------------------------------------------------------------------------- real time
+
+    async def run(self, stop: asyncio.Event, period_seconds: float = 0.2) -> None:
+        """Wall time until `stop` is set: agents by their own loop, everything else every `period_seconds`."""
+        agents = [
+            asyncio.create_task(node.agent.run(stop))
+            for node in self.nodes.values()
+            if node.agent is not None
+        ]
+        try:
+            while not stop.is_set():
+                now = self._clock.now()
+                await self._take_in(now)
+                await self._live(now)
+                await self._write(now)
+                await self._follow_nodes(now)
+                for node in self.nodes.values():
+                    node.serve_in_real_time()
+                await asyncio.sleep(period_seconds)
+        finally:
+            stop.set()
+            await asyncio.gather(*agents, return_exceptions=True)
+
+    # ------------------------------------------------------------------------------------------ details
+
+    async def _take_in(self, now: float) -> None:
+        """What the store says by now: changed pods to their kubelets, waiting ones to the scheduler."""
+        self._deliver(await self._pods.pump(), now)
+        if self.scheduler is not None and self.index.waiting and await self.scheduler.step():
+            self._deliver(await self._pods.pump(), now)
+
+    def _deliver(self, changes: list[Change[Pod]], now: float) -> None:
+        self.index.take(changes)
+        for key, old, new in changes:
+            was, is_now = (pod.spec.node_name if pod is not None else "" for pod in (old, new))
+            if was and was != is_now:
+                self._tell(was, key, None, now)
+            if is_now:
+                self._tell(is_now, key, new, now)
+
+    def _tell(self, name: str, key: str, pod: Pod | None, now: float) -> None:
+        node = self.nodes.get(name)
+        if node is not None and node.alive:
+            node.kubelet.see(key, pod, now)
+
+    async def _live(self, until: float) -> list[str]:
+        """Machines, then what needs several of them: failures at their moment, ranks that meet, gangs that end."""
+        failed = []
+        while self._failures and self._failures[0][0] <= until:
+            at, name, kind, gpu = heapq.heappop(self._failures)
+            self._live_together(at)
+            node = self.nodes[name]
+            was_alive = node.alive
+            await node.fail(Failure(at, name, FailureKind(kind), gpu))
+            if was_alive and not node.alive:
+                failed.append(name)
+        self._live_together(until)
+        for node in self.nodes.values():
+            if node.alive:
+                node.kubelet.settle(until)
+        return failed
+
+    def _live_together(self, until: float) -> None:
+        """All machines up to one moment; then the stages entered, over all nodes in order of time.
+
+        Ranks of a gang meet in that order, so the last one to come says when the gang began.
+        """
+        for node in self.nodes.values():
+            node.live(until)
+        entered = [
+            (event.at_seconds, name, event)
+            for name, node in self.nodes.items()
+            if node.alive
+            for event in node.machine.take_stages()
+        ]
+        entered.sort(key=lambda each: each[:2])
+        for _, name, event in entered:
+            self.nodes[name].kubelet.entered(event)
+
+    async def _write(self, now: float) -> None:
+        for node in self.nodes.values():
+            if not node.alive:
+                continue
+            if not node.registration.complete:
+                await node.registration.tend(now)
+            if now >= node.renew_at_seconds and await node.registration.renew(now):
+                node.renew_at_seconds = now + self.spec.lease_seconds
+            if node.kubelet.dirty:
+                serves = any(node.kubelet.runs[key].report.served for key in node.kubelet.dirty)
+                await self.writer.flush(node.kubelet, await node.endpoint() if serves else "", now)
+
+    async def _follow_nodes(self, now: float) -> None:
+        """Nodes as the store has them: a living kubelet contradicts who calls it unready; the life cycle goes on."""
+        for change in await self._nodes.pump():
+            node = self.nodes.get(change.key)
+            if node is not None and node.alive and change.new is not None and change.new.readiness != "True":
+                node.registration.not_ready()
+        if self.lifecycle is None:
+            return
+        blind = not self._leases.synced
+        self.lifecycle.heard(await self._leases.pump(), now)
+        if self._leases.synced:
+            if blind:
+                self.lifecycle.pardon(now)
+            await self.lifecycle.step(now)
+
+
+async def _obeys(agent: Agent, epoch: int, timeout_seconds: float) -> bool:
+    """Wait for a new leader's welcome, which comes before its first command."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_seconds):
+            while agent.highest_epoch < epoch and agent.connected:
+                await asyncio.sleep(WELCOME_POLL_SECONDS)
+    return agent.highest_epoch >= epoch

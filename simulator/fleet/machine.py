@@ -1,0 +1,285 @@
+"""One simulated machine as its agent, its kubelet and its engines' host see it: the physics, and what it has told.
+
+Several owners let the machine live (the agent up to the end of a lease, the conductor up to the end of a window);
+what happens meanwhile is kept until whoever it concerns takes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from agent.engine.adapter import AdapterEvent, AdapterLoad, AdapterRefusal
+from agent.node.drivers.base import (
+    Device,
+    DriverCommand,
+    GangState,
+    GpuReadings,
+    InstanceState,
+    Inventory,
+    Outcome,
+    ReplicaState,
+    Sample,
+)
+from agent.node.nics import Link, Nic
+from simulator.fleet.specs import NodeSpec
+from simulator.physics.clocks import ladder_mhz
+from simulator.physics.engine import EngineInstance
+from simulator.physics.loading import Loader, StageEvent, StartSpec
+from simulator.physics.network import NicClass
+from simulator.physics.node import NodePhysics
+from simulator.physics.sequence import EngineEvent, EngineLoad
+from simulator.physics.server import NodeReading
+from simulator.physics.specs import EngineSpec, ModelSpec
+
+_LINKS = {
+    NicClass.INFINIBAND: Link.INFINIBAND,
+    NicClass.ROCE: Link.ROCE,
+    NicClass.ETHERNET: Link.ETHERNET,
+}
+_GID_TYPES = {Link.INFINIBAND: ("IB/RoCE v1",), Link.ROCE: ("IB/RoCE v1", "RoCE v2"), Link.ETHERNET: ()}
+
+Rows = Callable[[float], tuple[tuple[ReplicaState, ...], tuple[GangState, ...]]]
+
+
+class Machine:
+    """One boot of one machine, from `started_seconds` on.
+
+    It is the `NodePhysics` that the agent's simulated driver wants, and gives an `EngineAdapter` for each replica.
+    `rows` says what pods and gangs are on it, for the agent's reports.
+    """
+
+    def __init__(self, spec: NodeSpec, seed: int, started_seconds: float, rows: Rows) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self._server = spec.server()
+        draws = np.random.SeedSequence(seed).spawn(2)
+        generators = [np.random.Generator(np.random.PCG64(each)) for each in draws]
+        self.physics = NodePhysics(self._server, generators[0], started_seconds)
+        self.images: set[str] = set()
+        """Container images that are on its disk."""
+        self._processes = Loader(generators[1], started_seconds)
+        self._rows = rows
+        self._events: dict[str, list[EngineEvent]] = {}
+        self._stages: list[StageEvent] = []
+        self._inventory: tuple[int, Inventory] | None = None
+        self._reading: NodeReading | None = None
+
+    # -------------------------------------------------------------------------------------------- time
+
+    def advance_to(self, now_seconds: float) -> None:
+        """Let it live up to then; a moment that it has passed already changes nothing."""
+        if now_seconds <= self.physics.now:
+            return
+        told = self.physics.advance_to(now_seconds)
+        for name, event in told.requests:
+            self._events.setdefault(name, []).append(event)
+        self._stages += told.stages
+        if self.physics.alive:
+            self._stages += self._processes.advance_to(now_seconds)
+
+    def take_stages(self) -> list[StageEvent]:
+        """Stages that starting replicas and processes entered since the last call, in order of time."""
+        stages, self._stages = self._stages, []
+        stages.sort(key=lambda event: (event.at_seconds, event.name))
+        return stages
+
+    # ------------------------------------------------------------------------------------------ engines
+
+    def start_engine(
+        self, name: str, model: ModelSpec, engine: EngineSpec, gpus: tuple[int, ...], start: StartSpec
+    ) -> None:
+        """Start a replica's engine on these GPUs. ValueError says why the machine cannot."""
+        self.physics.place(name, model, engine, gpus, start)
+
+    def stop_engine(self, name: str) -> None:
+        """Take a replica off the machine, whatever it was doing."""
+        self.physics.remove(name)
+        self._events.pop(name, None)
+
+    def start_process(self, name: str, start: StartSpec) -> None:
+        """Start a process that is no engine (the ranks of a gang)."""
+        self._processes.begin(name, start)
+
+    def stop_process(self, name: str) -> None:
+        """Give its start up, if it is still starting."""
+        self._processes.cancel(name)
+
+    def adapter(self, name: str) -> ReplicaEngine:
+        """A serving replica as the engines' host wants it."""
+        return ReplicaEngine(self, name)
+
+    def take_events(self, name: str) -> list[EngineEvent]:
+        """What happened to a replica's requests since the last call."""
+        return self._events.pop(name, [])
+
+    # ------------------------------------------------------------------------------- the agent's driver
+
+    def inventory(self) -> Inventory:
+        """What it has; the same object while nothing changed."""
+        broken = len(self.physics.broken)
+        if self._inventory is None or self._inventory[0] != broken:
+            self._inventory = (broken, self._read_inventory())
+        return self._inventory[1]
+
+    def read(self, now_seconds: float) -> Sample:
+        """Sensors, engines, pods and gangs."""
+        reading = self.measure()
+        replicas, gangs = self._rows(now_seconds)
+        return Sample(
+            node_watts=reading.watts,
+            gpus=self._columns(reading),
+            replicas=replicas,
+            instances=self._instances(reading),
+            gangs=gangs,
+        )
+
+    def set_cap(self, watts: int, clock_mhz: int) -> int:
+        """Cap the server; the watts that the limits then add up to."""
+        return self.physics.set_cap(watts, clock_mhz)
+
+    def perform(self, command: DriverCommand, now_seconds: float) -> Outcome | None:  # noqa: ARG002
+        """Nothing but power is modelled of what a hub can command."""
+        return None
+
+    def measure(self) -> NodeReading:
+        """Sensors as means since the last moment they were read; once per moment, whoever asks."""
+        if self._reading is None or self._reading.at_seconds != self.physics.now:
+            self._reading = self.physics.read()
+        return self._reading
+
+    # ------------------------------------------------------------------------------------------ details
+
+    def _columns(self, reading: NodeReading) -> GpuReadings:
+        gpu, gpus = self.spec.gpu, reading.gpus
+        busy = {i for name, used in self.physics.replicas() if self.physics.engine(name) for i in used}
+        held = int(0.9 * gpu.memory_bytes)
+        return GpuReadings(
+            watts=tuple(round(each.watts, 1) for each in gpus),
+            cap_watts=(reading.gpu_cap_watts,) * len(gpus),
+            clock_mhz=tuple(round(each.clock * gpu.max_mhz) for each in gpus),
+            utilisation=tuple(round(each.utilisation, 3) for each in gpus),
+            memory_used_bytes=tuple(held if i in busy else 0 for i in range(len(gpus))),
+            energy_millijoules=tuple(int(each.energy_joules * 1000.0) for each in gpus),
+        )
+
+    def _instances(self, reading: NodeReading) -> tuple[InstanceState, ...]:
+        found = []
+        for name, gpus in self.physics.replicas():
+            engine = self.physics.engine(name)
+            if engine is not None:
+                found.append(_instance(name, engine, reading.gpus[gpus[0]].clock * self.spec.speed))
+        return tuple(sorted(found, key=lambda each: each.name))
+
+    def _read_inventory(self) -> Inventory:
+        spec, gpu, broken = self.spec, self.spec.gpu, self.physics.broken
+        ladder = ladder_mhz(gpu)
+        devices = tuple(
+            Device(
+                uuid=f"GPU-{spec.name}-{index}",
+                index=index,
+                product=spec.product,
+                memory_bytes=gpu.memory_bytes,
+                min_watts=gpu.min_watts,
+                max_watts=gpu.max_watts,
+                default_watts=gpu.tdp_watts,
+                max_clock_mhz=gpu.max_mhz,
+                numa=index * 2 // spec.gpus,
+                clique=0 if gpu.link == "nvlink" else index,
+                healthy=index not in broken,
+                fault=broken.get(index, ""),
+                clock_ladder_mhz=ladder,
+            )
+            for index in range(spec.gpus)
+        )
+        link = _LINKS[spec.nic.nic]
+        nics = tuple(
+            Nic(
+                name=f"{'eth' if link is Link.ETHERNET else 'mlx5_'}{index}",
+                link=link,
+                rate_bits_per_second=int(spec.nic.rate_bits_per_second),
+                gid_types=_GID_TYPES[link],
+                numa=index * 2 // spec.nic.count,
+                subnet=spec.island,
+                up=True,
+            )
+            for index in range(spec.nic.count)
+        )
+        return Inventory(
+            devices=devices,
+            nics=nics,
+            cpu_millis=spec.cpu_millis,
+            memory_bytes=spec.memory_bytes,
+            nvme_cache_bytes=spec.nvme_bytes,
+            base_watts=self._server.base_watts,
+            safe_watts=spec.safe_watts,
+            driver_version="simulated",
+        )
+
+
+class ReplicaEngine:
+    """A replica of a machine as an `EngineAdapter`: requests go to the physics, its events come back once."""
+
+    __slots__ = ("_machine", "_name")
+
+    def __init__(self, machine: Machine, name: str) -> None:
+        self._machine = machine
+        self._name = name
+
+    def submit(
+        self,
+        request_id: int,
+        prompt_tokens: int,
+        output_tokens: int,
+        arrived_seconds: float,
+        priority: int = 0,
+    ) -> AdapterRefusal | None:
+        """Hand a request in."""
+        return self._machine.physics.submit(
+            self._name, request_id, prompt_tokens, output_tokens, arrived_seconds, priority
+        )
+
+    def cancel(self, request_id: int) -> bool:
+        """Drop a request."""
+        return self._machine.physics.cancel(self._name, request_id)
+
+    def advance_to(self, until_seconds: float) -> list[AdapterEvent]:
+        """Let the whole machine live up to then; what happened to this replica's requests."""
+        self._machine.advance_to(until_seconds)
+        return list(self._machine.take_events(self._name))
+
+    def load(self) -> AdapterLoad:
+        """Occupancy; nothing of an engine that is gone."""
+        engine = self._machine.physics.engine(self._name)
+        return engine.load() if engine is not None else _GONE
+
+
+_GONE = EngineLoad(
+    running=0,
+    waiting=0,
+    kv_free_tokens=0,
+    kv_capacity_tokens=0,
+    outstanding_tokens=0,
+    generated_tokens=0,
+    head_of_line_seconds=0.0,
+    last_busy_seconds=0.0,
+    preemptions=0,
+    draining=True,
+)
+
+
+def _instance(name: str, engine: EngineInstance, speed: float) -> InstanceState:
+    load = engine.load()
+    return InstanceState(
+        name=name,
+        running=load.running,
+        waiting=load.waiting,
+        kv_free_tokens=max(0, load.kv_free_tokens),
+        kv_capacity_tokens=load.kv_capacity_tokens,
+        head_of_line_seconds=load.head_of_line_seconds,
+        capped_speed=min(1.0, speed) if math.isfinite(speed) else 1.0,
+        last_busy_seconds=load.last_busy_seconds,
+        generated_tokens=load.generated_tokens,
+    )

@@ -1,0 +1,92 @@
+"""Writes what kubelets have to say about pods, and removes the objects of those that have stopped.
+
+Only differences are written. A write that the store does not take is tried again at the next tick; every one
+carries the pod's uid, so that it can never hit a later pod of the same name.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from controller.store.errors import NotFound, StoreError
+from controller.store.interface import JsonObject, Store
+from simulator.fleet.cloud import KUBELET, utc
+from simulator.fleet.kubelet import Kubelet, Report, Run
+from simulator.fleet.objects import ENDPOINT, POD
+
+logger = logging.getLogger(__name__)
+
+POD_IP = "127.0.0.1"
+
+
+class PodWriter:
+    """Status of pods into the store. `writes` counts requests, `failures` those that were not taken."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.writes = 0
+        self.failures = 0
+
+    async def flush(self, kubelet: Kubelet, endpoint: str, now_seconds: float) -> None:
+        """Write what is due for one node. `endpoint` is host:port of its engines' server."""
+        for key in sorted(kubelet.dirty):
+            run = kubelet.runs[key]
+            try:
+                await self._write(run, endpoint, now_seconds)
+            except NotFound:
+                run.told = run.report  # the watch will tell that it is gone
+            except StoreError as error:
+                self.failures += 1
+                logger.info("pod %s not written: %s", key, error)
+                continue
+            kubelet.dirty.discard(key)
+
+    async def _write(self, run: Run, endpoint: str, now: float) -> None:
+        meta = run.pod.metadata
+        if run.gone:
+            self.writes += 1
+            await self._store.delete(POD, meta.name, meta.namespace, uid=meta.uid, grace_seconds=0)
+            return
+        if run.report.served and not run.endpoint_told:
+            self.writes += 1
+            patch: JsonObject = {"metadata": {"annotations": {ENDPOINT: endpoint}}}
+            await self._patch(run, patch)
+            run.endpoint_told = True
+        if run.report != run.told:
+            self.writes += 1
+            await self._patch(run, {"status": status_of(run.report, now)}, status=True)
+            run.told = run.report
+
+    async def _patch(self, run: Run, patch: JsonObject, *, status: bool = False) -> None:
+        meta = run.pod.metadata
+        await self._store.patch(
+            POD,
+            meta.name,
+            patch,
+            meta.namespace,
+            field_manager=KUBELET,
+            uid=meta.uid,
+            subresource="status" if status else "",
+        )
+
+
+def status_of(report: Report, now_seconds: float) -> JsonObject:
+    """A pod's status; what is empty is removed."""
+    since = report.ready_since_seconds if report.ready else now_seconds
+    running = report.phase == "Running"
+    return {
+        "phase": report.phase,
+        "reason": report.reason or None,
+        "message": report.message[:1024] or None,
+        "podIP": POD_IP if running else None,
+        "startTime": utc(report.started_seconds) if report.started_seconds is not None else None,
+        "conditions": [
+            {"type": "PodScheduled", "status": "True", "lastTransitionTime": utc(now_seconds)},
+            {
+                "type": "Ready",
+                "status": "True" if report.ready else "False",
+                "reason": "" if report.ready else "ContainersNotReady",
+                "lastTransitionTime": utc(since),
+            },
+        ],
+    }
