@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 SERVICE = "plimsoll.v1.Routes"
 ROLES = frozenset({Role.GATEWAY})
+ACCEPTED = (("x-plimsoll-accepted", "1"),)
+"""Said in the initial metadata. A refused stream has none, but may look open for a moment all the same."""
 FUTURE_SECONDS = 5.0
 """A gateway's clock may be ahead by this much; beyond it its time is replaced by the time of delivery."""
 MOST_CELLS = 4_096
@@ -97,10 +99,17 @@ class _Session:
     """One gateway's stream. It is always sent the newest table, never one in between."""
 
     def __init__(self, task: asyncio.Task[Any] | None) -> None:
-        self.task = task
+        self.replaced = False
+        self._task = task
         self.wake = asyncio.Event()
         self.last_sequence = 0
         self.highest_epoch = 0
+
+    def replace(self) -> None:
+        """End this stream in favour of a newer one of the same gateway."""
+        self.replaced = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 class RoutesServicer(gateway_pb2_grpc.RoutesServicer):
@@ -184,10 +193,10 @@ class RoutesServicer(gateway_pb2_grpc.RoutesServicer):
         gateway = caller(context.auth_context()).name
         session = _Session(asyncio.current_task())
         former = self._sessions.get(gateway)
-        if former is not None and former.task is not None:
-            former.task.cancel()
+        if former is not None:
+            former.replace()
         self._sessions[gateway] = session
-        await context.send_initial_metadata(())
+        await context.send_initial_metadata(ACCEPTED)
         writing = asyncio.create_task(self._write(session, context))
         logger.info("gateway attached", extra={"facts": {"gateway": gateway}})
         self._changed.set()
@@ -197,6 +206,10 @@ class RoutesServicer(gateway_pb2_grpc.RoutesServicer):
                     why = f"The certificate is of gateway {gateway!r}, but the report names {message.gateway[:120]!r}."
                     await context.abort(grpc.StatusCode.PERMISSION_DENIED, why)
                 self._take_in(session, message)
+        except asyncio.CancelledError:
+            if not session.replaced:
+                raise
+            await context.abort(grpc.StatusCode.ABORTED, "A newer stream of this gateway replaced this one.")
         finally:
             writing.cancel()
             if self._sessions.get(gateway) is session:

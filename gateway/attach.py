@@ -14,6 +14,7 @@ import grpc.aio
 
 from gateway.codec import route_table
 from gateway.messages import RouteTable
+from gateway.streams import discard, ending, refusal, told
 from runtime.authority import Credentials, Identity
 from runtime.channels import EOF, NODE_PLANE, Backoff, Limits, dial
 from wire import gateway_pb2 as pb
@@ -85,24 +86,21 @@ class RouteLink:
         try:
             async with asyncio.timeout(self._limits.connect_seconds):
                 await call.write(pb.GatewayReport(gateway=self._gateway))
-                await call.initial_metadata()
-            if call.done():
-                return f"{(await call.code()).name}: {await call.details()}"
+                problem = await refusal(call)
+            if problem:
+                return problem
             self.attached = True
             self.attachments += 1
             writing = asyncio.create_task(self._write(call))
             while (message := await call.read()) is not EOF:
                 self._take_in(message)
-            return f"{(await call.code()).name}: {await call.details() or 'the operator ended the stream'}"
+            return await ending(call)
         except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError) as error:
-            if isinstance(error, grpc.aio.AioRpcError):
-                return f"{error.code().name}: {error.details()}"
-            return f"{type(error).__name__} {error}".strip()
+            return told(error)
         finally:
             if writing is not None:
                 writing.cancel()
-            call.cancel()
-            await channel.close()
+            await discard(channel, call)
 
     def _take_in(self, message: pb.RouteTable) -> None:
         table = route_table(message)

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import msgspec
 
+from gateway.streams import discard, ending, refusal, told
 from runtime.authority import Credentials, Identity, Role
 from runtime.channels import EOF, REQUEST_PLANE, Limits, dial
 from wire import gateway_pb2 as pb
@@ -79,15 +80,12 @@ class GatewayClient:
         call: Any = stub.Generate()
         try:
             async with asyncio.timeout(limits.connect_seconds):
-                await call.initial_metadata()
-                if call.done():
-                    raise ClientError(await _sentence(endpoint, call))
-        except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError, ClientError) as error:
-            call.cancel()
-            await channel.close()
-            if isinstance(error, ClientError):
-                raise
-            raise ClientError(f"The gateway at {endpoint} cannot be reached: {_told(error)}.") from error
+                problem = await refusal(call)
+        except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError) as error:
+            problem = told(error)
+        if problem:
+            await discard(channel, call)
+            raise ClientError(f"The gateway at {endpoint} cannot be reached ({problem}).")
         return cls(channel, call)
 
     async def send_window(
@@ -134,8 +132,7 @@ class GatewayClient:
         """Let go of the stream; the gateway withdraws what is still open."""
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
-        self._call.cancel()
-        await self._channel.close()
+        await discard(self._channel, self._call)
 
     async def _send(self, batch: pb.GenerateBatch, requests: Iterable[Request]) -> None:
         for each in requests:
@@ -153,16 +150,16 @@ class GatewayClient:
             await self._call.write(batch)
         except (grpc.RpcError, asyncio.InvalidStateError) as error:
             raise ClientError(
-                f"The stream to the gateway is broken: {self.broken or _told(error)}."
+                f"The stream to the gateway is broken: {self.broken or told(error)}."
             ) from error
 
     async def _read(self) -> None:
         try:
             while (message := await self._call.read()) is not EOF:
                 self._take_in(message)
-            self._break(await _sentence("its end", self._call))
+            self._break(f"The gateway ended the stream ({await ending(self._call)}).")
         except (grpc.RpcError, asyncio.InvalidStateError) as error:
-            self._break(_told(error))
+            self._break(told(error))
 
     def _take_in(self, message: pb.GenerateResult) -> None:
         self.outstanding = message.outstanding
@@ -197,13 +194,3 @@ def _result(each: pb.RequestResult) -> Result:
         retries=each.retries,
         retry_after_seconds=each.retry_after_seconds,
     )
-
-
-async def _sentence(where: str, call: Any) -> str:
-    return f"The gateway ended the stream at {where} ({(await call.code()).name}): {await call.details()}"
-
-
-def _told(error: BaseException) -> str:
-    if isinstance(error, grpc.aio.AioRpcError):
-        return f"{error.code().name}: {error.details()}"
-    return f"{type(error).__name__} {error}".strip()

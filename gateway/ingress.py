@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from gateway.codec import arrival, result
 from gateway.messages import Arrival, Ending
+from gateway.streams import ACCEPTED
 from runtime.authority import Role
 from runtime.channels import EOF
 from runtime.clock import Clock
@@ -38,7 +39,7 @@ OUTBOX_MESSAGES = 4_096
 class Client:
     """One client's stream. `open` counts its requests that have not ended."""
 
-    __slots__ = ("batches", "ended", "identity", "number", "open", "outbox", "task", "undecided", "until_seconds",
+    __slots__ = ("batches", "cut_off", "ended", "identity", "number", "open", "outbox", "task", "undecided", "until_seconds",
                  "wake")  # fmt: skip
 
     def __init__(self, number: int, identity: str, task: asyncio.Task[Any] | None) -> None:
@@ -50,6 +51,7 @@ class Client:
         self.until_seconds: float | None = None
         self.open = 0
         self.ended = False
+        self.cut_off = ""
         self.outbox: deque[pb.GenerateResult] = deque()
         self.wake = asyncio.Event()
 
@@ -87,15 +89,19 @@ class InferenceService(gateway_pb2_grpc.InferenceServicer):
         if len(self._clients) >= CLIENTS:
             why = f"The gateway serves {CLIENTS} clients, its limit; use one stream for many requests."
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
-        await context.send_initial_metadata(())
         client = Client(self._next, str(context.peer()), asyncio.current_task())
         self._next += 1
         self._clients[client.number] = client
         self._told()
         writing = asyncio.create_task(self._write(client, context))
         try:
+            await context.send_initial_metadata(ACCEPTED)
             await self._read(client, context)
             await writing
+        except asyncio.CancelledError:
+            if not client.cut_off:
+                raise
+            await context.abort(grpc.StatusCode.ABORTED, client.cut_off)
         finally:
             writing.cancel()
             del self._clients[client.number]
@@ -145,14 +151,14 @@ class InferenceService(gateway_pb2_grpc.InferenceServicer):
     # ----------------------------------------------------------------------------------- for the gateway
 
     async def received(self, until_seconds: float, clients: int, timeout_seconds: float) -> bool:
-        """Wait (wall time) until `clients` streams are there, and each that sends windows has sent the one that
+        """Wait (wall time) until at least `clients` streams send windows, and each of them has sent the one that
         ends then, or has said all. False when that did not come about in time.
         """
 
         def there() -> bool:
-            return len(self._clients) >= clients and all(
-                each.ended or each.until_seconds is None or each.until_seconds >= until_seconds
-                for each in self._clients.values()
+            windowed = [each for each in self._clients.values() if each.until_seconds is not None]
+            return len(windowed) >= clients and all(
+                each.ended or (each.until_seconds or 0.0) >= until_seconds for each in windowed
             )
 
         with contextlib.suppress(TimeoutError):
@@ -208,6 +214,7 @@ class InferenceService(gateway_pb2_grpc.InferenceServicer):
             self.cut_off += 1
             facts = {"client": client.identity, "waiting": len(client.outbox)}
             logger.warning("a client takes no results and is cut off", extra={"facts": facts})
+            client.cut_off = f"{len(client.outbox)} results are waiting and none is read."
             if client.task is not None:
                 client.task.cancel()
             return

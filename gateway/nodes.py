@@ -14,6 +14,7 @@ import grpc.aio
 
 from gateway.codec import engine_report
 from gateway.messages import EngineReport
+from gateway.streams import discard, ending, refusal, told
 from runtime.authority import Credentials, Identity, Role
 from runtime.channels import EOF, REQUEST_PLANE, Backoff, Limits, dial
 from wire import engine_pb2 as pb
@@ -67,16 +68,15 @@ class NodeLink:
         try:
             async with asyncio.timeout(limits.connect_seconds):
                 call = stub.Serve(metadata=((NODE_KEY, node),))
-                await call.initial_metadata()
-                if not call.done():
+                problem = await refusal(call)
+                if not problem:
                     return cls(node, endpoint, channel, call, changed)
-                problem = f"{(await call.code()).name}: {await call.details()}"
         except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError) as error:
-            problem = _told(error)
+            problem = told(error)
         except BaseException:
-            await _discard(channel, call)
+            await discard(channel, call)
             raise
-        await _discard(channel, call)
+        await discard(channel, call)
         return f"Node {node} at {endpoint} cannot be reached ({problem})."
 
     def send(self, frame: pb.GatewayFrame) -> None:
@@ -114,7 +114,7 @@ class NodeLink:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await _discard(self._channel, self._call)
+        await discard(self._channel, self._call)
 
     async def _read(self) -> None:
         with self._breaks():
@@ -124,8 +124,7 @@ class NodeLink:
                     await self._room.wait()
                 message = await self._call.read()
                 if message is EOF:
-                    status, details = await self._call.code(), await self._call.details()
-                    self.fail(f"{status.name}: {details or 'the node ended the stream'}")
+                    self.fail(await ending(self._call))
                     return
                 self.reports.append(engine_report(message, self.node))
                 self._fresh = True
@@ -144,19 +143,7 @@ class NodeLink:
         try:
             yield
         except (grpc.RpcError, asyncio.InvalidStateError) as error:
-            self.fail(_told(error))
-
-
-def _told(error: BaseException) -> str:
-    if isinstance(error, grpc.aio.AioRpcError):
-        return f"{error.code().name}: {error.details() or 'no details'}"
-    return f"{type(error).__name__} {error}".strip()
-
-
-async def _discard(channel: Any, call: Any) -> None:
-    if call is not None:
-        call.cancel()
-    await channel.close()
+            self.fail(told(error))
 
 
 class NodeLinks:

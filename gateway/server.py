@@ -158,7 +158,7 @@ class GatewayServer:
         """Decide a window, and send each node its frame.
 
         Takes in the newest routes, makes the streams to nodes what the routes name, and waits (wall time) for at
-        least `clients` clients and the window of each. Raises: WindowLate when they do not come.
+        least `clients` clients that send windows, and the window of each. Raises: WindowLate when they do not come.
         """
         start = window.from_seconds
         self._take_routes(start)

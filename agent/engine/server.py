@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 SERVICE = "plimsoll.v1.Engines"
 NODE_KEY = "x-plimsoll-node"
+ACCEPTED = (("x-plimsoll-accepted", "1"),)
+"""Said in the initial metadata. A refused stream has none, but may look open for a moment all the same."""
 INBOX_FRAMES = 64
 """Windows that one gateway may be ahead of the engines."""
 OUTBOX_FRAMES = 256
@@ -38,13 +40,20 @@ class _Session:
         self.inbox: deque[pb.GatewayFrame] = deque()
         self.outbox: deque[pb.EngineFrame] = deque()
         self.wake = asyncio.Event()
-        self.task = task
+        self.ended = ""
+        self._task = task
         self._context = context
 
     @property
     def until_seconds(self) -> float:
         """End of the newest window that is here."""
         return self.inbox[-1].until_seconds if self.inbox else self.stream.until_seconds
+
+    def end(self, why: str) -> None:
+        """End the stream from this side, with a sentence for the gateway."""
+        self.ended = why
+        if self._task is not None:
+            self._task.cancel()
 
     async def write(self) -> None:
         """Write what is queued until cancelled."""
@@ -81,15 +90,19 @@ class EnginesService(engine_pb2_grpc.EnginesServicer):
             why = f"This is node {self.host.node!r}, not {str(named)[:120]!r} ({NODE_KEY})."
             await context.abort(grpc.StatusCode.NOT_FOUND, why)
         former = self._sessions.get(gateway)
-        if former is not None and former.task is not None:
-            former.task.cancel()
+        if former is not None:
+            former.end("A newer stream of this gateway replaced this one.")
             self._close(gateway, former)
-        await context.send_initial_metadata(())
         session = _Session(self.host.open_stream(gateway), context, asyncio.current_task())
         self._sessions[gateway] = session
         writing = asyncio.create_task(session.write())
         try:
+            await context.send_initial_metadata(ACCEPTED)
             await self._listen(session, context)
+        except asyncio.CancelledError:
+            if not session.ended:
+                raise
+            await context.abort(grpc.StatusCode.ABORTED, session.ended)
         finally:
             writing.cancel()
             self._close(gateway, session)
@@ -160,8 +173,7 @@ class EnginesService(engine_pb2_grpc.EnginesServicer):
     def _send(self, session: _Session, now_seconds: float) -> None:
         if len(session.outbox) >= OUTBOX_FRAMES:
             self.cut_off += 1
-            if session.task is not None:
-                session.task.cancel()
+            session.end(f"{len(session.outbox)} frames are waiting and none is read.")
             return
         session.outbox.append(self.host.frame(session.stream, now_seconds))
         session.wake.set()
