@@ -37,6 +37,11 @@ class Role(StrEnum):
     GATEWAY = "gateway"
     OPERATOR = "operator"
     CLIENT = "client"
+    """Sends requests to a gateway; knows nothing of the operator."""
+    ADMIN = "admin"
+    """A person's hand on the objects of an embedded store."""
+    FLEET = "fleet"
+    """Plays kubelet, scheduler and garbage collector on an embedded store."""
 
 
 SERVES = frozenset({Role.NODE, Role.GATEWAY, Role.OPERATOR})
