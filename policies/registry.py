@@ -16,6 +16,7 @@ from cluster.plan import Policy
 from cluster.reasons import Quantity, Reason, Verdict
 from cluster.snapshot import Snapshot
 from cluster.views import DispatchView, PowerView
+from placement.profiles.estimator import CapacityQuestion, RooflineCapacity, RooflineConfig, RooflineState
 from policies.commit.by_priority import ByPriority, ByPriorityConfig, ByPriorityState
 from policies.dispatch.least_outstanding import (
     LeastOutstanding,
@@ -57,6 +58,12 @@ TABLES: Mapping[str, Mapping[str, Row]] = {
 
 DEFAULTS: Mapping[str, str] = {loop: next(iter(rows)) for loop, rows in TABLES.items()}
 """The policy of a loop when nobody chose one."""
+
+
+ESTIMATORS: Mapping[str, Mapping[str, Row]] = {
+    "capacity": {"roofline": Row(RooflineCapacity, RooflineConfig, RooflineState, CapacityQuestion)},
+}
+"""Kind of belief to estimator name to row; `view` is what one fold takes in."""
 
 
 class PolicyConfigError(ValueError):

@@ -28,7 +28,7 @@ def in_queue_order(jobs: Mapping[str, Job]) -> list[Job]:
 
 def waits(job: Job, gang: Gang | None) -> bool:
     """Whether a job should start and has no attempt in view that holds anything."""
-    if job.suspended or job.phase not in (JobPhase.WAITING, JobPhase.RESERVED, JobPhase.ACTIVE):
+    if job.suspended or job.phase in (JobPhase.DONE, JobPhase.FAILED):
         return False
     if job.attempt > job.restart_limit:
         return False
