@@ -24,6 +24,9 @@ from gateway.returns import Returns
 from gateway.rows import Row
 from gateway.service import ServiceState
 
+LONGEST_NAME = 253
+"""Characters of a name that a client made up which are repeated to it."""
+
 __all__ = ["GatewayConfig", "GatewayCore"]
 
 
@@ -215,7 +218,7 @@ class GatewayCore:
     def _arrive(self, arrival: Arrival, at: float) -> None:
         service = self._assigner.services.get(arrival.service)
         if service is None:
-            self._turn_away(arrival, at, "RejectNoService", service=arrival.service)
+            self._turn_away(arrival, at, "RejectNoService", service=arrival.service[:LONGEST_NAME])
             return
         service.load_of(arrival.request_class).arrive(at, arrival.prompt_tokens, arrival.output_tokens)
         if len(self._ledger.open) >= self.config.open_limit:

@@ -78,6 +78,8 @@ class InferenceService(gateway_pb2_grpc.InferenceServicer):
         self._room = asyncio.Event()
         self._room.set()
         self.cut_off = 0
+        self.real_time = False
+        """Whether time is the wall's: then nobody may send windows with times of its own."""
 
     @property
     def clients(self) -> int:
@@ -120,6 +122,8 @@ class InferenceService(gateway_pb2_grpc.InferenceServicer):
                 self._take_in(client, batch)
         except DecodeError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"A batch cannot be parsed: {error}.")
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except OverflowError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         finally:
@@ -128,6 +132,8 @@ class InferenceService(gateway_pb2_grpc.InferenceServicer):
 
     def _take_in(self, client: Client, batch: pb.GenerateBatch) -> None:
         if batch.until_seconds:
+            if self.real_time:
+                raise ValueError("This gateway runs in real time; leave until_seconds zero.")
             if len(client.batches) >= WINDOWS_AHEAD:
                 raise OverflowError(
                     f"{WINDOWS_AHEAD} windows are waiting and none is decided; send no more ahead."

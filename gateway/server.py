@@ -212,6 +212,7 @@ class GatewayServer:
 
     async def run(self) -> None:
         """Real time until cancelled: decide when there is news, at the latest after `period_seconds`."""
+        self.ingress.real_time = True
         report_at = 0.0
         self._window = Window(0, self._clock.now(), self._clock.now())
         up: set[str] = set()

@@ -184,5 +184,18 @@ def test_an_unknown_service_is_turned_away_by_name() -> None:
             assert (result.outcome, result.code) == ("rejected", "RejectNoService")
             assert "shop/nobody" in result.message
             assert CHAT not in result.message
+            (result,) = await client.generate(world.requests(0.0, service="s" * 1_000_000))
+            assert (result.code, len(result.message) < 500) == ("RejectNoService", True)
+
+    run(story())
+
+
+def test_nobody_brings_its_own_time_to_a_gateway_in_real_time() -> None:
+    async def story() -> None:
+        async with plane(WallClock()) as world, background(world.gateway.run()):
+            client = await world.client()
+            await client.send_window(1, 0.0, 1.0, world.requests(0.5))
+            with pytest.raises(ClientError, match="runs in real time"):
+                await client.answer(1, WAIT)
 
     run(story())
