@@ -323,6 +323,6 @@ async def _obeys(agent: Agent, epoch: int, timeout_seconds: float) -> bool:
     """Wait for a new leader's welcome, which comes before its first command."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_seconds):
-            while agent.highest_epoch < epoch and agent.connected:
+            while agent.highest_epoch < epoch and agent.connected:  # noqa: ASYNC110 - it tells of commands only
                 await asyncio.sleep(WELCOME_POLL_SECONDS)
     return agent.highest_epoch >= epoch
