@@ -188,8 +188,9 @@ def _number_checker(schema: Schema) -> Check:
 
 
 def _bound(bound: float, value: float) -> str:
-    """The server compares, and prints the bound, in the type of the value."""
-    return wording.go_number(int(bound) if isinstance(value, int) else float(bound))
+    """The server prints a bound in the type of the value, so far as that does not falsify it."""
+    whole = isinstance(value, int) and float(bound).is_integer()
+    return wording.go_number(int(bound) if whole else float(bound))
 
 
 def _defaulter(schema: Schema) -> Walk:
