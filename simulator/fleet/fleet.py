@@ -204,7 +204,8 @@ class Fleet:
         failed = await self._live(until_seconds)
         await self._write(until_seconds)
         await self._follow_nodes(until_seconds)
-        reported = [name for name, node in self.nodes.items() if await node.report(until_seconds)]
+        sent = await asyncio.gather(*(node.report(until_seconds) for node in self.nodes.values()))
+        reported = [name for name, told in zip(self.nodes, sent, strict=True) if told]
         served = []
         for name, node in self.nodes.items():
             if node.alive and node.service.gateways:

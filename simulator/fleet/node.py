@@ -65,7 +65,7 @@ class SimulatedNode:
         self.reachable = True
         """Whether the network lets its agent reach the hub."""
         self.boots = 0
-        self.renew_at_seconds = around.clock.now() + order % max(1, int(around.spec.lease_seconds))
+        self.renew_at_seconds = around.clock.now() + 1.0 + order % max(1, int(around.spec.lease_seconds))
         self._credentials: Credentials | None = None
         self._server: EngineServer | None = None
         self._serving: asyncio.Task[None] | None = None
