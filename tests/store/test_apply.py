@@ -165,6 +165,16 @@ def test_unknown_fields_are_refused_in_an_apply_too(store: EmbeddedStore) -> Non
         apply(store, service(modee="Off"), "kubectl")
 
 
+def test_a_key_left_to_its_default_names_the_same_item_at_every_apply(store: EmbeddedStore) -> None:
+    """`class` of an objective has a default: an item without it is the item of class `default`."""
+    wanted = service(objectives=[{"ttftSeconds": 1.0, "tpotSeconds": 0.1}])
+    first = apply(store, wanted, "kubectl")
+    assert apply(store, wanted, "kubectl") == first
+    wanted["spec"]["objectives"][0]["ttftSeconds"] = 2.0
+    (objective,) = apply(store, wanted, "kubectl")["spec"]["objectives"]
+    assert (objective["class"], objective["ttftSeconds"]) == ("default", 2.0)
+
+
 def test_an_old_version_in_an_apply_is_a_conflict(store: EmbeddedStore) -> None:
     apply(store, service(), "kubectl")
     late = service(mode="Off")

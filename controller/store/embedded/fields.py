@@ -15,7 +15,7 @@ from controller.store.embedded.shapes import Path, Shape
 def item_key(item: Any, shape: Shape) -> tuple[str, Any]:
     """The path element of an item of a keyed list or of a member of a set."""
     if shape.kind == "map":
-        return ("k", tuple((key, item.get(key)) for key in shape.keys))
+        return ("k", tuple((key, item.get(key, shape.assumed.get(key))) for key in shape.keys))
     return ("v", item)
 
 

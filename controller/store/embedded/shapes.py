@@ -14,12 +14,16 @@ Path = tuple[Element, ...]
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """The merge behaviour of one value. `kind` applies to lists; maps always merge field by field."""
+    """The merge behaviour of one value. `kind` applies to lists; maps always merge field by field.
+
+    A key that an item does not give has its default from `assumed`, as the schema will fill it in.
+    """
 
     kind: str = "atomic"
     keys: tuple[str, ...] = ()
     fields: dict[str, Shape] = {}
     item: Shape | None = None
+    assumed: dict[str, Any] = {}
 
     def below(self, name: str) -> Shape:
         """The shape of a field; what is not declared merges as maps and replaces lists."""
@@ -80,7 +84,9 @@ def _of(schema: dict[str, Any]) -> Shape:
     if schema.get("type") == "array":
         kind = schema.get("x-kubernetes-list-type", "atomic")
         keys = tuple(schema.get("x-kubernetes-list-map-keys", ()))
-        return Shape(kind, keys, {}, _of(schema["items"]))
+        inner = schema["items"].get("properties", {})
+        assumed = {key: inner[key]["default"] for key in keys if "default" in inner.get(key, {})}
+        return Shape(kind, keys, {}, _of(schema["items"]), assumed)
     fields = {name: _of(part) for name, part in schema.get("properties", {}).items()}
     rest = schema.get("additionalProperties")
     return Shape("atomic", (), fields, _of(rest) if isinstance(rest, dict) else None)
