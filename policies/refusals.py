@@ -11,11 +11,13 @@ OBJECTIVE_CODES = ("TpotFloor", "TtftFloor", "MemoryTooSmall")
 """Codes by which the objective or the product itself, not the inventory, excludes a variant."""
 
 
-def excluded(service: Service, refusal: Excluded) -> Reason:
+def excluded(service: Service, refusal: Excluded, total_gpus: int) -> Reason:
     """One variant cannot be used."""
+    lacks = refusal.code == "NoInventory"
     return Reason(
         code=refusal.code, subject=service.ref, verdict=Verdict.REJECTED, choice=refusal.variant,
         need=quantity("need", refusal.need, refusal.unit), have=quantity("have", refusal.have, refusal.unit),
+        limit=quantity("in_all", total_gpus, "GPU") if lacks else None,
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class CheapestMix:
         for service in in_scope(view, ctx):
             frame = frame_of(groups, service, ctx.scratch)
             for refusal in frame.excluded:
-                draft.because(excluded(service, refusal))
+                draft.because(excluded(service, refusal, total))
             reason = hopeless(service, frame, total)
             if reason is not None:
                 draft.because(reason)
@@ -98,7 +98,8 @@ class CheapestMix:
         }
         for column in frame.columns:
             if not most[column.name]:
-                draft.because(excluded(service, _no_inventory(column.name, column.profile.variant.gpus)))
+                lacking = _no_inventory(column.name, column.profile.variant.gpus)
+                draft.because(excluded(service, lacking, sum(free.values())))
         options = MixOptions(self._config.headroom, self._config.work_units)
         found = cheapest(frame, shares, rate, free, most, options, ctx.scratch)
         draft.units_used += found.units_used

@@ -23,13 +23,14 @@ class FixedKeepaliveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """Settings of the policy.
 
     `keep_alive_seconds`: overrides every service's own keep-alive; None leaves it to them. `stale_seconds`: a
-    service whose load measurement is older is kept warm, since nobody knows that it is idle. `step_seconds`:
-    the target is rewritten only when it moved by this much.
+    service whose load measurement is older is kept warm, since nobody knows that it is idle. `busy_step`: while
+    requests arrive the target is rewritten only when it lags by this share of the keep-alive; from the moment
+    they stop it is exact.
     """
 
     keep_alive_seconds: float | None = None
     stale_seconds: float = 60.0
-    step_seconds: float = 5.0
+    busy_step: float = 0.1
 
 
 class FixedKeepaliveState(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,11 +71,8 @@ class FixedKeepalive:
             wanted = now - load.idle_seconds + keep
         else:
             wanted = now + keep if until is None else until
-        if (
-            until is not None
-            and abs(wanted - until) < config.step_seconds
-            and (until > now) == (wanted > now)
-        ):
+        busy = load.idle_seconds == 0.0 or not load.fresh
+        if until is not None and busy and now < until and abs(wanted - until) < config.busy_step * keep:
             wanted = until
         ready = sum(1 for r in groups.replicas.get(service.name, []) if r.phase is ReplicaPhase.READY)
         if wanted != until:

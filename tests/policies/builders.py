@@ -7,9 +7,11 @@ from typing import Any, Self
 import msgspec
 import numpy as np
 
+from cluster import events
 from cluster.base import Ref
 from cluster.beliefs import Beliefs
 from cluster.hardware import Device, Nic, Node, Offer, Pool, Slot
+from cluster.observer import Observer
 from cluster.occupancy import Claim, Reservation
 from cluster.plan import Context
 from cluster.power import Lease, PowerDomain
@@ -30,6 +32,7 @@ from cluster.snapshot import Snapshot, Stamp
 from cluster.tables import InstanceTable, NodeTable, SignalTable
 from cluster.targets import AnyTarget, Capacity, Mix, MixPart, target_key
 from cluster.training import Gang, GangPhase, Job, JobPhase, Layout, TrainingShape
+from cluster.views import PowerView
 from placement.catalogue import load
 from placement.models import model_spec
 from placement.profiles.estimator import CapacityQuestion, RooflineCapacity
@@ -493,3 +496,30 @@ def _random_replica(made: ClusterBuilder, rng: np.random.Generator, service: str
     key = max(made.parts["replicas"])
     if rng.random() < 0.7:
         made.with_row(key, running=float(rng.integers(0, 5)), waiting=0.0, route_weight=float(rng.random()))
+
+
+def power_view_of(snapshot: Snapshot, root: str, now: float = NOW) -> PowerView:
+    """The power loop's view as the observer publishes it."""
+    observer = Observer()
+    times = {"source": "test", "observed_seconds": now, "delivered_seconds": now}
+    for mapping in ("accelerators", "nodes", "domains", "leases", "gangs"):
+        for noun in getattr(snapshot, mapping).values():
+            observer.fold(events.Seen(noun=noun, **times))
+    for node, row in snapshot.node_table.rows():
+        columns = {k: v for k, v in row.items() if k != "observed_seconds"}
+        at = {**times, "observed_seconds": row["observed_seconds"]}
+        observer.fold(events.AgentReport(node=node, columns=columns, **at))
+    return observer.power_view(root, now)
+
+
+def powered(made: ClusterBuilder, nodes: list[str], safe: float = 300, most: float = 1_000) -> ClusterBuilder:
+    """Give nodes fresh power rows with rising demand."""
+    for number, node in enumerate(nodes):
+        made.with_power(
+            node,
+            safe_watts=safe,
+            min_watts=safe,
+            max_watts=most,
+            demand_watts=most * (0.5 + 0.1 * (number % 6)),
+        )
+    return made
