@@ -110,6 +110,7 @@ class Conductor:
         self._patience = patience_seconds
         self._wall = wall or WallClock()
         self._linked = frozenset[str]()
+        self._reports = hub.stats.reports if hub is not None else 0
         self.seconds = 0
         """Simulated seconds completed."""
         self.spent: dict[str, float] = {}
@@ -133,10 +134,9 @@ class Conductor:
             late = await self._timed("commands", self._fleet.commanded(hub.epoch, sent, self._patience))
             self._demand(late, "have not received their commands")
         self._clock.advance_to(until)
-        before = self._hub.stats.reports if self._hub is not None else 0
         report = await self._within("fleet", self._fleet.tick(start, until))
         if self._hub is not None:
-            await self._gather(self._hub, tick, report, before)
+            await self._gather(self._hub, tick, report)
         if self._requests is not None:
             late_names = await self._timed("requests", self._requests.close(tick, self._patience))
             self._demand(late_names, "have not closed the window")
@@ -152,7 +152,7 @@ class Conductor:
         late = await self._timed("requests", self._fleet.asked(until, self._patience))
         self._demand(late, "(gateway to node) frames have not arrived")
 
-    async def _gather(self, hub: HubSide, tick: int, report: TickReport, before: int) -> None:
+    async def _gather(self, hub: HubSide, tick: int, report: TickReport) -> None:
         """All that agents sent is there, and the hub knows who is not there any more."""
         late = await self._timed("hub", hub.reports_for(tick, report.reported, self._patience))
         self._demand(late, "are missing at the hub: their reports")
@@ -163,10 +163,10 @@ class Conductor:
             missing = await self._timed("hub", hub.present(linked - self._linked, self._patience))
             self._demand(missing, "think they are connected, but the hub has no stream of theirs")
             self._linked = linked
-        came = hub.stats.reports - before
-        if came != len(report.reported):
+        self._reports += len(report.reported)
+        if hub.stats.reports != self._reports:
             raise BarrierBroken(
-                f"Second {tick}: {len(report.reported)} agents reported, but the hub counted {came} reports; "
+                f"Second {tick}: the agents have sent {self._reports} reports, but the hub counts {hub.stats.reports}; "
                 "somebody reports outside the barrier."
             )
 
