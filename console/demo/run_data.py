@@ -34,7 +34,10 @@ class JobFacts(msgspec.Struct, kw_only=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """The cluster at one moment, `seconds` after the trace's first arrival."""
+    """The cluster at one moment, `seconds` after the trace's first arrival.
+
+    `dollars_per_hour` is what the GPUs that serve cost; `service_dollars_per_hour` splits it, where that is known.
+    """
 
     seconds: float
     load_per_second: dict[str, float]
@@ -48,6 +51,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     granted_watts: float
     rating_watts: float
     jobs: dict[str, tuple[str, int]]
+    service_dollars_per_hour: dict[str, float] = {}
 
 
 class Happening(msgspec.Struct, frozen=True, kw_only=True):
