@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from controller.observe import labels
 from controller.resources.core import LEASE, NAMESPACE
-from controller.store.errors import AlreadyExists, Conflict, NotFound
+from controller.store.errors import AlreadyExists, Conflict, NotFound, StoreError
 from controller.store.interface import JsonObject, Store
 from controller.telling.clock_text import rfc3339_micro
 
@@ -51,6 +51,23 @@ async def take_epoch(store: Store, namespace: str, identity: str, at_least: int,
     raise NotLeader(
         f"lease {namespace}/{LEASE_NAME} changed hands {TRIES} times while {identity} asked for it"
     )
+
+
+async def release(store: Store, namespace: str, identity: str, now_seconds: float) -> bool:
+    """Give the lease up at a planned end, so that a successor need not wait for it to run out.
+
+    The epoch stays on it. False when another holds it, or the store does not take it: then it runs out by itself.
+    """
+    try:
+        lease = await store.get(LEASE, LEASE_NAME, namespace)
+        if (lease.get("spec") or {}).get("holderIdentity") != identity:
+            return False
+        stamp = rfc3339_micro(now_seconds)
+        lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": stamp}
+        await store.replace(LEASE, lease, field_manager=labels.MANAGER)
+    except StoreError:
+        return False
+    return True
 
 
 def _lease(

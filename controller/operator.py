@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from cluster import events as ev
@@ -26,7 +27,7 @@ from controller.actor.outcome import Outcome
 from controller.beliefs import CapacityBeliefs
 from controller.config import OperatorConfig
 from controller.hub.service import Hub
-from controller.leadership import take_epoch
+from controller.leadership import release, take_epoch
 from controller.ledger.ledger import Ledger
 from controller.ledger.rows import EpochRow, PlanId
 from controller.loops.planner import PlannerLoop
@@ -105,6 +106,7 @@ class Operator:
         self._power_sender = PowerSender(hub)
         self._actor = Actor(store, self._power_sender, self.routes_book, self.world, self.caches)
         self._memory = Remembered(ledger)
+        self._led_seconds = 0.0
         self._power_tick = 0
         self._power_due = float("-inf")
         self._status_due = float("-inf")
@@ -121,6 +123,7 @@ class Operator:
         self.epoch = await take_epoch(self._store, self.config.namespace, self.config.identity, at_least, now)
         if self._hub is not None:
             self._hub.raise_epoch(self.epoch)
+        self._led_seconds = now
         self._memory.restore(self.planner, self.power, self.observer, now)
         if self._ledger is not None:
             self._ledger.epoch(EpochRow(self.epoch, self.config.identity, VERSION, now))
@@ -215,7 +218,12 @@ class Operator:
         if self._deciding is None or not self._deciding.done():
             return
         task, self._deciding = self._deciding, None
-        context, snapshot, run = task.result()
+        try:
+            context, snapshot, run = task.result()
+        except Exception:
+            # A defect of one policy must not keep leases from being renewed: what is in force stays in force.
+            log.exception("the planner failed; it runs again on change, at the latest after its usual pause")
+            return
         await self._carry_out_run(context, snapshot, run, now)
 
     async def _carry_out_run(self, context: Context, snapshot: Snapshot, run: PlannerRun, now: float) -> None:
@@ -317,11 +325,17 @@ class Operator:
 
     # life
 
-    async def run(self, stop: asyncio.Event, tick_seconds: float = 0.1) -> None:
-        """Pump in real time until `stop` is set. A store that does not answer is waited for, never fatal."""
+    async def run(
+        self, stop: asyncio.Event, tick_seconds: float = 0.1, beat: Callable[[], None] = lambda: None
+    ) -> None:
+        """Pump in real time until `stop` is set. A store that does not answer is waited for, never fatal.
+
+        `beat` is called after each round that was carried out, for a health check.
+        """
         while not stop.is_set():
             try:
                 await self.step()
+                beat()
             except StoreError as error:
                 log.warning("the store does not answer (%s); trying again", error)
             try:
@@ -330,12 +344,15 @@ class Operator:
                 continue
 
     async def stop(self) -> None:
-        """End in order: what was decided is written down."""
+        """End in order: the lease is given back, what was decided is written down."""
         if self._deciding is not None:
             self._deciding.cancel()
+        now = self.clock.now()
+        if self.epoch and await release(self._store, self.config.namespace, self.config.identity, now):
+            log.info("gave the lease of epoch %d back", self.epoch)
         await self.caches.close()
-        if self._ledger is not None:
-            now = self.clock.now()
+        if self._ledger is not None and self.epoch:
+            self._ledger.epoch(EpochRow(self.epoch, self.config.identity, VERSION, self._led_seconds, now))
             self._memory.store(
                 self.planner, self.power, self.observer.snapshot(now, self.epoch), self.epoch, now
             )
