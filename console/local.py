@@ -34,6 +34,8 @@ from simulator.fleet.specs import FleetSpec
 ORIGIN_SECONDS = 1_700_158_546.0
 """Where virtual time begins: the moment of the Azure 2023 trace's first request, in whole UTC seconds."""
 GATEWAY = "gateway-0"
+FLUSH_SECONDS = 60.0
+"""How often (virtual time) the ledger is written out."""
 HUB = Identity(Role.OPERATOR, "hub")
 
 
@@ -127,6 +129,7 @@ class LocalCluster:
         self._fleet_spec = fleet
         self._source = source or (lambda _from, _until: ())
         self._serves = source is not None
+        self._flush_due = 0.0
         self.operator: Operator
         self.hub: Hub
         self.routes: PublishedRoutes
@@ -191,6 +194,9 @@ class LocalCluster:
     async def step(self) -> None:
         """The operator's part of the barrier."""
         await self.operator.step()
+        if self.ledger is not None and self.clock.now() >= self._flush_due:
+            self._flush_due = self.clock.now() + FLUSH_SECONDS
+            self.ledger.flush()
 
     async def second(self) -> None:
         """One simulated second of everything. Raises `BarrierBroken` when somebody does not answer."""

@@ -32,6 +32,7 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     power_seconds: Positive = 1.0
     state_seconds: Positive = 10.0
     status_seconds: Positive = 1.0
+    measure_seconds: Positive = 5.0
     action_seconds: Positive = 30.0
     plan_units: int = 1_000_000
     records_kept: int = 0

@@ -52,11 +52,18 @@ class Measuring:
             self.metrics.action(kind, status, code=code, count=count)
 
     def observed(
-        self, observer: Observer, snapshot: Snapshot, caches: Caches, hub: Hub | None, ledger: Ledger | None
+        self,
+        observer: Observer,
+        snapshot: Snapshot,
+        caches: Caches,
+        hub: Hub | None,
+        ledger: Ledger | None,
+        *,
+        every_seconds: float,
     ) -> None:
-        """Gauges of the model as it is now."""
+        """Gauges of the model as it is now; called every so many seconds."""
         self._show_services(snapshot)
-        self._show_domains(snapshot)
+        self._show_domains(snapshot, every_seconds)
         jobs = Counter(job.phase.value for job in snapshot.jobs.values())
         self.metrics.jobs({phase: jobs.get(phase, 0) for phase in PHASES})
         for kind, reflector in caches.reflectors.items():
@@ -103,7 +110,7 @@ class Measuring:
             self.metrics.forget_service(gone)
         self._services = set(snapshot.services)
 
-    def _show_domains(self, snapshot: Snapshot) -> None:
+    def _show_domains(self, snapshot: Snapshot, every_seconds: float) -> None:
         rows = snapshot.node_table.index()
         for name, domain in sorted(snapshot.domains.items()):
             drawn = [float(snapshot.node_table.watts[rows[m]]) for m in domain.members if m in rows]
@@ -116,7 +123,7 @@ class Measuring:
                 leased_watts=sum(leased),
                 metered_watts=sum(known) if known else None,
             )
-            self.metrics.over_rating(name, 1.0 if known and sum(known) > domain.rating_watts else 0.0)
+            self.metrics.over_rating(name, every_seconds if known and sum(known) > domain.rating_watts else 0.0)
         for gone in self._domains - set(snapshot.domains):
             self.metrics.forget_domain(gone)
         self._domains = set(snapshot.domains)

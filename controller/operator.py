@@ -111,6 +111,7 @@ class Operator:
         self._power_due = float("-inf")
         self._status_due = float("-inf")
         self._state_due = float("-inf")
+        self._measure_due = float("-inf")
         self._deciding: asyncio.Task[tuple[Context, Snapshot, PlannerRun]] | None = None
 
     async def start(self) -> None:
@@ -301,7 +302,12 @@ class Operator:
         if now >= self._state_due:
             self._state_due = now + self.config.state_seconds
             self._memory.store(self.planner, self.power, snapshot, self.epoch, now)
-        self.measuring.observed(self.observer, snapshot, self.caches, self._hub, self._ledger)
+        if now >= self._measure_due:
+            self._measure_due = now + self.config.measure_seconds
+            every = self.config.measure_seconds
+            self.measuring.observed(
+                self.observer, snapshot, self.caches, self._hub, self._ledger, every_seconds=every
+            )
 
     def _say_faults(self, now: float) -> None:
         """Faults in objects and unknown products are said like any other reason."""

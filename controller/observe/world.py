@@ -325,7 +325,10 @@ class World:
             noun, self._memory[key] = gangs.gang(
                 members, lost, progress, self._memory.get(key), newest_attempt=newest, now_seconds=now
             )
-            changed = self._fold(noun, now)
+            before = self.observer.live("gangs").get(key)
+            self._fold(noun, now)
+            # Steps go by without a decision: only what a plan depends on wakes the planner.
+            changed = before is None or (before.phase, before.members) != (noun.phase, noun.members)
         if job_key in self.objects["TrainingJob"]:
             changed |= self._job(job_key, now)
         return changed

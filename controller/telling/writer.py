@@ -21,6 +21,9 @@ from controller.telling.statuses import domain_status, job_status, service_statu
 
 log = logging.getLogger("plimsoll.status")
 
+QUIET_SECONDS = 10.0
+"""A status that only moved in its numbers is written at most this often; what it *says* is written at once."""
+
 Status = Callable[[Any, Snapshot, Sayings, tuple[str, ...], float], msgspec.Struct]
 
 _STATUS: dict[str, Status] = {
@@ -37,6 +40,7 @@ class StatusWriter:
         """Bind to a store."""
         self._store = store
         self._written: dict[tuple[str, str], Any] = {}
+        self._at: dict[tuple[str, str], float] = {}
 
     async def write(self, world: World, snapshot: Snapshot, sayings: Sayings, now_seconds: float) -> int:
         """Bring every object's status up to date; how many were written."""
@@ -45,9 +49,16 @@ class StatusWriter:
             for key, obj in sorted(world.objects[kind].items()):
                 faults = world.faults.get((kind, key), ())
                 status = compute(obj, snapshot, sayings, faults, now_seconds)
-                if status != obj.status and self._written.get((kind, key)) != (obj.metadata.uid, status):
+                if status != obj.status and self._due(kind, key, obj, status, now_seconds):
                     written += await self._patch(kind, key, obj, status)
+                    self._at[kind, key] = now_seconds
         return written
+
+    def _due(self, kind: str, key: str, obj: Any, status: Any, now_seconds: float) -> bool:
+        if self._written.get((kind, key)) == (obj.metadata.uid, status):
+            return False
+        news = _says(status) != _says(obj.status)
+        return news or now_seconds - self._at.get((kind, key), float("-inf")) >= QUIET_SECONDS
 
     async def _patch(self, kind: str, key: str, obj: Any, status: msgspec.Struct) -> int:
         namespace, name = split_key(key)
@@ -68,3 +79,9 @@ class StatusWriter:
             return 0
         self._written[kind, key] = (obj.metadata.uid, status)
         return 1
+
+
+def _says(status: Any) -> tuple[Any, ...]:
+    """What a status says apart from its numbers: phase, code, sizes, and every condition's status and code."""
+    sizes = tuple(getattr(status, name, None) for name in ("phase", "why", "ready", "replicas", "attempt", "observed_generation"))
+    return (*sizes, tuple((c.type, c.status, c.reason) for c in status.conditions))
