@@ -13,7 +13,7 @@ import msgspec
 import yaml
 
 MOST_BYTES = 8 * 2**20
-MOST_VALUES = 500_000
+MOST_VALUES = 100_000
 """Bounds of one file: beyond them somebody pointed at the wrong file, or aliases multiply themselves."""
 
 DEEPEST = 100

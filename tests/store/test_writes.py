@@ -121,7 +121,8 @@ REFUSED: list[tuple[str, Any, Any, type[StoreError], str]] = [
     ),
     (
         "a number as a label's value",
-        POD, pod(labels={"attempt": 1}), Invalid, "metadata.labels.attempt in body must be of type string",
+        POD, pod(labels={"attempt": 1}), BadRequest,
+        'Pod in version "v1" cannot be handled as a Pod: metadata.labels[...]: Expected `str`, got `int`',
     ),
     (
         "two controlling owners",

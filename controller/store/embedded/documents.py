@@ -1,4 +1,4 @@
-"""Small work on JSON documents: copies, merge patches, versions and continue tokens."""
+"""Small work on JSON documents: reading records, merge patches, versions and continue tokens."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ import msgspec
 
 from controller.store.embedded.tables import Key, Record
 from controller.store.interface import BadRequest, Gone, JsonObject
-
-
-def own(obj: JsonObject) -> JsonObject:
-    """A copy that the caller cannot reach, of plain JSON types only."""
-    copied: JsonObject = msgspec.json.decode(msgspec.json.encode(obj))
-    return copied
 
 
 def decoded(record: Record) -> JsonObject:

@@ -160,7 +160,8 @@ def _prune_entry(entry: Any, tree: dict[Any, Any] | None, shape: Shape, at: Path
         return _GONE
     below = {key: node for key, node in tree.items() if key != ""}
     left = _prune(entry, below, shape, at, kept) if below else entry
-    return _GONE if left in ({}, []) and entry not in ({}, []) else left
+    emptied = left in ({}, []) and entry not in ({}, []) and at not in kept
+    return _GONE if emptied else left
 
 
 def dotted(path: Path) -> str:

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import msgspec
-
-from controller.store.embedded import core_rules, metadata, ownership, wording
+from controller.store.embedded import core_rules, forms, metadata, ownership, wording
 from controller.store.embedded.identity import Identities, Stamps
 from controller.store.embedded.ownership import Manager, Owners
-from controller.store.embedded.shapes import CORE_SHAPES, PLAIN, from_schema
+from controller.store.embedded.shapes import CORE_SHAPES, PLAIN, Shape, from_schema
 from controller.store.embedded.tables import Change, Key, Record, Table
 from controller.store.embedded.validation import Structural
 from controller.store.embedded.wording import FieldFault
@@ -95,7 +93,7 @@ class Objects:
         `owners` None means that the writer owns every field.
         """
         table = self.table(resource)
-        self._check_type(resource, obj)
+        forms.check(resource, obj)
         meta = obj["metadata"]
         if "generateName" in meta and not meta.get("name"):
             meta["name"] = meta["generateName"] + self._identities.suffix()
@@ -112,15 +110,6 @@ class Objects:
         if dry_run:
             return Record(key, obj, self.version, owners)
         return self._commit(table, None, obj, owners)
-
-    def _check_type(self, resource: Resource, obj: JsonObject) -> None:
-        if not isinstance(obj.get("metadata"), dict):
-            raise BadRequest(f"{resource.kind} has no metadata; it must hold at least a name")
-        for field, wanted in (("apiVersion", resource.api_version), ("kind", resource.kind)):
-            if obj.get(field) != wanted:
-                raise BadRequest(
-                    f"the {field} in the data ({obj.get(field, '')}) does not match the expected {field} ({wanted})"
-                )
 
     def _key(self, resource: Resource, meta: JsonObject) -> Key:
         faults = metadata.name_faults(resource, meta.get("name"))
@@ -181,6 +170,7 @@ class Objects:
         gives no new version.
         """
         table, old = self.table(resource), record.obj
+        forms.check(resource, obj)
         new = _merge_parts(resource, old, obj, who.subresource)
         if table.schema is not None:
             self._strict(table, new)
@@ -258,7 +248,7 @@ class Objects:
         """Remove an object, or mark it deleted while finalizers or a pod's grace period hold it."""
         table = self.table(resource)
         grace = core_rules.grace_of(resource.kind, record.obj, grace_seconds)
-        new = _copy(record.obj)
+        new = forms.own(record.obj)
         meta = new["metadata"]
         finalizers = [name for name in meta.get("finalizers", []) if name not in {FOREGROUND, ORPHAN}]
         if propagation != "Background":
@@ -305,14 +295,22 @@ class Objects:
         table.commit(Change(self.version, old, None, final))
 
 
+_compiled: dict[int, tuple[JsonObject, Structural, Shape]] = {}
+"""Compiled schemas by identity of the schema, which is kept so that the identity stays its own."""
+
+
+def _compile(schema: JsonObject) -> tuple[JsonObject, Structural, Shape]:
+    known = _compiled.get(id(schema))
+    if known is None:
+        known = _compiled[id(schema)] = (schema, Structural(schema), from_schema(schema))
+    return known
+
+
 def _table(resource: Resource, schema: JsonObject | None, window: int) -> Table:
-    shape = from_schema(schema) if schema else CORE_SHAPES.get(resource.kind, PLAIN)
-    return Table(resource, Structural(schema) if schema else None, shape, window)
-
-
-def _copy(obj: JsonObject) -> JsonObject:
-    copied: JsonObject = msgspec.json.decode(msgspec.json.encode(obj))
-    return copied
+    if schema is None:
+        return Table(resource, None, CORE_SHAPES.get(resource.kind, PLAIN), window)
+    _, structural, shape = _compile(schema)
+    return Table(resource, structural, shape, window)
 
 
 def _merge_parts(resource: Resource, old: JsonObject, obj: JsonObject, subresource: str) -> JsonObject:

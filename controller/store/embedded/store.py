@@ -13,7 +13,8 @@ from typing import Any
 from controller.resources.core import POD
 from controller.store.embedded import ownership, wording
 from controller.store.embedded.collector import Collector
-from controller.store.embedded.documents import decoded, merge_patch, own, page, token, version_number
+from controller.store.embedded.documents import decoded, merge_patch, page, token, version_number
+from controller.store.embedded.forms import header, own
 from controller.store.embedded.objects import Objects, conflict
 from controller.store.embedded.ownership import Manager
 from controller.store.embedded.selectors import both, field_matcher, label_matcher
@@ -166,7 +167,7 @@ class EmbeddedStore:
         """See `Store.replace`."""
         self.requests["replace", resource.kind] += 1
         new = own(obj)
-        meta = new.get("metadata") or {}
+        meta = header(resource, new)
         name = meta.get("name", "")
         record = self._current(resource, name, meta.get("namespace", ""), subresource)
         if not meta.get("resourceVersion") and (resource.generation or resource.kind == "Lease"):
@@ -191,12 +192,13 @@ class EmbeddedStore:
         self.requests["patch", resource.kind] += 1
         record = self._current(resource, name, namespace, subresource)
         wanted = own(patch)
-        meta = wanted.get("metadata") or {}
+        given = wanted.get("metadata")
+        meta = given if isinstance(given, dict) else {}
         self._precondition(
             resource,
             record,
-            uid or meta.get("uid", ""),
-            resource_version or meta.get("resourceVersion", ""),
+            uid or str(meta.get("uid") or ""),
+            resource_version or str(meta.get("resourceVersion") or ""),
         )
         new = merge_patch(record.obj, wanted)
         return self._updated(resource, record, new, Manager(field_manager, "Update", subresource))
@@ -213,7 +215,7 @@ class EmbeddedStore:
         """See `Store.apply`."""
         self.requests["apply", resource.kind] += 1
         wanted = own(obj)
-        meta = wanted.get("metadata") or {}
+        meta = header(resource, wanted)
         name, namespace = meta.get("name", ""), meta.get("namespace", "")
         who = Manager(field_manager, "Apply", subresource)
         table = self.objects.table(resource)
@@ -235,7 +237,7 @@ class EmbeddedStore:
     def _apply_new(
         self, resource: Resource, wanted: JsonObject, part: JsonObject, who: Manager
     ) -> JsonObject:
-        meta = wanted.get("metadata") or {}
+        meta = wanted["metadata"]
         name = meta.get("name", "")
         if who.subresource:
             raise NotFound(wording.not_found(resource, name))
