@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from controller.resources.core import NAMESPACE, NODE, POD, SERVICE
+from controller.resources.core import EVENT, NAMESPACE, NODE, POD, SERVICE
 from controller.resources.kinds import MODEL_SERVICE
 from controller.store.embedded import EmbeddedStore
 from controller.store.errors import Conflict, Invalid, NotFound
+from runtime.clock import VirtualClock
+from tests.store.conftest import ORIGIN
 from tests.store.following import now
 from tests.store.objects import node, pod, service
 
@@ -154,6 +156,23 @@ def test_a_namespace_takes_everything_in_it_along(store: EmbeddedStore) -> None:
     with pytest.raises(NotFound):
         now(store.get(NAMESPACE, "shop"))
     assert pods(store) == ["other"]
+
+
+def test_an_event_is_forgotten_an_hour_after_its_last_change(
+    store: EmbeddedStore, clock: VirtualClock
+) -> None:
+    def event(name: str) -> dict[str, Any]:
+        return {"apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": "default"}}
+
+    for name in ("old", "renewed"):
+        make(store, EVENT, event(name))
+    clock.advance_to(ORIGIN + 1_800)
+    now(store.patch(EVENT, "renewed", {"count": 2}, "default", field_manager=WRITER))
+    clock.advance_to(ORIGIN + 3_600)
+    assert settle(store) == 0
+    clock.advance_to(ORIGIN + 3_601)
+    assert settle(store) == 1
+    assert [item["metadata"]["name"] for item in now(store.list(EVENT)).items] == ["renewed"]
 
 
 class TestBinding:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from controller.resources.core import CORE_RESOURCES, NAMESPACE
 from controller.resources.kinds import KINDS
 from controller.resources.schema import schema_of
+from controller.store.embedded.objects import WINDOW
 from controller.store.embedded.ownership import Manager
 from controller.store.embedded.store import EmbeddedStore
 from controller.store.interface import JsonObject, Resource
@@ -22,7 +23,7 @@ def open_store(
     *,
     seed: int = 0,
     namespaces: tuple[str, ...] = BORN_NAMESPACES,
-    window: int = 100_000,
+    window: int = WINDOW,
     watch_seconds: float = 0.0,
 ) -> EmbeddedStore:
     """A new store with all kinds known to the operator; see `EmbeddedStore` for `window`, `watch_seconds`."""

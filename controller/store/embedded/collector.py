@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import takewhile
 
 from controller.store.embedded.objects import FOREGROUND, ORPHAN, Objects
 from controller.store.embedded.ownership import Manager
 from controller.store.embedded.tables import Change, Record
 from controller.store.interface import JsonObject, Propagation, Resource
+
+EVENT_SECONDS = 3_600.0
+"""How long an Event is kept after its last change: the API server's --event-ttl."""
 
 COLLECTOR = Manager("garbage-collector-controller", "Update")
 NAMESPACES = Manager("namespace-controller", "Update")
@@ -26,6 +30,7 @@ class Collector:
         self._dependents: dict[str, set[tuple[Resource, str, str]]] = {}
         self._suspects: dict[tuple[Resource, str, str], None] = {}
         self._going: dict[tuple[Resource, str, str], None] = {}
+        self._events: dict[tuple[Resource, str, str], float] = {}
         for resource in objects.resources:
             objects.table(resource).listeners.append(partial(self.note, resource))
 
@@ -36,6 +41,10 @@ class Collector:
         if record is None:
             return
         key = (resource, *record.key)
+        if resource.kind == "Event":
+            self._events.pop(key, None)
+            if new is not None:
+                self._events[key] = self._objects.clock.monotonic()
         before = _owners(old.obj) if old is not None else []
         after = _owners(new.obj) if new is not None else []
         if before != after:
@@ -70,7 +79,17 @@ class Collector:
             record = self._record(key)
             if record is not None:
                 done += self._finish(key, record)
-        return done
+        return done + self._forget_events()
+
+    def _forget_events(self) -> int:
+        """Remove Events nobody renewed for an hour; they are kept in the order of their last change."""
+        oldest = self._objects.clock.monotonic() - EVENT_SECONDS
+        old = list(takewhile(lambda key: self._events[key] < oldest, self._events))
+        for key in old:
+            record = self._record(key)
+            if record is not None:
+                self._objects.delete(key[0], record, None, "Background")
+        return len(old)
 
     def _record(self, key: tuple[Resource, str, str]) -> Record | None:
         resource, namespace, name = key

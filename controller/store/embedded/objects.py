@@ -32,6 +32,9 @@ from runtime.clock import Clock
 MOST_BYTES = 1_572_864
 """Largest object kept: etcd's own request limit."""
 
+WINDOW = 10_000
+"""Changes of a kind kept for watches that resume and for later pages; older ones are 410."""
+
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
 
@@ -47,7 +50,7 @@ class Objects:
         clock: Clock,
         *,
         seed: int = 0,
-        window: int = 100_000,
+        window: int = WINDOW,
     ) -> None:
         self.clock = clock
         self.stamps = Stamps(clock)

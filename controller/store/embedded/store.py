@@ -15,7 +15,7 @@ from controller.store.embedded import ownership, wording
 from controller.store.embedded.collector import Collector
 from controller.store.embedded.documents import decoded, merge_patch, page, token, version_number
 from controller.store.embedded.forms import header, own
-from controller.store.embedded.objects import Objects, conflict
+from controller.store.embedded.objects import WINDOW, Objects, conflict
 from controller.store.embedded.ownership import Manager
 from controller.store.embedded.selectors import both, field_matcher, label_matcher
 from controller.store.embedded.tables import Change, Record, as_event, bookmark
@@ -36,7 +36,7 @@ from controller.store.interface import (
 )
 from runtime.clock import Clock
 
-WATCH_CAPACITY = 100_000
+WATCH_CAPACITY = 20_000
 
 CAPABILITIES = Capabilities(
     runs_cel=False,
@@ -62,7 +62,7 @@ class EmbeddedStore:
         clock: Clock,
         *,
         seed: int = 0,
-        window: int = 100_000,
+        window: int = WINDOW,
         watch_capacity: int = WATCH_CAPACITY,
         watch_seconds: float = 0.0,
     ) -> None:
