@@ -85,10 +85,10 @@ class RouteLink:
         writing: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(self._limits.connect_seconds):
-                await call.write(pb.GatewayReport(gateway=self._gateway))
                 problem = await refusal(call)
             if problem:
                 return problem
+            await call.write(pb.GatewayReport(gateway=self._gateway))
             self.attached = True
             self.attachments += 1
             writing = asyncio.create_task(self._write(call))

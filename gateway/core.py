@@ -190,7 +190,6 @@ class GatewayCore:
         assigner.window = window
         for frame in assigner.frames.values():
             frame.tick = window.tick
-        assigner.run_until(window.from_seconds, inclusive=True)
         assigner.replay(window.from_seconds)
         for arrival in self._in_order(arrivals, window):
             at = arrival.arrived_seconds

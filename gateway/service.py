@@ -25,7 +25,7 @@ class ServiceState:
         self.pacer = Pacer(hold)
         self.wake_seconds = math.inf
         self.loads: dict[str, ClassLoad] = {}
-        self._renew_loads(route, now_seconds)
+        self.take_route(route, now_seconds)
 
     @property
     def name(self) -> str:

@@ -89,5 +89,14 @@ def test_latencies_are_those_of_the_window_at_the_percentile() -> None:
     finished, attained, ttft, tpot = window.summary(149.0, 0.5)
     assert (finished, attained) == (60, 30)
     assert (ttft, tpot) == (pytest.approx(1.2), pytest.approx(0.12))
+    assert window.summary(149.0, 1.0)[2:] == (1.49, 0.149)
+    assert window.summary(149.0, 0.0)[2:] == (0.9, 0.09)
     assert window.summary(1_000.0, 0.95) == (0, 0, None, None)
     assert LatencyWindow(60.0).summary(0.0, 0.95) == (0, 0, None, None)
+
+
+def test_memory_does_not_grow_with_requests() -> None:
+    grid = histogram(window=10.0)
+    for k in range(10_000):
+        grid.add(k / 100, 100, 10)
+    assert len(grid._buckets) == 3

@@ -102,14 +102,14 @@ def test_the_runner_up_is_the_choice_once_the_choice_is_forbidden(size: int, dat
 
 
 @pytest.mark.parametrize(
-    ("columns", "more", "code", "retry_after"),
+    ("columns", "more", "code", "retry_after", "numbers"),
     [
-        ({"ready": [0, 0]}, {}, "HoldNoInstance", None),
-        ({"ready": []}, {}, "HoldNoInstance", None),
-        ({"ready": [0]}, {"held": 10}, "RejectCap", 9.0),
-        ({"ready": [0]}, {"held": 10, "wake_seconds": 33.0}, "RejectCap", 33.0),
-        ({"ready": [0]}, {"now": 64.0}, "RejectDeadline", 9.0),
-        ({"kv_capacity_tokens": [90, 109]}, {}, "RejectTooLong", 0.0),
+        ({"ready": [0, 0]}, {}, "HoldNoInstance", None, [1, 0, 10]),
+        ({"ready": []}, {"held": 4}, "HoldNoInstance", None, [1, 4, 10]),
+        ({"ready": [0]}, {"held": 10}, "RejectCap", 9.0, [9, 10, 10]),
+        ({"ready": [0]}, {"held": 10, "wake_seconds": 33.0}, "RejectCap", 33.0, [33, 10, 10]),
+        ({"ready": [0]}, {"now": 64.0}, "RejectDeadline", 9.0, [1, 60, 60]),
+        ({"kv_capacity_tokens": [90, 109]}, {}, "RejectTooLong", 0.0, [110, 2, 109]),
     ],
     ids=[
         "none ready",
@@ -121,7 +121,11 @@ def test_the_runner_up_is_the_choice_once_the_choice_is_forbidden(size: int, dat
     ],
 )
 def test_when_nobody_can_take_it(
-    columns: dict[str, Sequence[float]], more: dict[str, float], code: str, retry_after: float | None
+    columns: dict[str, Sequence[float]],
+    more: dict[str, float],
+    code: str,
+    retry_after: float | None,
+    numbers: list[float],
 ) -> None:
     plan = decide(table(**columns), **more)  # type: ignore[arg-type]
     (action,) = plan.actions
@@ -129,6 +133,7 @@ def test_when_nobody_can_take_it(
     assert action.reason == 0
     assert reason.code == code
     assert all(quantity is not None for quantity in (reason.need, reason.have, reason.limit))
+    assert [quantity.value for quantity in (reason.need, reason.have, reason.limit)] == numbers
     if retry_after is None:
         assert isinstance(action, Hold)
     else:

@@ -26,7 +26,8 @@ class Attached:
         self.call: Any = gateway_pb2_grpc.RoutesStub(self.channel).Attach()
 
     async def say(self, **report: Any) -> None:
-        await self.call.write(pb.GatewayReport(**report))
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):  # `end` tells why
+            await self.call.write(pb.GatewayReport(**report))
 
     async def read(self) -> pb.RouteTable:
         async with asyncio.timeout(WAIT):
