@@ -14,7 +14,15 @@ from cluster.serving import Role, Tier, Variant
 from cluster.training import Layout
 
 
-class Action(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="action"):
+class Action(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    tag_field="action",
+):
     """Base of all actions."""
 
     expects: tuple[Ref, ...] = ()
@@ -296,7 +304,7 @@ KINDS: tuple[type[Action], ...] = AnyAction.__args__
 """Every kind of action, in the order of SEAMS §4."""
 
 
-class Stamped(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Stamped(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """An action as the world issues it: id = epoch/loop/tick/index, deadline, leader epoch."""
 
     id: str

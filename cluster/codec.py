@@ -25,12 +25,25 @@ def _encode(value: Any) -> Any:
 
 
 def _decode(kind: Any, value: Any) -> Any:
+    if kind is object:  # a policy's configuration: plain JSON, checked by the registry
+        return value
     if getattr(kind, "__origin__", kind) is np.ndarray:
-        raw = np.frombuffer(base64.b64decode(value["base64"]), dtype=np.dtype(value["dtype"]))
-        array = raw.astype(raw.dtype.newbyteorder("="), copy=True).reshape(value["shape"])
-        array.flags.writeable = False
-        return array
+        return _column(value)
     raise NotImplementedError(f"cannot read {kind}")
+
+
+def _column(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    try:
+        data = base64.b64decode(value["base64"], validate=True)
+        raw = np.frombuffer(data, dtype=np.dtype(value["dtype"])).reshape(value["shape"])
+    except (KeyError, TypeError, ValueError) as error:
+        # ValueError is what msgspec turns into a ValidationError with the path.
+        raise ValueError(
+            f"a column is an object of dtype, shape and base64 that fit together ({error})"
+        ) from error
+    array = raw.astype(raw.dtype.newbyteorder("="), copy=True)
+    array.flags.writeable = False
+    return array
 
 
 def to_json(value: Any) -> bytes:

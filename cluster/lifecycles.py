@@ -18,7 +18,7 @@ def _arrows(**targets: str) -> Arrows:
 REPLICA: Arrows = _arrows(
     pending="starting gone lost",
     starting="ready failed lost",
-    ready="sleeping draining lost",
+    ready="sleeping draining failed lost",
     sleeping="asleep lost",
     asleep="waking draining lost",
     waking="ready lost",
@@ -28,7 +28,9 @@ REPLICA: Arrows = _arrows(
     lost="gone",
     gone="",
 )
-"""Replica phases. `lost` is reachable from everything but `gone` and left only to `gone`."""
+"""Replica phases. `lost` is reachable from everything but `gone` and left only to `gone`. A ready engine
+may crash (`failed`) as a starting one may: refusing to see it would leave a dead replica in the routes.
+"""
 
 GANG: Arrows = _arrows(
     forming="verifying failed",

@@ -13,7 +13,9 @@ from cluster.seeds import stable_hash
 from cluster.targets import AnyTarget
 
 
-class Evidence(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+class Evidence(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """How good a plan is and what was missing: objective, bound, work done, what was degraded."""
 
     objective: float | None = None
@@ -24,7 +26,9 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
     facts: tuple[Quantity, ...] = ()
 
 
-class Plan(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+class Plan(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """Actions that are legal now, standing targets, and the reasons that both index or stand alone."""
 
     actions: tuple[AnyAction, ...] = ()

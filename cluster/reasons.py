@@ -64,7 +64,9 @@ class Remedy(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     facts: tuple[Quantity, ...] = ()
 
 
-class Reason(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+class Reason(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """One reason. `need`, `have` and `limit` are the numbers that decided; `refs` names other subjects
     this one touched; `count` how many actions share it after merging.
     """
@@ -152,9 +154,17 @@ def _signed(cost: Quantity) -> str:
     return f"{Quantity(cost.name, abs(cost.value), cost.unit).text} {word}"
 
 
+def _number(value: float) -> str:
+    """Three figures, but never an exponent for what is only large."""
+    return f"{value:.0f}" if float(value).is_integer() or abs(value) >= 999.5 else f"{value:.3g}"
+
+
 def _plain(value: float, unit: str) -> str:
-    number = f"{value:.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
-    return f"{number} {unit}"
+    return f"{_number(value)} {unit}"
+
+
+def _rate(value: float, unit: str) -> str:
+    return f"{value:.2f} {unit}" if abs(value) >= 0.1 or value == 0.0 else f"{value:.2g} {unit}"
 
 
 def _bytes(value: float, _: str) -> str:
@@ -167,10 +177,10 @@ def _bytes(value: float, _: str) -> str:
 _FORMATS: dict[str, Callable[[float, str], str]] = {
     "$/h": lambda value, _: f"${value:.2f}/h",
     "ratio": lambda value, _: f"{100.0 * value:.1f} %",
-    "req/s": lambda value, _: f"{value:.2f} req/s",
+    "req/s": _rate,
     "s": lambda value, _: f"{value:.0f} s" if abs(value) >= 10 else f"{value:.2g} s",
     "ms": lambda value, _: f"{value:.0f} ms",
     "B": _bytes,
     "bit/s": lambda value, _: f"{value / 1e9:.0f} Gbit/s" if value >= 1e9 else f"{value / 1e6:.0f} Mbit/s",
-    "1/min": lambda value, _: f"{value:.3g} a minute",
+    "1/min": lambda value, _: f"{_number(value)} a minute",
 }

@@ -29,7 +29,7 @@ class Stamp(Noun, kw_only=True, frozen=True):
     sources: dict[str, float] = {}
 
 
-class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """Everything the planner may know. Mappings are keyed by name (`namespace/name`) or `key`.
 
     Iterate in sorted order or by `Node.order`; mapping order carries no meaning. `loads` is keyed

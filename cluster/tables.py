@@ -16,7 +16,7 @@ import numpy as np
 Column = np.ndarray[Any, np.dtype[Any]]
 
 
-class Table(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False):
+class Table(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False, forbid_unknown_fields=True):
     """Base of all tables: `keys` [n] and `observed_seconds` float64 [n], plus the columns of the subclass.
 
     Two tables are equal when keys and all columns are, with NaN equal to NaN.

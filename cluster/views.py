@@ -32,7 +32,7 @@ class Request(Noun, kw_only=True, frozen=True):
     priority: int = 0
 
 
-class DispatchView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class DispatchView(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """One request and the rows it may go to. Optional per-request columns are None when unknown.
 
     `held` and `hold_limit` are counts of the service's hold queue; `wake_seconds` how long the nearest
@@ -48,7 +48,7 @@ class DispatchView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     adapter_tier: Column | None = None
 
 
-class MigrationView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class MigrationView(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """Instances of one fingerprint, their sequences, bytes/s between them [n x n], moves in flight."""
 
     stamp: Stamp = Stamp()
@@ -58,7 +58,7 @@ class MigrationView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     moves: Mapping[str, InFlight] = {}
 
 
-class PowerView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class PowerView(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """Domains (parents before children), their nodes, leases in force, budgets and power beliefs.
 
     `node_domain` [nodes] is the row of each node's domain in `domain_table`. `groups` names the nodes
@@ -77,7 +77,7 @@ class PowerView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     beliefs: Mapping[str, PowerBelief] = {}
 
 
-class FaultView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class FaultView(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """A gang, its ranks' collectives, node health and recent isolations (node to UTC seconds)."""
 
     stamp: Stamp = Stamp()

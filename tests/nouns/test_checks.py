@@ -34,12 +34,26 @@ from tests.nouns.cases import (
 LAYOUT = Layout(slots=(slot("a", 0, 1, 2, 3), slot("b", 0, 1, 2, 3)))
 JOB = Ref("TrainingJob", "lab/train", "uid-job", 3)
 SERVICE = Ref("ModelService", "shop/chat", "uid-svc", 1)
-CREATE = act.CreateReplica(reason=0, expects=(SERVICE,), service="shop/chat", name="shop/r0", variant=L4, slots=(slot("a", 0),))
+CREATE = act.CreateReplica(
+    reason=0, expects=(SERVICE,), service="shop/chat", name="shop/r0", variant=L4, slots=(slot("a", 0),)
+)
 START = act.StartGang(reason=0, expects=(JOB,), job=JOB, attempt=1, layout=LAYOUT)
-FULL = {f"x{i}": Claim(key=f"x{i}", owner=Ref("Pod", f"x{i}"), slot=slot("a", i), foreign=True) for i in range(4)}
+FULL = {
+    f"x{i}": Claim(key=f"x{i}", owner=Ref("Pod", f"x{i}"), slot=slot("a", i), foreign=True) for i in range(4)
+}
 RUNNING = {"lab/train-a1": gang(checkpoint_step=40)}
-HELD = Reservation(key="res", owner=Ref("TrainingJob", "lab/other"), slots=(slot("a", 0),), priority=5, starts_seconds=NOW, expires_seconds=NOW + 60)
-COPIES = {"m|a|nvme": WeightCopy(model="m", node="a", tier="nvme", bytes=10), "m|b|nvme": WeightCopy(model="m", node="b", tier="nvme", bytes=10)}
+HELD = Reservation(
+    key="res",
+    owner=Ref("TrainingJob", "lab/other"),
+    slots=(slot("a", 0),),
+    priority=5,
+    starts_seconds=NOW,
+    expires_seconds=NOW + 60,
+)
+COPIES = {
+    "m|a|nvme": WeightCopy(model="m", node="a", tier="nvme", bytes=10),
+    "m|b|nvme": WeightCopy(model="m", node="b", tier="nvme", bytes=10),
+}
 
 
 def verdict(snapshot: Snapshot, action: Any, loop: str, now: float = NOW) -> str:
@@ -158,7 +172,9 @@ def verdict(snapshot: Snapshot, action: Any, loop: str, now: float = NOW) -> str
         pytest.param(cluster(), act.Reject(reason=0, request="q", retry_after_seconds=1), "dispatch", "accepted", id="a rejection"),
     ],
 )  # fmt: skip
-def test_an_action_is_checked_against_the_state_of_now(snapshot: Snapshot, action: Any, loop: str, code: str) -> None:
+def test_an_action_is_checked_against_the_state_of_now(
+    snapshot: Snapshot, action: Any, loop: str, code: str
+) -> None:
     assert verdict(snapshot, action, loop) == code
 
 
@@ -177,7 +193,10 @@ def test_every_kind_has_an_owner_and_a_kind_not_carried_out_says_unsupported() -
 def test_an_accepted_action_is_charged_before_its_sibling_is_checked() -> None:
     working = Overlay(cluster())
     first = stamped(CREATE, "place")
-    second = stamped(act.CreateReplica(reason=0, service="shop/chat", name="shop/r1", variant=L4, slots=(slot("a", 0),)), "place")
+    second = stamped(
+        act.CreateReplica(reason=0, service="shop/chat", name="shop/r1", variant=L4, slots=(slot("a", 0),)),
+        "place",
+    )
     assert check(working, first, NOW) is None
     working.apply(first.action)
     drop = check(working, second, NOW)
