@@ -42,7 +42,7 @@ class HpaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     `shape_requests`: requests after which a new shape counts as much as all before.
     """
 
-    target: Share = 0.8
+    target: Share = 0.7
     tolerance: Annotated[float, msgspec.Meta(ge=0.0)] = 0.1
     sync_seconds: Annotated[float, msgspec.Meta(ge=0.0)] = 15.0
     stabilisation_seconds: Annotated[float, msgspec.Meta(ge=0.0)] = 300.0
@@ -206,7 +206,9 @@ class Hpa:
         config, load, service = self._config, case.load, case.service
         demand = load.per_second + load.held / config.held_drain_seconds
         if not load.seen:
-            demand = service.expected_requests_per_second
+            # Without a floor the declared load sizes the first start; the first request begins it.
+            floor = max(service.floor_units, service.replicas)
+            demand = service.expected_requests_per_second if floor else 0.0
             return _Want(
                 rung_up(demand / config.target, config.rung_ratio), "ScaledUp" if demand > planned else ""
             )
