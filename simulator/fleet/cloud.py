@@ -67,15 +67,15 @@ def node_object(spec: NodeSpec) -> JsonObject:
     }
 
 
-def ready_condition(now_seconds: float, since_seconds: float) -> JsonObject:
-    """What a healthy kubelet says."""
+def ready_condition(now_seconds: float) -> JsonObject:
+    """What a healthy kubelet says when it turns ready."""
     return {
         "type": "Ready",
         "status": "True",
         "reason": "KubeletReady",
         "message": "kubelet is posting ready status",
         "lastHeartbeatTime": utc(now_seconds),
-        "lastTransitionTime": utc(since_seconds),
+        "lastTransitionTime": utc(now_seconds),
     }
 
 
@@ -88,19 +88,24 @@ class Registration:
         self._registered = False
         self._ready = False
         self._lease: JsonObject | None = None
-        self._since = 0.0
+        self._gpus = self._told_gpus = spec.gpus
         self.uid = ""
         """Of the Node object, once registered."""
 
     @property
     def complete(self) -> bool:
-        """Whether the machine is registered and said to be ready."""
-        return self._registered and self._ready
+        """Whether all that is to be said about the machine was said."""
+        return self._registered and self._ready and self._gpus == self._told_gpus
+
+    def offer(self, gpus: int) -> None:
+        """The device plugin has so many healthy GPUs from now on."""
+        self._gpus = gpus
 
     def forget(self) -> None:
         """The kubelet starts anew: it finds its objects, and says Ready again."""
         self._registered = self._ready = False
         self._lease = None
+        self._gpus = self._spec.gpus
 
     def not_ready(self) -> None:
         """Somebody else wrote the condition: a living kubelet says Ready again."""
@@ -110,9 +115,11 @@ class Registration:
         """Registers and says Ready where that is missing. False when the store did not take it."""
         try:
             if not self._registered:
-                await self._register(now_seconds)
+                await self._register()
             if not self._ready:
                 await self._say_ready(now_seconds)
+            if self._gpus != self._told_gpus:
+                await self._say_gpus()
         except StoreError as error:
             logger.info("node %s not written: %s", self._spec.name, error)
             return False
@@ -133,21 +140,32 @@ class Registration:
             return False
         return True
 
-    async def _register(self, now_seconds: float) -> None:
+    async def _register(self) -> None:
         try:
             made = await self._store.create(NODE, node_object(self._spec), field_manager=KUBELET)
         except AlreadyExists:
             made = await self._store.get(NODE, self._spec.name)
         self.uid = made["metadata"]["uid"]
-        self._since = now_seconds
         self._registered = True
 
     async def _say_ready(self, now_seconds: float) -> None:
-        patch: JsonObject = {"status": {"conditions": [ready_condition(now_seconds, now_seconds)]}}
-        await self._store.patch(
-            NODE, self._spec.name, patch, field_manager=KUBELET, uid=self.uid, subresource="status"
-        )
+        await self._say({"conditions": [ready_condition(now_seconds)]})
         self._ready = True
+
+    async def _say_gpus(self) -> None:
+        gpus = self._gpus
+        await self._say({"allocatable": {GPU_RESOURCE: str(gpus)}})
+        self._told_gpus = gpus
+
+    async def _say(self, status: JsonObject) -> None:
+        await self._store.patch(
+            NODE,
+            self._spec.name,
+            {"status": status},
+            field_manager=KUBELET,
+            uid=self.uid,
+            subresource="status",
+        )
 
     async def _own_lease(self, now_seconds: float) -> JsonObject:
         lease: JsonObject = {

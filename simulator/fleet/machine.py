@@ -146,9 +146,10 @@ class Machine:
 
     def measure(self) -> NodeReading:
         """Sensors as means since the last moment they were read; once per moment, whoever asks."""
-        if self._reading is None or self._reading.at_seconds != self.physics.now:
-            self._reading = self.physics.read()
-        return self._reading
+        held = self._reading
+        if held is None or held.at_seconds != self.physics.now or not self.physics.alive:
+            held = self._reading = self.physics.read()
+        return held
 
     # ------------------------------------------------------------------------------------------ details
 

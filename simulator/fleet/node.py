@@ -156,7 +156,9 @@ class SimulatedNode:
             return
         self.machine.physics.fail(failure)
         if failure.kind is FailureKind.GPU_XID:
-            self.kubelet.broke(failure.gpu, self.machine.physics.broken[failure.gpu], failure.at_seconds)
+            broken = self.machine.physics.broken
+            self.kubelet.broke(failure.gpu, broken[failure.gpu], failure.at_seconds)
+            self.registration.offer(self.spec.gpus - len(broken))
         elif failure.kind is FailureKind.NODE_CRASH:
             self.kubelet.crash(failure.at_seconds)
             self.alive = False

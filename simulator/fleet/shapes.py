@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from cluster.launch import EngineLaunch, RankLaunch
+from placement.training.degrees import parameters
 from simulator.fleet.specs import StartProfile
 from simulator.physics.loading import StartSpec
 from simulator.physics.specs import BYTES_PER_PARAMETER, EngineSpec, ModelSpec
@@ -24,11 +25,11 @@ def model_of(launch: EngineLaunch) -> ModelSpec:
     if precision not in BYTES_PER_PARAMETER:
         known = ", ".join(BYTES_PER_PARAMETER)
         raise ValueError(f"precision {precision!r} of {launch.service} is not modelled; use one of {known}")
-    parameters = model.parameters or model.weight_bytes / _SIXTEEN_BIT
+    count = model.parameters or model.weight_bytes / _SIXTEEN_BIT
     return ModelSpec(
         name=model.name,
-        parameters=parameters,
-        weight_bytes=int(parameters * BYTES_PER_PARAMETER[precision]),
+        parameters=count,
+        weight_bytes=int(count * BYTES_PER_PARAMETER[precision]),
         layers=model.layers,
         hidden=model.hidden_size,
         kv_bytes_per_token=model.kv_bytes_per_token,
@@ -80,19 +81,18 @@ def rank_start_of(profile: StartProfile, image_present: bool) -> StartSpec:
 def training_of(launch: RankLaunch) -> TrainingSpec:
     """What the gang computes (research/training-placement.md §1.3).
 
-    An iteration takes ``96 S L h^2 (1 + S / 6h + V / 16 L h)`` FLOPs per sample with recomputation; parameters are
-    ``12 L h^2`` and the embeddings.
+    An iteration takes ``96 S L h^2 (1 + S / 6h + V / 16 L h)`` FLOPs per sample with recomputation.
     """
     shape = launch.shape
     hidden, layers, length = shape.hidden_size, shape.layers, shape.sequence_length
-    parameters = 12.0 * layers * hidden**2 + shape.vocabulary * hidden
+    weights = parameters(shape)
     tail = 1.0 + length / (6.0 * hidden) + shape.vocabulary / (16.0 * layers * hidden)
     per_sample = 96.0 * length * layers * hidden**2 * tail
     return TrainingSpec(
-        parameters=parameters,
+        parameters=weights,
         tokens_per_step=float(launch.global_batch * length),
         steps=launch.steps,
         checkpoint_interval_seconds=launch.checkpoint.interval_seconds,
         checkpoint_seconds=launch.checkpoint.write_seconds,
-        flops_per_parameter_token=per_sample / (parameters * length),
+        flops_per_parameter_token=per_sample / (weights * length),
     )

@@ -283,6 +283,7 @@ def test_a_broken_gpu_ends_the_engine_on_it_and_no_other() -> None:
             devices = made.fleet.nodes["node-0000"].machine.inventory().devices
             assert [device.healthy for device in devices] == [True, False] + [True] * 6
             assert "Xid" in devices[1].fault
+            assert (await made.node("node-0000"))["status"]["allocatable"]["nvidia.com/gpu"] == "7"
 
     run(scenario)
 
