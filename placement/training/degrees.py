@@ -35,10 +35,11 @@ def state_bytes(shape: TrainingShape, cut: int, data: int) -> float:
     return parameters(shape) / cut * (4.0 + 12.0 / data)
 
 
-def degrees_for(job: Job, nodes: int, memory_bytes: int) -> Degrees | None:
-    """Degrees for `nodes` nodes of this memory per GPU, or None when no cut divides the batch and fits.
+def degrees_for(job: Job, nodes: int, memory_bytes: int, any_cut: bool = False) -> Degrees | None:
+    """Degrees for `nodes` nodes of this memory per GPU, or None when they do not divide the batch or nothing fits.
 
-    `data * micro_batch` must divide `global_batch`; tensor parallelism stays inside a node.
+    `data * micro_batch` must divide `global_batch`; tensor parallelism stays inside a node. `any_cut` takes a
+    finer cut than the memory demands where only that divides the batch.
     """
     gpus = nodes * job.gpus_per_node
     for pipeline in range(1, nodes + 1):
@@ -46,10 +47,12 @@ def degrees_for(job: Job, nodes: int, memory_bytes: int) -> Degrees | None:
             continue
         for tensor in _divisors(job.gpus_per_node):
             data = gpus // (tensor * pipeline)
-            if job.global_batch % (data * job.micro_batch):
+            if state_bytes(job.shape, tensor * pipeline, data) > STATE_SHARE * memory_bytes:
                 continue
-            if state_bytes(job.shape, tensor * pipeline, data) <= STATE_SHARE * memory_bytes:
+            if job.global_batch % (data * job.micro_batch) == 0:
                 return Degrees(tensor, pipeline, data, _stages(job.shape.layers, pipeline))
+            if not any_cut:
+                return None
     return None
 
 

@@ -116,11 +116,12 @@ def choose_island(
 
 
 def _most_nodes(job: Job, free: int, memory_bytes: int) -> tuple[int, Degrees] | None:
-    """The largest allowed number of nodes that divides the batch and holds the model."""
-    for count in range(min(job.max_nodes, free), job.min_nodes - 1, -1):
-        degrees = degrees_for(job, count, memory_bytes)
-        if degrees is not None:
-            return count, degrees
+    """The largest allowed number of nodes that divides the batch and holds the model, with no needless cut if any."""
+    for any_cut in (False, True):
+        for count in range(min(job.max_nodes, free), job.min_nodes - 1, -1):
+            degrees = degrees_for(job, count, memory_bytes, any_cut)
+            if degrees is not None:
+                return count, degrees
     return None
 
 

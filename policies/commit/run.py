@@ -43,8 +43,8 @@ class ByPriorityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     `headroom`: keep the pool-size headroom free. `work_units`: most routing programmes for one service.
     """
 
-    keep_share: NonNegative = 0.05
-    hold_seconds: NonNegative = 60.0
+    keep_share: NonNegative = 0.10
+    hold_seconds: NonNegative = 300.0
     headroom: bool = True
     work_units: Annotated[int, msgspec.Meta(ge=1)] = 4_000
 

@@ -1,7 +1,8 @@
 """One service's final mix: keep what stands, or take the cheapest that fits what is left.
 
 A standing mix is kept while it carries the load within the limits and a new one would save less than a share of
-its cost, or was only just chosen: replicas that come and go cost more than a few per cent of price.
+its cost, or was only just chosen: replicas that come and go cost more than a few per cent of price. For the same
+reason a mix that must change is grown or shrunk rather than replaced, while that costs little more.
 """
 
 from __future__ import annotations
@@ -101,6 +102,11 @@ def settle(
         same = kept.counts == best.counts
         other = found.answer.second if same else best
         return _settled(frame, shares, wanted, kept, other, found, is_kept=True)
+    near = _adjacent(
+        frame, shares, wanted, standing, limits, rules, scratch, grow=kept is None or _short(kept, best)
+    )
+    if near is not None and near.counts != best.counts and _near_enough(near, best, rules):
+        return _settled(frame, shares, wanted, near, best, found, is_kept=False)
     return _settled(frame, shares, wanted, best, found.answer.second, found, is_kept=False)
 
 
@@ -150,10 +156,52 @@ def _kept(
     return solution if fits(solution, frame, limits.free_gpus, limits.most_units) else None
 
 
+def _adjacent(
+    frame: Frame,
+    shares: Floats,
+    wanted: float,
+    standing: Mix,
+    limits: Limits,
+    rules: Rules,
+    scratch: dict[str, Any],
+    *,
+    grow: bool,
+) -> MixSolution | None:
+    """The cheapest mix that only adds to the standing one (`grow`), or only takes away from it."""
+    counts = {f"{part.variant}|{part.pool}": part.units for part in standing.parts if part.units > 0}
+    columns = {column.name for column in frame.columns}
+    if not counts or not set(counts) <= columns:
+        return None
+    problem = problem_of(frame, shares, wanted, None, None, rules.options)
+    options = []
+    for option in problem.variants:
+        most = limits.most_units.get(option.name, 0)
+        if grow:
+            options.append(
+                msgspec.structs.replace(option, min_units=counts.get(option.name, 0), max_units=most)
+            )
+        else:
+            options.append(msgspec.structs.replace(option, max_units=min(most, counts.get(option.name, 0))))
+    if any(option.max_units is not None and option.min_units > option.max_units for option in options):
+        return None
+    solution = solved(msgspec.structs.replace(problem, variants=tuple(options)), scratch).best
+    return solution if fits(solution, frame, limits.free_gpus, limits.most_units) else None
+
+
+def _short(kept: MixSolution, best: MixSolution) -> bool:
+    """Whether what stands carries less than it could."""
+    return kept.unserved_per_second > best.unserved_per_second + TINY * max(1.0, kept.demand_per_second)
+
+
+def _near_enough(near: MixSolution, best: MixSolution, rules: Rules) -> bool:
+    """Whether replacing nothing is worth what it costs more: replicas that come and go cost time and money."""
+    dearer = near.objective_per_hour - best.objective_per_hour
+    return not _short(near, best) and dearer <= rules.keep_share * best.objective_per_hour
+
+
 def _keeps(kept: MixSolution, best: MixSolution, changed_seconds_ago: float, rules: Rules) -> bool:
     """Whether keeping is right: it carries no less, and a change saves too little or comes too soon."""
-    slack = TINY * max(1.0, kept.demand_per_second)
-    if kept.unserved_per_second > best.unserved_per_second + slack:
+    if _short(kept, best):
         return False
     saving = kept.objective_per_hour - best.objective_per_hour
     return saving <= rules.keep_share * kept.objective_per_hour or changed_seconds_ago < rules.hold_seconds

@@ -33,7 +33,7 @@ def _trim(run: Run, case: Case, part: Part, blocked: set[str]) -> None:
     if surplus <= 0 and not stuck_roll:
         return
     ready = case.ready(part)
-    free_to_go = part[1] in blocked or stuck_roll or (wanted > 0 or case.all_ready())
+    free_to_go = part[1] in blocked or stuck_roll or case.all_ready()
     floor = wanted if part[1] not in blocked and not stuck_roll else 0
     for replica in sorted(live, key=lambda r: _departure(run, r, outdated))[: max(surplus, int(stuck_roll))]:
         if replica.phase is ReplicaPhase.READY:

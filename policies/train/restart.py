@@ -94,7 +94,7 @@ def _patched(
         return None
     members = [view.nodes[slot.node] if slot.node in keep else spare.pop(0) for slot in gang.layout.slots]
     product = view.accelerators.get(island.accelerator)
-    degrees = degrees_for(job, count, product.memory_bytes if product else 0)
+    degrees = degrees_for(job, count, product.memory_bytes if product else 0, any_cut=True)
     return None if degrees is None else (Fit(island, tuple(members), degrees, len(spare)), degrees)
 
 

@@ -502,13 +502,15 @@ def power_view_of(snapshot: Snapshot, root: str, now: float = NOW) -> PowerView:
     """The power loop's view as the observer publishes it."""
     observer = Observer()
     times = {"source": "test", "observed_seconds": now, "delivered_seconds": now}
-    for mapping in ("accelerators", "nodes", "domains", "leases", "gangs"):
+    for mapping in ("accelerators", "nodes", "domains", "gangs"):
         for noun in getattr(snapshot, mapping).values():
             observer.fold(events.Seen(noun=noun, **times))
     for node, row in snapshot.node_table.rows():
         columns = {k: v for k, v in row.items() if k != "observed_seconds"}
         at = {**times, "observed_seconds": row["observed_seconds"]}
         observer.fold(events.AgentReport(node=node, columns=columns, **at))
+    for lease in snapshot.leases.values():  # after the reports, which would acknowledge them
+        observer.fold(events.Seen(noun=lease, **times))
     return observer.power_view(root, now)
 
 
