@@ -87,6 +87,7 @@ class Registration:
         self._spec = spec
         self._registered = False
         self._ready = False
+        self._retired = False
         self._lease: JsonObject | None = None
         self._gpus = self._told_gpus = spec.gpus
         self.uid = ""
@@ -95,15 +96,20 @@ class Registration:
     @property
     def complete(self) -> bool:
         """Whether all that is to be said about the machine was said."""
-        return self._registered and self._ready and self._gpus == self._told_gpus
+        return self._retired or (self._registered and self._ready and self._gpus == self._told_gpus)
 
     def offer(self, gpus: int) -> None:
         """The device plugin has so many healthy GPUs from now on."""
         self._gpus = gpus
 
+    def removed(self, uid: str) -> None:
+        """Its Node object was deleted: a kubelet does not register again before it is started again."""
+        if self._registered and uid == self.uid:
+            self._retired = True
+
     def forget(self) -> None:
         """The kubelet starts anew: it finds its objects, and says Ready again."""
-        self._registered = self._ready = False
+        self._registered = self._ready = self._retired = False
         self._lease = None
         self._gpus = self._spec.gpus
 
@@ -127,6 +133,8 @@ class Registration:
 
     async def renew(self, now_seconds: float) -> bool:
         """Renews the lease, under the version it has (the server refuses an update without). False: try again."""
+        if self._retired:
+            return True
         try:
             if self._lease is None:
                 self._lease = await self._own_lease(now_seconds)

@@ -67,9 +67,18 @@ class Feed(Generic[T]):
         except StoreError as error:
             if self.synced:
                 logger.warning("%s not followed: %s", self._resource.plural, error)
+            elif self._watch is None:
+                self._version = (
+                    ""  # no stream from here, twice: a store restored to its past answers so for ever
+                )
             self.synced = False
             self._drop()
         return [Change(key, old, self.objects.get(key)) for key, old in changed.items()]
+
+    def forget(self) -> None:
+        """The store is another one than before: list again, whatever versions say."""
+        self._version = ""
+        self._drop()
 
     def close(self) -> None:
         """Gives the stream up."""
@@ -127,7 +136,7 @@ class Feed(Generic[T]):
     def _take(self, obj: T, changed: dict[str, T | None]) -> None:
         key = obj.metadata.key
         held = self.objects.get(key)
-        if held is None or held.metadata.resource_version != obj.metadata.resource_version:
+        if held is None or _identity(held) != _identity(obj):
             changed.setdefault(key, held)
             self.objects[key] = obj
 
@@ -138,3 +147,7 @@ class Feed(Generic[T]):
         except msgspec.DecodeError as error:
             logger.warning("a %s cannot be read and is left alone: %s", self._resource.kind, error)
             return None
+
+
+def _identity(obj: _Object) -> tuple[str, str]:
+    return obj.metadata.uid, obj.metadata.resource_version

@@ -161,6 +161,13 @@ class Fleet:
         for first in range(0, len(agents), CONNECTS_AT_ONCE):
             await asyncio.gather(*(agent.connect() for agent in agents[first : first + CONNECTS_AT_ONCE]))
 
+    def meet_new_store(self) -> None:
+        """The store began anew and knows nothing: every node registers again, and all that is there is read again."""
+        for feed in (self._pods, self._nodes, self._leases):
+            feed.forget()
+        for node in self.nodes.values():
+            node.registration.forget()
+
     async def stop(self) -> None:
         """End all nodes in order."""
         nodes = list(self.nodes.values())
@@ -308,7 +315,11 @@ class Fleet:
         """Nodes as the store has them: a living kubelet contradicts who calls it unready; the life cycle goes on."""
         for change in await self._nodes.pump():
             node = self.nodes.get(change.key)
-            if node is not None and node.alive and change.new is not None and change.new.readiness != "True":
+            if node is None or not node.alive:
+                continue
+            if change.new is None and change.old is not None:
+                node.registration.removed(change.old.metadata.uid)
+            elif change.new is not None and change.new.readiness != "True":
                 node.registration.not_ready()
         if self.lifecycle is None:
             return

@@ -56,8 +56,6 @@ class PodIndex:
         self.waiting: dict[str, Pod] = {}
         """Pods without a node that still want one, by key."""
         self._seats: dict[str, tuple[str, Seat]] = {}
-        self.touched: set[str] = set()
-        """Nodes whose pods changed since somebody cleared this."""
 
     def take(self, changes: Iterable[Change[Pod]]) -> None:
         """Follow the watch."""
@@ -74,7 +72,6 @@ class PodIndex:
             self.waiting.pop(key, None)
             self._number(pod)
             self.on.setdefault(pod.spec.node_name, {})[key] = pod
-            self.touched.add(pod.spec.node_name)
         elif not pod.finished and not pod.deleted and not pod.spec.scheduling_gates:
             self.waiting[key] = pod
 
@@ -118,5 +115,4 @@ class PodIndex:
         self.waiting.pop(key, None)
         if pod.spec.node_name:
             self.on.get(pod.spec.node_name, {}).pop(key, None)
-            self.touched.add(pod.spec.node_name)
         self._seats.pop(key, None)

@@ -11,7 +11,10 @@ from controller import routing
 from controller.observe import labels
 from controller.resources import core
 from controller.resources.core import NODE, POD
+from controller.store.embedded import open_store
+from controller.store.errors import NotFound
 from controller.store.faults import FaultyStore
+from controller.store.interposed import InterposedStore
 from simulator.fleet import objects
 from simulator.fleet.cloud import node_object
 from simulator.fleet.specs import PRODUCT_LABELS, demo_fleet, uniform_fleet
@@ -163,6 +166,52 @@ def test_pods_of_a_node_that_is_gone_for_good_are_removed_without_a_kubelet() ->
             await made.seconds(2)
             assert await made.gone("default/chat-0")
             assert not await made.gone("default/theirs")
+
+    run(scenario)
+
+
+def test_a_living_machine_whose_node_object_is_deleted_stops_its_pods_and_does_not_come_back_by_itself() -> (
+    None
+):
+    async def scenario() -> None:
+        async with cluster() as made:
+            await made.seconds(2)
+            await made.create(engine_pod("chat-0", "node-0000"))
+            await made.until(lambda: made.ready("default/chat-0"))
+            await made.store.delete(NODE, "node-0000")
+            await made.seconds(30)
+            assert await made.gone("default/chat-0")
+            assert made.fleet.nodes["node-0000"].host.engines() == ()
+            for lookup in (made.node, made.lease):
+                with pytest.raises(NotFound):
+                    await lookup("node-0000")
+
+    run(scenario)
+
+
+def test_a_store_that_began_anew_meets_the_whole_fleet_again() -> None:
+    class Exchangeable(InterposedStore):
+        """Another store behind the same door, as when a process that keeps its objects in memory restarts."""
+
+    doors: list[Exchangeable] = []
+
+    def in_front(store: Any, clock: Any) -> Exchangeable:
+        doors.append(Exchangeable(store))
+        return doors[0]
+
+    async def scenario() -> None:
+        async with cluster(store_of=in_front) as made:
+            await made.seconds(2)
+            await made.create(engine_pod("old", "node-0000"))
+            await made.until(lambda: made.ready("default/old"))
+            doors[0].inner = made.store = open_store(made.clock, seed=7)
+            made.fleet.meet_new_store()
+            await made.seconds(2)
+            for name in made.fleet.nodes:
+                assert readiness(await made.node(name))[0] == "True"
+            assert made.fleet.nodes["node-0000"].host.engines() == ()
+            await made.create(engine_pod("new", "node-0001", nodeName="node-0001"))
+            await made.until(lambda: made.ready("default/new"))
 
     run(scenario)
 
