@@ -10,7 +10,19 @@ from rich.text import Text
 
 from console.demo.findings import Findings, ServiceFinding, columns_of, findings_of, keeps
 from console.demo.run_data import DemoRun, SingleType
-from console.demo.words import clean, clock, count, dollars, kilowatts, mix, plural, share, short, span
+from console.demo.words import (
+    against,
+    clean,
+    clock,
+    count,
+    dollars,
+    kilowatts,
+    mix,
+    plural,
+    share,
+    short,
+    span,
+)
 
 MOST_ROWS = 20
 
@@ -25,18 +37,19 @@ def print_summary(run: DemoRun, console: Console) -> None:
 
 
 def _services(findings: Findings) -> Table:
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="bold")
-    for heading, numeric in (("service", False), ("requests", True), ("SLO attainment", True), ("first token", True),
-                             ("per token", True), ("GPUs at the end", False)):  # fmt: skip
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("service", overflow="fold")
+    for heading in ("requests", "SLO attainment", "first token", "per token"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("GPUs at the end", overflow="fold")
     for service in findings.services[:MOST_ROWS]:
         facts = service.facts
         table.add_row(
             Text(short(service.name, 40)),
             count(service.requests),
             _inside(service),
-            f"{span(service.ttft_seconds)} of {span(facts.ttft_objective_seconds)}",
-            f"{span(service.tpot_seconds)} of {span(facts.tpot_objective_seconds)}",
+            against(service.ttft_seconds, facts.ttft_objective_seconds),
+            against(service.tpot_seconds, facts.tpot_objective_seconds),
             Text(mix(facts.gpus)),
         )
     return table
@@ -45,9 +58,8 @@ def _services(findings: Findings) -> Table:
 def _inside(service: ServiceFinding) -> Text:
     if not service.requests:
         return Text("no request", style="dim")
-    level = share(service.facts.percentile)
-    style = "green" if service.kept else "bold red"
-    return Text(f"{share(service.attainment)} of {level}", style=style)
+    sign, style = ("≥", "green") if service.kept else ("<", "bold red")
+    return Text(f"{share(service.attainment)} {sign} {service.facts.percentile * 100:g} %", style=style)
 
 
 def _figures(run: DemoRun, findings: Findings) -> Table:

@@ -143,9 +143,9 @@ def screen(
 ) -> RenderableType:
     """The whole screen; the number of decisions shown depends on the height of the terminal."""
     parts: list[RenderableType] = [_clock_row(sample, wall_seconds, total), _services(sample, run)]
-    parts.append(_facts(sample, run))
-    rows = 4 + min(len(run.services), MOST_ROWS) + 2 + min(len(sample.jobs), MOST_ROWS)
-    room = max(2, min(12, console.height - rows - 3))
+    parts += ["", _facts(sample, run)]
+    rows = 4 + min(len(run.services), MOST_ROWS) + 3 + min(len(sample.jobs), MOST_ROWS)
+    room = max(2, min(12, console.height - rows - 2))
     parts.append(_decisions(run.happenings, room, console.width))
     return Group(*parts)
 
@@ -203,7 +203,7 @@ def _services(sample: Sample, run: DemoRun) -> Table:
     gpus = sum(sample.gpus.values())
     table.add_row(
         Text(f"{left} more services" if left > 0 else "all", style="dim"), "", "",
-        Text(f"{gpus} GPUs serving, {share(sample.serving_use)} of those that can", style="dim"), "",
+        Text(f"{gpus} GPUs, {share(sample.serving_use)} in use", style="dim"), "",
         Text(f"{sample.dollars_per_hour:.2f}", style="bold"),
     )  # fmt: skip
     return table
@@ -211,14 +211,14 @@ def _services(sample: Sample, run: DemoRun) -> Table:
 
 def _facts(sample: Sample, run: DemoRun) -> Table:
     grid = Table.grid(padding=(0, 2), expand=True)
-    grid.add_column(no_wrap=True, ratio=3, overflow="ellipsis")
-    grid.add_column(width=24)
-    grid.add_column(no_wrap=True, ratio=4, overflow="ellipsis")
+    grid.add_column(no_wrap=True, min_width=20, overflow="ellipsis")
+    grid.add_column(width=18)
+    grid.add_column(no_wrap=True, ratio=1, overflow="ellipsis")
     if sample.rating_watts > 0.0:
         over = sample.power_watts > sample.rating_watts
         colour = "red" if over else "cyan"
         free = (
-            f", {kilowatts(sample.uncapped_watts)} without caps"
+            f", uncapped {kilowatts(sample.uncapped_watts)}"
             if sample.uncapped_watts > sample.power_watts
             else ""
         )
@@ -235,7 +235,7 @@ def _facts(sample: Sample, run: DemoRun) -> Table:
         restarts = run.jobs[name].restarts if name in run.jobs else 0
         told = f"{clean(phase, 24).lower()}, step {count(step)} of {count(steps)}"
         told += f", {restarts} restart{'s' if restarts > 1 else ''}" if restarts else ""
-        grid.add_row(Text(short(name, 48)), _bar(float(step), float(max(steps, 1)), "cyan"), Text(told))
+        grid.add_row(Text(short(name, 30)), _bar(float(step), float(max(steps, 1)), "cyan"), Text(told))
     return grid
 
 
@@ -253,15 +253,16 @@ def _decisions(happenings: list[Happening], room: int, width: int) -> Table:
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(no_wrap=True, justify="right", style="dim")
     grid.add_column(ratio=1, overflow="fold")
-    lines = 0
+    seen: set[tuple[str, str]] = set()
     shown: list[tuple[str, Text]] = []
-    for happening in reversed(happenings):
-        text = Text(f"{short(happening.subject, 40)}: ", style="bold")
-        text.append(
-            clean(happening.sentence, 240), style="red" if happening.verdict in WARNINGS else "not bold"
-        )
-        lines += -(-len(text) // max(width - 12, 20))
-        if lines > room:
+    for happening in reversed(happenings[-200:]):
+        if (happening.subject, happening.code) in seen:
+            continue
+        seen.add((happening.subject, happening.code))
+        text = Text.assemble((short(happening.subject, 40), "bold"), ": ")
+        text.append(clean(happening.sentence, 240), style="red" if happening.verdict in WARNINGS else "")
+        room -= -(-len(text) // max(width - 12, 20))
+        if room < 0:
             break
         shown.append((clock(happening.seconds), text))
     grid.add_row("", "")

@@ -151,7 +151,7 @@ def svg_of(figure: Figure, key: str, description: str) -> Markup:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[A-Za-z0-9]+_\d+">', "<g>", text)
+    text = re.sub(r' id="[a-z0-9.A-Z]+_\d+"', "", text)
     text = text.replace(' xlink:href="#', ' href="#').replace(
         ' xmlns:xlink="http://www.w3.org/1999/xlink"', ""
     )

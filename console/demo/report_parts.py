@@ -11,6 +11,7 @@ from console.demo.plots_decisions import Moment
 from console.demo.plots_style import VARIABLES, service_colours
 from console.demo.run_data import DemoRun, Happening, ObjectExplanation
 from console.demo.words import (
+    against,
     clean,
     clock,
     count,
@@ -18,7 +19,6 @@ from console.demo.words import (
     plural,
     share,
     short,
-    span,
 )
 
 MOST_CARDS = 48
@@ -62,8 +62,8 @@ def _service_row(service: ServiceFinding, colour: str) -> Markup:
         el("td", short(facts.model, 40)),
         el("td", count(service.requests), class_="n"),
         el("td", inside, class_="n"),
-        el("td", f"{level} {span(service.ttft_seconds)} of {span(facts.ttft_objective_seconds)}"),
-        el("td", f"{level} {span(service.tpot_seconds)} of {span(facts.tpot_objective_seconds)}"),
+        el("td", f"{level} {against(service.ttft_seconds, facts.ttft_objective_seconds)}"),
+        el("td", f"{level} {against(service.tpot_seconds, facts.tpot_objective_seconds)}"),
         el("td", count(facts.ready), class_="n"),
         el("td", mix(facts.gpus)),
     )

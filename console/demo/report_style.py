@@ -51,8 +51,8 @@ ol.moments{list-style:none;margin:4px 0 12px;padding:0;font-size:14.5px;columns:
 ol.moments li{break-inside:avoid;display:grid;grid-template-columns:24px 1fr;gap:8px;padding:5px 0;overflow-wrap:anywhere}
 ol.moments .number{background:var(--ink);color:var(--paper);border-radius:50%;width:21px;height:21px;font-size:11.5px;
 font-weight:600;display:inline-flex;align-items:center;justify-content:center;margin-top:1px}
-.cards{display:grid;grid-template-columns:1fr 1fr;gap:14px;margin-top:14px;align-items:start}
-.card{padding:16px 18px;break-inside:avoid}
+.cards{columns:2;column-gap:14px;margin-top:14px}
+.card{padding:16px 18px;break-inside:avoid;margin-bottom:14px}
 .card .kind{font-size:13px;color:var(--muted);margin:0;overflow-wrap:anywhere}
 .card h3{margin-bottom:8px;overflow-wrap:anywhere}
 .card h4{font-size:13px;color:var(--muted);font-weight:600;margin:12px 0 2px}
@@ -72,7 +72,7 @@ code{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono"
 footer{margin-top:56px;padding-top:18px;padding-bottom:48px;border-top:1px solid var(--grid);font-size:14px}
 footer dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 20px;margin:0}
 footer dt{color:var(--muted)}footer dd{margin:0;overflow-wrap:anywhere}
-@media(max-width:900px){.tiles{grid-template-columns:repeat(2,1fr)}.cards{grid-template-columns:1fr}ol.moments{columns:1}}
+@media(max-width:900px){.tiles{grid-template-columns:repeat(2,1fr)}.cards{columns:1}ol.moments{columns:1}}
 @media(max-width:520px){.tiles{grid-template-columns:1fr}h1{font-size:25px}main,header.top,footer{padding-left:14px;
 padding-right:14px}figure{padding:14px 10px 6px}.wide table{min-width:640px}figure .plot{overflow-x:auto}figure svg{min-width:760px}}
 @media print{body{background:#fff;font-size:12px}nav,.log label{display:none}figure,.tile,.card,details{break-inside:avoid}

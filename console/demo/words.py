@@ -68,6 +68,13 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s" if abs(seconds) < 600.0 else f"{seconds / 60.0:.0f} min"
 
 
+def against(seconds: float, objective: float) -> str:
+    """A duration beside its objective: `79 of 120 ms`, `310 ms of 3 s`."""
+    have, limit = span(seconds), span(objective)
+    unit = limit.rpartition(" ")[2]
+    return f"{have.removesuffix(' ' + unit)} of {limit}"
+
+
 def count(value: float) -> str:
     """A whole number with thousands separated."""
     return f"{value:,.0f}"

@@ -26,8 +26,8 @@ def service(
     name: str, rng: np.random.Generator, *, total: float, rate: float, start: float = 0.0
 ) -> ServiceFacts:
     """A service under Poisson arrivals whose latencies rise after the failure."""
-    number = int((total - start) * rate)
-    arrived = np.sort(rng.uniform(start, total, number))
+    number = max(0, int((total - start) * rate))
+    arrived = np.sort(rng.uniform(start, max(total, start), number))
     ttft = rng.lognormal(math.log(0.55), 0.5, number)
     ttft += np.where((arrived > FAILURE) & (arrived < FAILURE + 60), rng.exponential(2.0, number), 0.0)
     if start:
@@ -105,8 +105,7 @@ def sample(t: float, rng: np.random.Generator, rates: dict[str, float]) -> Sampl
 
 
 SENTENCES = {
-    "select": ("MixChosen", "chosen", "4 a10g + 2 l4 carry 4.61 req/s for a demand of 4.20 req/s at $5.63/h. "
-               + "Next best: 2 a100-80, $1.23/h more."),
+    "select": ("MixChosen", "chosen", "4 a10g + 2 l4 carry 4.61 req/s for a demand of 4.20 req/s at $5.63/h. Next best: 2 a100-80, $1.23/h more."),
     "scale": ("ScaleHeld", "kept", "load 3.71 req/s is within 70.0 % of the target for the 4.61 req/s planned for."),
     "place": ("ReplicaPlaced", "chosen", "chat-a10g-3: 1 GPU needed, 3 GPU free there, 2 GPU left after it; 4 nodes were fit."),
     "train": ("GangStarted", "chosen", "32 ranks on 4 h100 nodes of island ib-0, all InfiniBand."),
