@@ -71,7 +71,7 @@ class FixedKeepalive:
             wanted = now - load.idle_seconds + keep
         else:
             wanted = now + keep if until is None else until
-        busy = load.idle_seconds == 0.0 or not load.fresh
+        busy = load.idle_seconds == 0.0 or (load.seen and not load.fresh)
         if until is not None and busy and now < until and abs(wanted - until) < config.busy_step * keep:
             wanted = until
         ready = sum(1 for r in groups.replicas.get(service.name, []) if r.phase is ReplicaPhase.READY)
@@ -84,7 +84,7 @@ class FixedKeepalive:
                 )
             )  # fmt: skip
         idle = max(0.0, now - (wanted - keep))
-        if idle > 0.0 and ready:
+        if idle > 0.0 and ready and not busy:
             code, verdict = ("KeptWarm", Verdict.KEPT) if wanted > now else ("WentCold", Verdict.CHOSEN)
             draft.because(
                 Reason(

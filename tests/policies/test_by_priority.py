@@ -184,10 +184,29 @@ def test_a_mix_that_has_become_too_dear_is_replaced_after_the_hold():
     early, reasons, _ = commit(snapshot, ByPriorityState(changed_seconds={"shop/chat": NOW - 10.0}))
     assert ("shop/chat", "MixKept") in reasons
     assert early.get("shop/chat") is None or early["shop/chat"].mix.parts[0].units == 4
-    late, reasons, run = commit(snapshot, ByPriorityState(changed_seconds={"shop/chat": NOW - 100.0}))
+    late, reasons, run = commit(snapshot, ByPriorityState(changed_seconds={"shop/chat": NOW - 400.0}))
     assert ("shop/chat", "MixChosen") in reasons
     assert late["shop/chat"].mix.dollars_per_hour < 4 * 3.0
     assert run.state().changed_seconds["shop/chat"] == NOW
+
+
+@pytest.mark.parametrize(
+    "standing", [("L4", "l4-od", 1), ("A100-80", "a100-od", 1)], ids=["from an L4", "from an A100"]
+)
+def test_a_mix_that_must_change_is_grown_rather_than_replaced(standing):
+    """Where replacing everything saves little, what runs goes on running."""
+
+    def mix(*parts: tuple[str, str, int]):
+        made = mixed().with_service("shop/chat").with_capacity("shop/chat", 3.0, *parts, final=True)
+        capacities, _, _ = commit(made.build())
+        return capacities["shop/chat"].mix
+
+    free, grown = mix(), mix(standing)
+    units = {part.pool: part.units for part in grown.parts}
+    assert grown.dollars_per_hour <= free.dollars_per_hour * 1.1 + 1e-9
+    assert grown.requests_per_second + 1e-9 >= 3.0
+    if grown.dollars_per_hour > free.dollars_per_hour + 1e-9:
+        assert units[standing[1]] >= standing[2]
 
 
 def test_a_mix_on_a_pool_that_is_gone_is_not_kept():

@@ -27,7 +27,7 @@ def cluster(**service: Any) -> ClusterBuilder:
 
 def scale(snapshot: Snapshot, state: HpaState | None = None, now: float = NOW, **config: Any) -> Any:
     """(proposed capacity or None, codes of the reasons, next state)."""
-    policy = Hpa(HpaConfig(**config))
+    policy = Hpa(HpaConfig(**{"target": 0.8, **config}))
     decision = policy.decide(snapshot, state or policy.initial(), context(now, loop="scale"))
     proposals = [t for t in decision.plan.targets if isinstance(t, Capacity)]
     for reason in decision.plan.reasons:
@@ -119,13 +119,21 @@ def test_the_users_ceiling_bounds_the_rate():
 
 
 def test_the_expected_load_is_planned_for_until_load_was_measured():
-    made = cluster(expected_requests_per_second=4.0)
+    made = cluster(expected_requests_per_second=4.0, floor_units=1)
     capacity, codes, _ = scale(made.build())
     assert codes == ["ScaledUp"]
     assert capacity.wanted_per_second == rung_up(5.0, RUNG)
     made.with_load(SERVICE, 0.4).with_capacity(SERVICE, 5.0, ("L4", "l4-od", 2))
     capacity, _, _ = scale(made.build(), synced())
     assert capacity.wanted_per_second == rung_up(0.5, RUNG)
+
+
+def test_without_a_floor_the_expected_load_waits_for_the_first_request():
+    made = cluster(expected_requests_per_second=4.0)
+    capacity, codes, _ = scale(made.build())
+    assert (capacity.wanted_per_second, codes) == (0.0, [])
+    capacity, codes, _ = scale(made.with_load(SERVICE, 0.1, held=1.0).build())
+    assert (capacity.wanted_per_second, codes) == (rung_up(5.0, RUNG), ["ScaledFromZero"])
 
 
 def test_nothing_expected_and_nothing_seen_is_nothing():
