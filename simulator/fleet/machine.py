@@ -6,8 +6,7 @@ what happens meanwhile is kept until whoever it concerns takes it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -26,7 +25,6 @@ from agent.node.drivers.base import (
 from agent.node.nics import Link, Nic
 from simulator.fleet.specs import NodeSpec
 from simulator.physics.clocks import ladder_mhz
-from simulator.physics.engine import EngineInstance
 from simulator.physics.loading import Loader, StageEvent, StartSpec
 from simulator.physics.network import NicClass
 from simulator.physics.node import NodePhysics
@@ -63,6 +61,7 @@ class Machine:
         self._processes = Loader(generators[1], started_seconds)
         self._rows = rows
         self._events: dict[str, list[EngineEvent]] = {}
+        self._loads: dict[str, EngineLoad] = {}
         self._stages: list[StageEvent] = []
         self._inventory: tuple[int, Inventory] | None = None
         self._reading: NodeReading | None = None
@@ -73,6 +72,7 @@ class Machine:
         """Let it live up to then; a moment that it has passed already changes nothing."""
         if now_seconds <= self.physics.now:
             return
+        self._loads.clear()
         told = self.physics.advance_to(now_seconds)
         for name, event in told.requests:
             self._events.setdefault(name, []).append(event)
@@ -98,6 +98,7 @@ class Machine:
         """Take a replica off the machine, whatever it was doing."""
         self.physics.remove(name)
         self._events.pop(name, None)
+        self.changed(name)
 
     def start_process(self, name: str, start: StartSpec) -> None:
         """Start a process that is no engine (the ranks of a gang)."""
@@ -110,6 +111,18 @@ class Machine:
     def adapter(self, name: str) -> ReplicaEngine:
         """A serving replica as the engines' host wants it."""
         return ReplicaEngine(self, name)
+
+    def load(self, name: str) -> EngineLoad:
+        """Occupancy of a replica's engine, worked out once per moment; nothing of an engine that is not here."""
+        held = self._loads.get(name)
+        if held is None:
+            engine = self.physics.engine(name)
+            held = self._loads[name] = engine.load() if engine is not None else _GONE
+        return held
+
+    def changed(self, name: str) -> None:
+        """Requests came or went at this moment."""
+        self._loads.pop(name, None)
 
     def take_events(self, name: str) -> list[EngineEvent]:
         """What happened to a replica's requests since the last call."""
@@ -155,23 +168,30 @@ class Machine:
 
     def _columns(self, reading: NodeReading) -> GpuReadings:
         gpu, gpus = self.spec.gpu, reading.gpus
-        busy = {i for name, used in self.physics.replicas() if self.physics.engine(name) for i in used}
-        held = int(0.9 * gpu.memory_bytes)
+        held = dict.fromkeys(self._busy_gpus(), int(0.9 * gpu.memory_bytes))
         return GpuReadings(
             watts=tuple(round(each.watts, 1) for each in gpus),
             cap_watts=(reading.gpu_cap_watts,) * len(gpus),
             clock_mhz=tuple(round(each.clock * gpu.max_mhz) for each in gpus),
             utilisation=tuple(round(each.utilisation, 3) for each in gpus),
-            memory_used_bytes=tuple(held if i in busy else 0 for i in range(len(gpus))),
+            memory_used_bytes=tuple(held.get(index, 0) for index in range(len(gpus))),
             energy_millijoules=tuple(int(each.energy_joules * 1000.0) for each in gpus),
         )
+
+    def _busy_gpus(self) -> Iterator[int]:
+        """GPUs whose memory an engine or ranks have taken; both take nearly all of it."""
+        for name, gpus in self.physics.replicas():
+            if self.physics.engine(name) is not None:
+                yield from gpus
+        for _, gpus in self.physics.gangs():
+            yield from gpus
 
     def _instances(self, reading: NodeReading) -> tuple[InstanceState, ...]:
         found = []
         for name, gpus in self.physics.replicas():
-            engine = self.physics.engine(name)
-            if engine is not None:
-                found.append(_instance(name, engine, reading.gpus[gpus[0]].clock * self.spec.speed))
+            if self.physics.engine(name) is not None:
+                speed = reading.gpus[gpus[0]].clock * self.spec.speed
+                found.append(_instance(name, self.load(name), speed))
         return tuple(sorted(found, key=lambda each: each.name))
 
     def _read_inventory(self) -> Inventory:
@@ -238,12 +258,14 @@ class ReplicaEngine:
         priority: int = 0,
     ) -> AdapterRefusal | None:
         """Hand a request in."""
+        self._machine.changed(self._name)
         return self._machine.physics.submit(
             self._name, request_id, prompt_tokens, output_tokens, arrived_seconds, priority
         )
 
     def cancel(self, request_id: int) -> bool:
         """Drop a request."""
+        self._machine.changed(self._name)
         return self._machine.physics.cancel(self._name, request_id)
 
     def advance_to(self, until_seconds: float) -> list[AdapterEvent]:
@@ -253,8 +275,7 @@ class ReplicaEngine:
 
     def load(self) -> AdapterLoad:
         """Occupancy; nothing of an engine that is gone."""
-        engine = self._machine.physics.engine(self._name)
-        return engine.load() if engine is not None else _GONE
+        return self._machine.load(self._name)
 
 
 _GONE = EngineLoad(
@@ -271,8 +292,7 @@ _GONE = EngineLoad(
 )
 
 
-def _instance(name: str, engine: EngineInstance, speed: float) -> InstanceState:
-    load = engine.load()
+def _instance(name: str, load: EngineLoad, speed: float) -> InstanceState:
     return InstanceState(
         name=name,
         running=load.running,
@@ -280,7 +300,7 @@ def _instance(name: str, engine: EngineInstance, speed: float) -> InstanceState:
         kv_free_tokens=max(0, load.kv_free_tokens),
         kv_capacity_tokens=load.kv_capacity_tokens,
         head_of_line_seconds=load.head_of_line_seconds,
-        capped_speed=min(1.0, speed) if math.isfinite(speed) else 1.0,
+        capped_speed=min(1.0, speed),
         last_busy_seconds=load.last_busy_seconds,
         generated_tokens=load.generated_tokens,
     )
