@@ -10,6 +10,8 @@ import msgspec
 
 from agent.node.drivers.base import Code
 
+SHORTEST_TTL_SECONDS = 0.1
+"""Shorter than boards take to obey."""
 LONGEST_TTL_SECONDS = 30.0
 """A longer lease would be a setting, and the point of leases is that they are none."""
 
@@ -56,7 +58,7 @@ def judge(lease: Lease, grant: Grant, bounds: Bounds) -> Refusal | None:
     """Whether a grant may take force; None when it may.
 
     Of an older epoch or sequence than the lease's: OLD_EPOCH. The same: DUPLICATE. Watts outside `bounds`, or a
-    time to live that is not in (0, 30] s: OUT_OF_RANGE.
+    time to live outside 0.1 to 30 s: OUT_OF_RANGE.
     """
     held = (lease.epoch, lease.sequence)
     new = (grant.epoch, grant.sequence)
@@ -71,10 +73,10 @@ def judge(lease: Lease, grant: Grant, bounds: Bounds) -> Refusal | None:
             Code.OUT_OF_RANGE,
             f"{grant.watts} W is outside what this node can be set to, {bounds.min_watts} to {bounds.max_watts} W.",
         )
-    if not 0.0 < grant.ttl_seconds <= LONGEST_TTL_SECONDS:
+    if not SHORTEST_TTL_SECONDS <= grant.ttl_seconds <= LONGEST_TTL_SECONDS:
         return Refusal(
             Code.OUT_OF_RANGE,
-            f"A lease of {grant.ttl_seconds:g} s is refused: more than 0 and at most {LONGEST_TTL_SECONDS:g} s.",
+            f"A lease of {grant.ttl_seconds:g} s is refused: {SHORTEST_TTL_SECONDS:g} to {LONGEST_TTL_SECONDS:g} s.",
         )
     return None
 

@@ -37,6 +37,7 @@ HELD = granted(grant(), 100.0)
         pytest.param(NONE, grant(watts=3_000), None, id="the most"),
         pytest.param(NONE, grant(watts=3_001), Code.OUT_OF_RANGE, id="more than the boards allow"),
         pytest.param(NONE, grant(ttl_seconds=0.0), Code.OUT_OF_RANGE, id="no time"),
+        pytest.param(NONE, grant(ttl_seconds=1e-9), Code.OUT_OF_RANGE, id="shorter than boards obey"),
         pytest.param(NONE, grant(ttl_seconds=-1.0), Code.OUT_OF_RANGE, id="negative time"),
         pytest.param(NONE, grant(ttl_seconds=30.0), None, id="the longest"),
         pytest.param(NONE, grant(ttl_seconds=31.0), Code.OUT_OF_RANGE, id="a setting in disguise"),
