@@ -104,8 +104,7 @@ class GatewayCore:
             if service is None:
                 service = ServiceState(routes[name], self.config.hold, self.config.load, now_seconds)
                 services[name] = service
-            _, gone = service.take_route(routes[name], now_seconds)
-            for row in gone:
+            for row in service.take_route(routes[name], now_seconds):
                 self._discard(row, now_seconds)
             for row in service.rows.ordered:
                 row.connected = row.node in self._up
@@ -128,7 +127,7 @@ class GatewayCore:
 
     def _discard(self, row: Row, now: float) -> None:
         """An instance left the routes: it may still work on what it has, and is told to stop."""
-        self._ledger.counts.lost_rows += bool(row.open)
+        self._ledger.counts.lost_rows += 1
         for ticket in list(row.open.values()):
             self._assigner.tell_owner(ticket)
             self._assigner.lose(ticket, now, f"{row.name} left the routes")

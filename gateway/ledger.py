@@ -22,8 +22,8 @@ class Counts:
 
     `retried`: times that a request lost its owner and was given to be replayed. `stale_events`: events of an
     owner that is not one any more. `routes_old_epoch`, `routes_old_version`: tables refused. `late_arrivals`:
-    arrivals of a window that was already decided, taken in at the present one. `lost_rows`: instances lost
-    with their node's stream or from the node's list.
+    arrivals of a window that was already decided, taken in at the present one. `lost_rows`: instances that
+    left the routes, their node's list, or with their node's stream.
     """
 
     arrived: int = 0

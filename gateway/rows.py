@@ -84,17 +84,16 @@ class Rows:
         self.ready_count = 0
         self._publish()
 
-    def replace(self, routes: Iterable[InstanceRoute]) -> tuple[list[Row], list[Row]]:
-        """Take a new set of rows; return (new rows, rows that are gone).
+    def replace(self, routes: Iterable[InstanceRoute]) -> list[Row]:
+        """Take a new set of rows; return those that are gone.
 
         A row with the same name, uid and node is the same instance and keeps what it owns.
         """
-        former, self.by_name, self.ordered, added = self.by_name, {}, [], []
+        former, self.by_name, self.ordered = self.by_name, {}, []
         for route in sorted(routes, key=lambda route: route.name):
             row = former.get(route.name)
             if row is None or (row.route.uid, row.route.node) != (route.uid, route.node):
                 row = Row(route, self._service)
-                added.append(row)
             else:
                 del former[route.name]
                 row.route = route
@@ -103,7 +102,7 @@ class Rows:
             self.ordered.append(row)
         self._masked = [row for row in self._masked if self.by_name.get(row.name) is row]
         self._publish()
-        return added, list(former.values())
+        return list(former.values())
 
     def refresh(self, row: Row, now_seconds: float) -> None:
         """Recompute whether a row may serve; call after any change of what `may_serve` reads."""

@@ -37,8 +37,8 @@ class ServiceState:
         load = self.loads.get(request_class)
         return load if load is not None else next(iter(self.loads.values()))
 
-    def take_route(self, route: ServiceRoute, now_seconds: float) -> tuple[list[Row], list[Row]]:
-        """Put a new route in force; return (new rows, rows that are gone)."""
+    def take_route(self, route: ServiceRoute, now_seconds: float) -> list[Row]:
+        """Put a new route in force; return the rows that are gone."""
         self.route = route
         self._renew_loads(route, now_seconds)
         return self.rows.replace(route.instances)

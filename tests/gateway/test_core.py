@@ -8,7 +8,7 @@ from cluster.actions import Dispatch, Hold
 from cluster.plan import Context, Decision, Plan
 from cluster.views import DispatchView
 from gateway.core import GatewayConfig, GatewayCore
-from gateway.hold import HoldConfig
+from gateway.hold import HoldConfig, Pacer
 from gateway.messages import ClassRoute, End, EventKind, RouteState, RouteTable, ServiceRoute, Window
 from policies.dispatch.least_outstanding import LeastOutstanding, LeastOutstandingState
 from tests.gateway.worlds import CHAT, World, arrival, core, instance, service
@@ -149,6 +149,19 @@ def test_release_is_paced_in_doubling_bursts_and_new_arrivals_queue_behind() -> 
     assert world.sent[-1].arrived_seconds == 1.3
 
 
+def test_a_burst_is_not_given_twice_however_often_one_looks() -> None:
+    pacer = Pacer(HoldConfig(first_burst=2, pace_seconds=1.0, pace_growth=3.0))
+    assert not pacer.open
+    assert pacer.allowance(0.0, 2) == 4
+    pacer.took(3)
+    assert pacer.allowance(0.5, 2) == 1
+    pacer.took(1)
+    assert pacer.allowance(0.9, 2) == 0
+    assert (pacer.allowance(1.0, 2), pacer.next_seconds) == (12, 2.0)
+    pacer.close()
+    assert pacer.allowance(1.5, 1) == 2
+
+
 def test_an_instance_that_dies_has_its_requests_replayed_by_another_owner() -> None:
     world = World()
     world.route(service(instance("a", "n1"), instance("b", "n2")))
@@ -214,6 +227,7 @@ def test_who_refuses_is_left_alone_for_a_second_and_the_request_goes_elsewhere()
     world.fold(world.frame("n1", [world.event(refused, EventKind.REFUSED)]), world.frame("n2"))
     world.step(arrival(2, 1.5))
     assert [s.instance for s in world.sent[1:]] == ["shop/b", "shop/b"]
+    assert world.core.counts.refused_by_engine == 1
     world.step(arrival(3, 2.5))
     assert world.sent[-1].instance == "shop/a"
 
@@ -262,6 +276,7 @@ def test_a_row_that_leaves_the_routes_is_told_to_stop_and_its_requests_move() ->
     world.step(arrival(1, 0.1))
     world.route(service(instance("b", "n2")))
     world.step()
+    assert world.core.counts.lost_rows == 1
     assert world.cancelled == [(1, 1)]
     assert [(s.instance, s.epoch) for s in world.sent] == [("shop/a", 1), ("shop/b", 2)]
 
