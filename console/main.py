@@ -8,18 +8,38 @@ from typing import Annotated
 
 import typer
 
+from console import object_commands, role_commands
+from console.options import LEDGER, VERSION, LedgerUrl, Output
+
 app = typer.Typer(
     name="plimsoll",
-    help="Loads a GPU cluster exactly to its Plimsoll line: latency, memory, network, power and money.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
 
-Output = Annotated[str, typer.Option("-o", "--output", help="`table` for people, `json` for programs.")]
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"plimsoll {VERSION}")
+        raise typer.Exit
 
 
-@app.command()
+@app.callback()
+def plimsoll(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Loads a GPU cluster exactly to its Plimsoll line: latency, memory, network, power and money.
+
+    Start with `plimsoll demo`. `plimsoll COMMAND --help` teaches each command.
+    """
+    del version  # its callback has acted on it
+
+
+@app.command(rich_help_panel="Look and learn")
 def demo(
     trace: Annotated[
         Path | None, typer.Option(help="CSV with TIMESTAMP,ContextTokens,GeneratedTokens.")
@@ -40,12 +60,12 @@ def demo(
     _exit(run_demo(trace, seed, out, minutes, replication, output))
 
 
-@app.command()
+@app.command(rich_help_panel="Look and learn")
 def explain(
     subject: Annotated[
         str, typer.Argument(metavar="KIND/NAME", help="e.g. modelservice/shop/chat or pdom/row-a")
     ],
-    ledger: Annotated[str, typer.Option(help="Ledger: a SQLite file or a database URL.")] = "out/ledger.db",
+    ledger: LedgerUrl = LEDGER,
     output: Output = "table",
 ) -> None:
     """Why is it so: the decision with its numbers, the runner-up and its cost, what would cure it."""
@@ -54,7 +74,7 @@ def explain(
     _exit(run_explain(subject, ledger, output))
 
 
-@app.command()
+@app.command(rich_help_panel="Look and learn")
 def plan(
     snapshot: Annotated[Path, typer.Option(help="A replay record, as the demo writes them to OUT/records.")],
     output: Output = "table",
@@ -68,6 +88,10 @@ def plan(
 def _exit(code: int) -> None:
     if code:
         raise typer.Exit(code)
+
+
+role_commands.register(app)
+object_commands.register(app)
 
 
 def main() -> None:

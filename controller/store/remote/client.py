@@ -62,6 +62,8 @@ class RemoteStore:
         self._watches: weakref.WeakSet[RemoteWatch] = weakref.WeakSet()
         self.kinds: tuple[tuple[str, str, str], ...] = ()
         """(group, version, kind) of what the store holds."""
+        self.life = ""
+        """Of the store that answered `describe` last: it differs when the store began anew, empty."""
 
     @classmethod
     async def connect(
@@ -94,6 +96,7 @@ class RemoteStore:
         """Ask the store what it does; `capabilities` remembers the answer."""
         answer = await self._ask(self._stub.Describe, pb.DescribeRequest(), "describe the store")
         self.kinds = tuple((each.group, each.version, each.kind) for each in answer.kinds)
+        self.life = answer.life
         self._capabilities = Capabilities(
             runs_cel=answer.runs_cel,
             runs_controllers=answer.runs_controllers,

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, TypeVar, cast
 
@@ -98,6 +99,8 @@ class StoreServicer(store_pb2_grpc.StoreServicer):
         self._kinds = {(each.group, each.version, each.kind): each for each in kinds}
         self._most_watches = most_watches
         self._pause_seconds = pause_seconds
+        self.life = uuid.uuid4().hex
+        """Tells this store from the one that another process of the same address kept before."""
         self.watches = 0
         """Watches that stand now."""
         self.refused = 0
@@ -122,6 +125,7 @@ class StoreServicer(store_pb2_grpc.StoreServicer):
             shows_managed_fields=does.shows_managed_fields,
             strict_fields=does.strict_fields,
             durable=does.durable,
+            life=self.life,
             kinds=[
                 pb.Kind(group=each.group, version=each.version, kind=each.kind, plural=each.plural)
                 for each in self._kinds.values()

@@ -1,0 +1,76 @@
+"""`plimsoll agent`: the daemon of a node, over NVML or over one simulated machine."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from pathlib import Path
+
+import msgspec
+
+from agent.node.daemon import Agent, AgentConfig
+from agent.node.drivers.base import Driver
+from agent.node.drivers.nvml import NvmlConfig, NvmlDriver
+from agent.node.drivers.simulated import SimulatedDriver
+from console.options import VERSION
+from console.process import Talk, run_process
+from console.telling import Refused, chosen, host_and_port
+from runtime.authority import Identity, Role
+from runtime.clock import WallClock
+from runtime.keyring import Keyring
+
+DRIVERS = ("nvml", "simulated")
+
+
+class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What `plimsoll agent` was told. `gpu` and `gpus` shape a simulated machine."""
+
+    node: str
+    hub: str
+    pki: Path
+    driver: str
+    manage_power: bool = False
+    base_watts: int = 0
+    gpu: str = "L4"
+    gpus: int = 1
+    seed: int = 0
+
+
+def run_agent(options: AgentOptions, talk: Talk) -> int:
+    """Report and obey until told to stop; then safe cap, goodbye, 0."""
+    return run_process(lambda stop: _serve(options, talk, stop), talk)
+
+
+async def _serve(options: AgentOptions, talk: Talk, stop: asyncio.Event) -> None:
+    chosen("driver", options.driver, DRIVERS)
+    host_and_port(options.hub, "--hub")
+    clock = WallClock()
+    source = Keyring(options.pki, clock).source(Identity(Role.NODE, options.node))
+    config = AgentConfig(node=options.node, endpoint=options.hub, boot_id=uuid.uuid4().hex, version=VERSION)
+    agent = Agent(config, _driver(options, clock), source, clock, random.uniform)
+    talk.ready("agent", node=options.node, hub=options.hub, driver=options.driver)
+    await agent.run(stop)
+
+
+def _driver(options: AgentOptions, clock: WallClock) -> Driver:
+    if options.driver == "simulated":
+        return _simulated(options, clock)
+    try:
+        import pynvml
+    except ModuleNotFoundError as error:
+        raise Refused("The driver nvml needs nvidia-ml-py: install plimsoll[agent].") from error
+    return NvmlDriver(pynvml, NvmlConfig(manage_power=options.manage_power, base_watts=options.base_watts))
+
+
+def _simulated(options: AgentOptions, clock: WallClock) -> Driver:
+    """One machine that nobody gives pods: it idles, and obeys its cap."""
+    from console.commands.fleet import product
+    from simulator.fleet.machine import Machine
+    from simulator.fleet.specs import ETHERNET, NodeSpec
+
+    try:
+        spec = NodeSpec(name=options.node, gpu=product(options.gpu), gpus=options.gpus, nic=ETHERNET)
+    except ValueError as error:
+        raise Refused(f"{error}.") from error
+    return SimulatedDriver(Machine(spec, options.seed, clock.now(), lambda _: ((), ())))

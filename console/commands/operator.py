@@ -1,0 +1,178 @@
+"""`plimsoll operator`: store, hub, routes, planner, ledger and health pages in one process, in real time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from console.commands.pki import HUB
+from console.options import VERSION
+from console.process import Talk, pause, run_process
+from console.telling import Refused
+from controller.config import OperatorConfig
+from controller.health import Checks, HealthServer, Probe, Pulse
+from controller.hub.server import HubServer
+from controller.hub.service import Hub
+from controller.ledger import Ledger
+from controller.metrics import Metrics
+from controller.operator import Operator
+from controller.resources.core import CORE_RESOURCES
+from controller.resources.documents import Fault, documents
+from controller.resources.kinds import KINDS
+from controller.resources.manifests import Manifest, apply, load
+from controller.routes import RoutesServicer
+from controller.store.embedded import EmbeddedStore, open_store
+from controller.store.embedded.lives import begin_life
+from controller.store.remote import StoreServicer
+from policies.registry import config_of
+from runtime.clock import WallClock
+from runtime.keyring import Keyring
+
+log = logging.getLogger("plimsoll.operator")
+
+KINDS_SERVED = (*CORE_RESOURCES, *(kind.resource for kind in KINDS))
+CHANGES_KEPT = 20_000
+"""Changes of a kind kept for watches; node leases alone make one a node each ten seconds."""
+COLLECT_SECONDS = 1.0
+LOOP_LIMIT_SECONDS = 15.0
+"""A loop that has not come round for so long does not come round any more: a restart would help."""
+
+
+class OperatorOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What `plimsoll operator` was told. `health_port` below 0: no health pages."""
+
+    pki: Path
+    ledger: str
+    host: str
+    port: int
+    health_host: str
+    health_port: int
+    manifests: tuple[Path, ...] = ()
+    config: Path | None = None
+    seed: int | None = None
+
+
+def run_operator(options: OperatorOptions, talk: Talk) -> int:
+    """Serve until told to stop; 0 at a clean end, 2 for what a person must mend first."""
+    return run_process(lambda stop: _serve(options, talk, stop), talk)
+
+
+def read_config(path: Path | None, seed: int | None = None) -> OperatorConfig:
+    """Settings from a YAML file, strictly. Raises Refused with the path of what is wrong."""
+    values: object = {}
+    if path is not None:
+        try:
+            text = path.read_text(encoding="utf-8")
+            values = next((document.value for document in documents(text)), None) or {}
+        except UnicodeDecodeError as error:
+            raise Refused(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8.") from error
+        except OSError as error:
+            raise Refused(
+                f"{path}: {error.strerror or error}. Give --config the path of a YAML file."
+            ) from error
+        except Fault as fault:
+            raise Refused(f"{path}:{fault.line}: {fault.sentence}") from fault
+    try:
+        config = msgspec.convert(values, OperatorConfig)
+        for loop, choice in config.policies.items():
+            config_of(loop, choice.name, choice.config)
+    except ValueError as error:  # msgspec's and the registry's faults are
+        fields = ", ".join(OperatorConfig.__struct_fields__)
+        raise Refused(f"{path}: {error}. Its fields are {fields}.") from error
+    more = {"seed": seed} if seed is not None else {}
+    return msgspec.structs.replace(config, threaded=True, **more)
+
+
+async def _serve(options: OperatorOptions, talk: Talk, stop: asyncio.Event) -> None:
+    config = read_config(options.config, options.seed)
+    manifests = load(*options.manifests) if options.manifests else []
+    async with AsyncExitStack() as ends:
+        process = _Process(options, config, ends)
+        await process.start(manifests)
+        facts: dict[str, str | int] = {"endpoint": process.door.endpoint, "epoch": process.operator.epoch}
+        if process.health is not None:
+            facts["health"] = process.health.url
+        talk.ready("operator", ledger=process.ledger.name, seed=config.seed, **facts)
+        await process.operator.run(stop, beat=process.pulse.beat)
+        log.info("told to stop")
+
+
+class _Process:
+    """Everything of one operator process. What is begun here is ended by `ends`, in the opposite order."""
+
+    def __init__(self, options: OperatorOptions, config: OperatorConfig, ends: AsyncExitStack) -> None:
+        clock = WallClock()
+        self._options = options
+        self._ends = ends
+        self.store = open_store(clock, seed=config.seed, window=CHANGES_KEPT)
+        begin_life(self.store, clock.now())
+        self.ledger = Ledger(options.ledger, now=clock.now)
+        ends.callback(self.ledger.close)
+        self.metrics = Metrics(VERSION)
+        self.hub = Hub(clock)
+        self.routes = RoutesServicer(clock)
+        servicer = StoreServicer(self.store, KINDS_SERVED, plane=self.store)
+        source = Keyring(options.pki, clock).source(HUB)
+        hosted = [self.routes.hosted(), servicer.hosted()]
+        self.door = HubServer(self.hub, source, host=options.host, port=options.port, hosted=hosted)
+        self.operator = Operator(
+            self.store,
+            clock,
+            config,
+            hub=self.hub,
+            routes=self.routes,
+            ledger=self.ledger,
+            metrics=self.metrics,
+        )
+        self.pulse = Pulse("The operator's loop", LOOP_LIMIT_SECONDS, clock.monotonic)
+        self.health: HealthServer | None = None
+
+    async def start(self, manifests: list[Manifest]) -> None:
+        """Listen, apply the manifests, lead."""
+        self.ledger.start()
+        if self._options.health_port >= 0:
+            self.health = HealthServer(
+                self._checks(),
+                self.metrics.page,
+                host=self._options.health_host,
+                port=self._options.health_port,
+            )
+            self.health.start()
+            self._ends.callback(self.health.close)
+        await self.door.start()
+        self._ends.push_async_callback(self.door.stop)
+        applied = await apply(self.store, manifests)
+        log.info("%d objects applied from %d manifests", len(applied), len(manifests))
+        await self.operator.start()
+        self._ends.push_async_callback(self.operator.stop)
+        collecting = asyncio.create_task(_collect(self.store))
+        self._ends.push_async_callback(_cancelled, collecting)
+        self.pulse.beat()
+
+    def _checks(self) -> Checks:
+        checks = Checks()
+        checks.add("loop", self.pulse, Probe.LIVE)
+        checks.add("leading", lambda: "" if self.operator.epoch else "no epoch was taken yet")
+        checks.add(
+            "store", lambda: "" if self.operator.caches.synced else "the caches have not been filled yet"
+        )
+        checks.add("ledger", lambda: self.ledger.state().problem, Probe.WARN)
+        return checks
+
+
+async def _collect(store: EmbeddedStore) -> None:
+    """Owner garbage collection, which an API server's controller manager would do."""
+    forever = asyncio.Event()
+    while not await pause(forever, COLLECT_SECONDS):
+        await store.collect_garbage()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
