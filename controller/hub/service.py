@@ -7,7 +7,6 @@ node, and queued. Nothing is decided here. All methods belong to one event loop.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -19,6 +18,7 @@ from google.protobuf.message import DecodeError
 from controller.hub.commands import AgentCommand, to_wire
 from controller.hub.inbox import Inbox, SessionChange, SessionEvent
 from controller.hub.sessions import HubError, HubStats, NotConnected, Session
+from controller.hub.waits import TickBarrier, until_empty
 from runtime.authority import Role
 from runtime.channels import EOF, MIB
 from runtime.clock import Clock
@@ -71,9 +71,8 @@ class Hub(agent_pb2_grpc.HubServicer):
         self.stats = HubStats()
         self._sessions: dict[str, Session] = {}
         self._sent: dict[str, int] = {}
-        self._ticks: dict[str, int] = {}
+        self._barrier = TickBarrier()
         self._changed = asyncio.Event()
-        self._awaited: tuple[int, set[str], asyncio.Event] | None = None
 
     # ---------------------------------------------------------------------------------- for the operator
 
@@ -136,36 +135,24 @@ class Hub(agent_pb2_grpc.HubServicer):
 
     def last_tick(self, node: str) -> int | None:
         """Tick of the node's newest report; None before the first."""
-        return self._ticks.get(node)
+        return self._barrier.last(node)
 
     async def reports_for(self, tick: int, nodes: Iterable[str], timeout_seconds: float) -> frozenset[str]:
         """Waits (wall time) until each of the nodes has reported for `tick` or later; returns those that have not.
 
         One caller at a time: it is the barrier of accelerated time.
         """
-        missing = {node for node in nodes if self._ticks.get(node, -1) < tick}
-        if missing:
-            done = asyncio.Event()
-            self._awaited = (tick, missing, done)
-            try:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(timeout_seconds):
-                        await done.wait()
-            finally:
-                self._awaited = None
-        return frozenset(missing)
+        return await self._barrier.wait(tick, nodes, timeout_seconds)
 
     async def present(self, nodes: Iterable[str], timeout_seconds: float) -> frozenset[str]:
         """Waits (wall time) until the nodes have streams; returns those that have not."""
-        return await self._until(
-            lambda wanted: wanted - self._sessions.keys(), frozenset(nodes), timeout_seconds
-        )
+        wanted = frozenset(nodes)
+        return await until_empty(lambda: wanted - self._sessions.keys(), self._changed, timeout_seconds)
 
     async def absent(self, nodes: Iterable[str], timeout_seconds: float) -> frozenset[str]:
         """Waits (wall time) until the nodes have no streams; returns those that still have."""
-        return await self._until(
-            lambda wanted: wanted & self._sessions.keys(), frozenset(nodes), timeout_seconds
-        )
+        wanted = frozenset(nodes)
+        return await until_empty(lambda: wanted & self._sessions.keys(), self._changed, timeout_seconds)
 
     # ------------------------------------------------------------------------------------ for the agents
 
@@ -274,11 +261,7 @@ class Hub(agent_pb2_grpc.HubServicer):
         for ack in report.acks:
             self.stats.acks[ack.code.name.lower()] = self.stats.acks.get(ack.code.name.lower(), 0) + 1
         self.inbox.put(report)
-        self._ticks[session.node] = message.tick
-        if self._awaited is not None and message.tick >= self._awaited[0]:
-            self._awaited[1].discard(session.node)
-            if not self._awaited[1]:
-                self._awaited[2].set()
+        self._barrier.reported(session.node, message.tick)
 
     # -------------------------------------------------------------------------------------------- sessions
 
@@ -351,14 +334,6 @@ class Hub(agent_pb2_grpc.HubServicer):
                 why=why,
             )
         )
-
-    async def _until(self, missing: Any, wanted: frozenset[str], timeout_seconds: float) -> frozenset[str]:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                while missing(wanted):
-                    self._changed.clear()
-                    await self._changed.wait()
-        return frozenset(missing(wanted))
 
 
 def _consume(writing: asyncio.Task[None]) -> None:
