@@ -31,6 +31,8 @@ CODES: dict[str, CodeSpec] = {
                          "need", "have", "limit", "cost"),
     "MixKept": _normal("{choice} still carry {have} for a demand of {need} at {cost}; changing would save less than {limit}.",
                        "need", "have", "limit", "cost"),
+    "MixHeld": _normal("{choice} still carry {have} for a demand of {need} at {cost}; a mix is not changed for its price within"
+                       " {limit} of its choice.", "need", "have", "limit", "cost"),
     "NothingWanted": _normal("no replica is wanted: demand {need}, floor {limit}, {have} in use.", "need", "have", "limit"),
     "ShortOfCapacity": _warning("only {have} of {need} can be carried: {limit} were free in the allowed pools, so {shed} is shed.",
                                 "need", "have", "limit", "shed"),

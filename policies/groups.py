@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from cluster.base import Ref
 from cluster.hardware import Pool
 from cluster.plan import Context
 from cluster.serving import LoadHistogram, Replica, Service
@@ -49,8 +48,3 @@ def in_scope(view: Snapshot, ctx: Context) -> list[Service]:
     """The services this call may decide, by (priority descending, name)."""
     names = view.services if not ctx.scope else [name for name in ctx.scope if name in view.services]
     return sorted((view.services[name] for name in names), key=lambda s: (-s.priority, s.name))
-
-
-def expects(*refs: Ref) -> tuple[Ref, ...]:
-    """The intents an action was computed from."""
-    return refs

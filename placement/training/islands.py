@@ -18,13 +18,17 @@ LINKS = ("infiniband", "roce", "ethernet")
 
 
 class Island(NamedTuple):
-    """Nodes of one product on one network; `rate` is the slowest member's fastest NIC in bit/s."""
+    """Nodes of one product on one network; `rate` is the slowest member's fastest NIC in bit/s.
+
+    `members` has each node's name and number of devices, in the order of `nodes`.
+    """
 
     name: str
     accelerator: str
     link: str
     rate: int
     nodes: tuple[Node, ...]
+    members: tuple[tuple[str, int], ...]
 
     @property
     def text(self) -> str:
@@ -61,16 +65,12 @@ def islands_of(nodes: Mapping[str, Node]) -> list[Island]:
         node = nodes[name]
         if node.offer is Offer.OPEN:
             groups.setdefault((node.island, node.accelerator, node.link), []).append(node)
-    found = [
-        Island(
-            island,
-            accelerator,
-            link,
-            min(max((nic.rate_bits_per_second for nic in node.nics), default=0) for node in members),
-            tuple(sorted(members, key=lambda n: (n.topology, n.order, n.name))),
-        )
-        for (island, accelerator, link), members in groups.items()
-    ]
+    found = []
+    for (island, accelerator, link), members in groups.items():
+        ordered = tuple(sorted(members, key=lambda n: (n.topology, n.order, n.name)))
+        rate = min(max((nic.rate_bits_per_second for nic in node.nics), default=0) for node in members)
+        sizes = tuple((node.name, len(node.devices)) for node in ordered)
+        found.append(Island(island, accelerator, link, rate, ordered, sizes))
     return sorted(found, key=lambda i: (link_rank(i.link), -i.rate, i.name, i.accelerator))
 
 
@@ -97,17 +97,20 @@ def choose_island(
     for place, island in enumerate(islands):
         if job.accelerators and island.accelerator not in job.accelerators:
             continue
-        big = [n for n in island.nodes if len(n.devices) >= job.gpus_per_node]
-        free = [n for n in big if free_gpus.get(n.name, 0) >= job.gpus_per_node]
+        gpus = job.gpus_per_node
+        big = sum(1 for _, size in island.members if size >= gpus)
+        free = [i for i, (name, _) in enumerate(island.members) if free_gpus.get(name, 0) >= gpus]
         product = accelerators.get(island.accelerator)
         cut = _most_nodes(job, len(free), product.memory_bytes if product else 0)
         if cut is None:
-            if (len(free), len(big)) > (near.free_nodes, near.nodes):
+            if (len(free), big) > (near.free_nodes, near.nodes):
                 enough = len(free) >= job.min_nodes
-                near = Shortage(island.text, len(free), len(big), job.min_nodes, divides=not enough)
+                near = Shortage(island.text, len(free), big, job.min_nodes, divides=not enough)
             continue
         count, degrees = cut
-        picked = _pick(free, free_gpus, count, prefer)
+        if best is not None and (link_rank(island.link), -count) > best[0][:2]:
+            continue
+        picked = _pick(island, free, free_gpus, count, prefer)
         held = sum(1 for node in picked if node.name in prefer)
         rank = (link_rank(island.link), -count, -held, len(free) - count, place)
         if best is None or rank < best[0]:
@@ -126,10 +129,11 @@ def _most_nodes(job: Job, free: int, memory_bytes: int) -> tuple[int, Degrees] |
 
 
 def _pick(
-    free: list[Node], free_gpus: Mapping[str, int], count: int, prefer: Collection[str]
+    island: Island, free: list[int], free_gpus: Mapping[str, int], count: int, prefer: Collection[str]
 ) -> tuple[Node, ...]:
     """`count` nodes: those to prefer, then the least left over, then neighbours; in topology order."""
-    rank = {node.name: place for place, node in enumerate(free)}
-    order = sorted(free, key=lambda n: (n.name not in prefer, free_gpus.get(n.name, 0), rank[n.name]))
-    chosen = order[:count]
-    return tuple(sorted(chosen, key=lambda n: rank[n.name]))
+    names = [island.members[i][0] for i in free]
+    keys = sorted(
+        zip([name not in prefer for name in names], [free_gpus[n] for n in names], free, strict=True)
+    )
+    return tuple(island.nodes[i] for i in sorted(index for _, _, index in keys[:count]))

@@ -194,8 +194,11 @@ class CommitRun:
         self.complete = self.complete and settled.found.answer.best.optimal
         against = self._against(self.commitments[-1])
         remedy = _remedy(self.commitments[-1])
-        if settled.kept:
-            least = self.rules.keep_share * settled.objective
+        least = self.rules.keep_share * settled.objective
+        saving = settled.objective - settled.found.answer.best.objective_per_hour
+        if settled.kept and saving > least:
+            self.draft.because(why.held(service, settled.mix, wanted, self.rules.hold_seconds, against))
+        elif settled.kept:
             self.draft.because(why.kept(service, settled.mix, wanted, least, against))
         else:
             self.draft.because(why.chosen(service, settled.mix, wanted, limits.gpus, against, remedy))

@@ -97,8 +97,12 @@ def settle(
     """The final mix for `wanted` requests/s within the limits."""
     found = cheapest(frame, shares, wanted, limits.free_gpus, limits.most_units, rules.options, scratch)
     best = found.answer.best
-    kept = _kept(frame, shares, wanted, standing, limits, rules, scratch)
-    if kept is not None and _keeps(kept, best, changed_seconds_ago, rules):
+    kept = (
+        best
+        if _counts(standing) == best.counts
+        else _kept(frame, shares, wanted, standing, limits, rules, scratch)
+    )
+    if kept is not None and kept.counts and _keeps(kept, best, changed_seconds_ago, rules):
         same = kept.counts == best.counts
         other = found.answer.second if same else best
         return _settled(frame, shares, wanted, kept, other, found, is_kept=True)
@@ -142,7 +146,7 @@ def _kept(
     scratch: dict[str, Any],
 ) -> MixSolution | None:
     """The standing counts with the best routing for today's load; None when they no longer fit or exist."""
-    counts = {f"{part.variant}|{part.pool}": part.units for part in standing.parts if part.units > 0}
+    counts = _counts(standing)
     columns = {column.name for column in frame.columns}
     if not counts or not set(counts) <= columns:
         return None
@@ -168,7 +172,7 @@ def _adjacent(
     grow: bool,
 ) -> MixSolution | None:
     """The cheapest mix that only adds to the standing one (`grow`), or only takes away from it."""
-    counts = {f"{part.variant}|{part.pool}": part.units for part in standing.parts if part.units > 0}
+    counts = _counts(standing)
     columns = {column.name for column in frame.columns}
     if not counts or not set(counts) <= columns:
         return None
@@ -197,6 +201,10 @@ def _near_enough(near: MixSolution, best: MixSolution, rules: Rules) -> bool:
     """Whether replacing nothing is worth what it costs more: replicas that come and go cost time and money."""
     dearer = near.objective_per_hour - best.objective_per_hour
     return not _short(near, best) and dearer <= rules.keep_share * best.objective_per_hour
+
+
+def _counts(mix: Mix) -> dict[str, int]:
+    return {f"{part.variant}|{part.pool}": part.units for part in mix.parts if part.units > 0}
 
 
 def _keeps(kept: MixSolution, best: MixSolution, changed_seconds_ago: float, rules: Rules) -> bool:

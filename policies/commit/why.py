@@ -41,6 +41,18 @@ def kept(
     )  # fmt: skip
 
 
+def held(
+    service: Service, mix: Mix, wanted: float, hold_seconds: float, against: Sequence[Alternative]
+) -> Reason:
+    """A cheaper mix is there, but the standing one was chosen only just now."""
+    return Reason(
+        code="MixHeld", subject=service.ref, verdict=Verdict.KEPT, choice=mix.text,
+        need=quantity("demand", wanted, "req/s"), have=quantity("capacity", mix.requests_per_second, "req/s"),
+        limit=quantity("hold", hold_seconds, "s"),
+        facts=(quantity("cost", mix.dollars_per_hour, "$/h"),), against=tuple(against), refs=_pools(mix),
+    )  # fmt: skip
+
+
 def short(service: Service, mix: Mix, wanted: float, free: int, remedy: Remedy | None) -> Reason:
     """Not all of the demand can be carried."""
     return Reason(

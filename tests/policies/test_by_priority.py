@@ -182,7 +182,7 @@ def test_a_mix_that_has_become_too_dear_is_replaced_after_the_hold():
     )
     snapshot = made.build()
     early, reasons, _ = commit(snapshot, ByPriorityState(changed_seconds={"shop/chat": NOW - 10.0}))
-    assert ("shop/chat", "MixKept") in reasons
+    assert ("shop/chat", "MixHeld") in reasons
     assert early.get("shop/chat") is None or early["shop/chat"].mix.parts[0].units == 4
     late, reasons, run = commit(snapshot, ByPriorityState(changed_seconds={"shop/chat": NOW - 400.0}))
     assert ("shop/chat", "MixChosen") in reasons

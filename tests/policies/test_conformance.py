@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from policies.planner import PlannerStates, run_planner
 from policies.registry import TABLES, PolicyConfigError, Row, build, config_of
 from tests.policies.builders import NOW, a_cluster, context, power_view_of, powered, random_snapshot
 
-SEEDS = range(12)
+SEEDS = range(8)
 ROWS = [
     pytest.param(loop, name, row, id=f"{loop}/{name}")
     for loop, rows in TABLES.items()
@@ -34,12 +35,14 @@ ROWS = [
 ]
 
 
+@cache
 def rich_snapshot(seed: int) -> Snapshot:
     """A random cluster that already has menus, capacities, shares and warmth standing."""
     snapshot = random_snapshot(seed)
     return run_planner(snapshot, PlannerStates(), context()).snapshot
 
 
+@cache
 def power_view(seed: int) -> PowerView:
     rng = np.random.default_rng(seed)
     made = a_cluster().with_pool("h100-od", "H100").with_nodes(8, "h100-od")
@@ -56,6 +59,7 @@ def power_view(seed: int) -> PowerView:
     return power_view_of(made.build(), "row")
 
 
+@cache
 def dispatch_view(seed: int) -> DispatchView:
     rng = np.random.default_rng(seed)
     count = int(rng.integers(1, 9))
