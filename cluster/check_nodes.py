@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from cluster import actions as act
 from cluster.base import Ref
 from cluster.drops import Drop, gone
@@ -30,6 +32,8 @@ def grant_power(overlay: Overlay, action: act.GrantPower, now: float) -> Drop | 
     if row is None or action.node not in overlay.read("nodes"):
         return gone("grant", Ref("Node", action.node))
     safe, most = float(table.safe_watts[row]), float(table.max_watts[row])
+    if math.isnan(safe) or math.isnan(most):
+        return Drop("Unsafe", f"grant to {action.node}, whose range is unknown", action.watts, 0, 0, "W")
     if not safe <= action.watts <= most:
         return Drop(
             "Unsafe", f"grant to {action.node}, outside the product's range", action.watts, safe, most, "W"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from cluster import actions as act
 from cluster.base import Ref
 from cluster.drops import Drop, current, gone, slots_taken
@@ -40,6 +42,10 @@ def create_replica(overlay: Overlay, action: act.CreateReplica, _: float) -> Dro
         if launcher is None:
             return Drop("Taken", f"launcher {action.launcher} of {action.name}", 1, 0)
         return None
+    gpus = sum(slot.gpus for slot in action.slots)
+    if gpus != action.variant.gpus:
+        what = f"replica {action.name} on a number of devices other than its variant's"
+        return Drop("Unsafe", what, gpus, 0, action.variant.gpus, "GPU")
     return slots_taken(overlay, action.slots, Ref("ModelService", action.service), f"replica {action.name}")
 
 
@@ -92,7 +98,7 @@ def resume(overlay: Overlay, action: act.Resume, _: float) -> Drop | None:
     return None
 
 
-def delete_replica(overlay: Overlay, action: act.DeleteReplica, _: float) -> Drop | None:
+def delete_replica(overlay: Overlay, action: act.DeleteReplica, now: float) -> Drop | None:
     """Check `delete_replica`."""
     replica = current(overlay, action.replica)
     if replica is None:
@@ -101,6 +107,26 @@ def delete_replica(overlay: Overlay, action: act.DeleteReplica, _: float) -> Dro
         return Drop("Unsafe", f"deletion of {replica.key}, which is {replica.phase} and not drained", 0, 1, 0)
     if replica.phase is ReplicaPhase.GONE:
         return gone("deletion", action.replica)
+    return _still_busy(overlay, replica, now) if replica.phase is ReplicaPhase.DRAINING else None
+
+
+def _still_busy(overlay: Overlay, replica: Any, now: float) -> Drop | None:
+    """What drains is deleted when its last report shows it empty, or when its time to drain is over."""
+    service = overlay.read("services").get(replica.service)
+    if service is None or now - replica.phase_since_seconds >= service.drain_seconds:
+        return None
+    table = overlay.base.instance_table
+    row = table.index().get(replica.key)
+    if row is None:
+        return None
+    running, waiting, pending = (
+        max(0.0, float(np.nan_to_num(column[row])))
+        for column in (table.running, table.waiting, table.pending)
+    )
+    busy = max(running + waiting, pending)
+    if busy > 0.0:
+        what = f"deletion of {replica.key}, which still drains"
+        return Drop("Unsafe", what, 0, busy, 0, "req")
     return None
 
 
@@ -125,11 +151,17 @@ def set_routes(overlay: Overlay, action: act.SetRoutes, _: float) -> Drop | None
     if action.service not in overlay.read("services"):
         return gone("routes", Ref("ModelService", action.service))
     replicas = overlay.read("replicas")
-    unready = [k for k in action.weights if k not in replicas or replicas[k].phase is not ReplicaPhase.READY]
+    unready = [
+        key
+        for key in sorted(action.weights)
+        if key not in replicas
+        or replicas[key].service != action.service
+        or replicas[key].phase is not ReplicaPhase.READY
+    ]
     if unready:
         return Drop(
             "Stale",
-            f"routes to {unready[0]}, which is not ready",
+            f"routes to {unready[0]}, which is no ready replica of {action.service}",
             len(action.weights),
             len(action.weights) - len(unready),
         )

@@ -13,7 +13,7 @@ def reserve(overlay: Overlay, action: act.Reserve, _: float) -> Drop | None:
     """Check `reserve`."""
     if current(overlay, action.owner) is None:
         return gone("reservation", action.owner)
-    return slots_taken(overlay, action.slots, action.owner, f"reservation {action.key}")
+    return slots_taken(overlay, action.slots, action.owner, f"reservation {action.key}", action.priority)
 
 
 def release(overlay: Overlay, action: act.Release, _: float) -> Drop | None:

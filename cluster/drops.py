@@ -57,10 +57,21 @@ def gone(what: str, ref: Ref) -> Drop:
     return Drop("Stale", f"{what} of {ref.kind} {ref.name}, which is gone", ref.version or 1, 0)
 
 
-def slots_taken(overlay: Overlay, slots: tuple[Slot, ...], owner: Ref | None, what: str) -> Drop | None:
-    """A `Taken` drop when some device of the slots is not free for `owner`; None when all are."""
+def slots_taken(
+    overlay: Overlay, slots: tuple[Slot, ...], owner: Ref | None, what: str, priority: int | None = None
+) -> Drop | None:
+    """A `Taken` drop when some device of the slots is not free for `owner`; None when all are.
+
+    Each slot is charged before the next is looked at, so that two of them cannot share a device. Reservations
+    below `priority` do not count (None: all of them do).
+    """
     need = sum(slot.gpus for slot in slots)
-    lacking = sum(overlay.space.lacking(slot, owner) for slot in slots)
+    lacking = 0
+    for slot in slots:
+        lacking += overlay.space.lacking(slot, owner, priority)
+        overlay.space.take(slot)
+    for slot in slots:
+        overlay.space.give(slot)
     if lacking:
         return Drop(
             "Taken", f"{what} on {', '.join(sorted({s.node for s in slots}))}", need, need - lacking, 0, "GPU"

@@ -51,6 +51,10 @@ FLIGHTS_KEPT_SECONDS = 60.0
 """How long an expired in-flight action stays visible before it is forgotten."""
 
 
+GRANTS_KEPT = 32
+"""How many unacknowledged grants of a node are told apart."""
+
+
 def noun_key(noun: ev.AnyNoun) -> tuple[str, str]:
     """The snapshot mapping a noun lives in, and its key there."""
     if isinstance(noun, LoadHistogram):
@@ -73,6 +77,7 @@ class Observer:
         self._published: dict[str, dict[str, Any]] = {}
         self._resort: set[str] = set()
         self._sources: dict[str, float] = {}
+        self._granted: dict[str, list[tuple[int, int, int]]] = {}
         self.node_rows = Rows(NodeTable)
         self.instance_rows = Rows(InstanceTable)
         self.domain_rows = Rows(DomainTable)
@@ -109,7 +114,17 @@ class Observer:
         arrows = _ARROWS.get(type(noun))
         if arrows is not None and not self._follows(arrows, self._live[mapping].get(key), noun):
             return False
+        if isinstance(noun, Lease):
+            self._remember(noun)
         return self._put(mapping, key, noun)
+
+    def _remember(self, lease: Lease) -> None:
+        """Keep what was granted until an agent says which grant it holds."""
+        grants = self._granted.setdefault(lease.node, [])
+        grants.append((lease.epoch, lease.sequence, lease.watts))
+        if len(grants) > GRANTS_KEPT:  # the oldest two count as one: at the later, with the larger watts
+            (_, _, older), (epoch, sequence, newer) = grants[:2]
+            grants[:2] = [(epoch, sequence, max(older, newer))]
 
     def _follows(self, arrows: Arrows, old: Any, new: Any) -> bool:
         if old is None or old.ref.uid != new.ref.uid or reachable(arrows, old.phase, new.phase):
@@ -143,7 +158,9 @@ class Observer:
     def _drop(self, mapping: str, key: str) -> bool:
         if self._live[mapping].pop(key, None) is None:
             return False
-        if mapping == "nodes":
+        if mapping == "leases":
+            self._granted.pop(key, None)
+        elif mapping == "nodes":
             self.node_rows.remove(key)
         elif mapping == "replicas":
             self.instance_rows.remove(key)
@@ -159,12 +176,27 @@ class Observer:
         for key, values in event.instances.items():
             if key in self._live["replicas"]:
                 self.instance_rows.set(key, event.observed_seconds, values)
+        self._lease_acked(event)
+        return False
+
+    def _lease_acked(self, event: ev.AgentReport) -> None:
+        """An agent holds the grant it names and obeyed none of the older ones since: only newer ones may still
+        arrive, and the node counts for the largest of those and the one it holds.
+        """
         lease: Lease | None = self._live["leases"].get(event.node)
         newest = (event.lease_epoch, event.lease_sequence)
-        if lease is not None and newest >= (lease.epoch, lease.sequence) and lease.phase is LeasePhase.SENT:
+        grants = [grant for grant in self._granted.get(event.node, ()) if grant[:2] >= newest]
+        if lease is None or lease.phase is not LeasePhase.SENT:
+            return
+        if newest >= (lease.epoch, lease.sequence):
+            self._granted[event.node] = grants
             acked = msgspec.structs.replace(lease, phase=LeasePhase.ACTIVE, charged_watts=lease.watts)
             self._put("leases", event.node, acked)
-        return False
+        elif grants and grants[0][:2] == newest:
+            self._granted[event.node] = grants
+            most = max(watts for _, _, watts in grants)
+            if most < lease.charged_watts:
+                self._put("leases", event.node, msgspec.structs.replace(lease, charged_watts=most))
 
     def _load(self, event: ev.LoadReport) -> bool:
         woken = False

@@ -211,6 +211,10 @@ def _grant_power(overlay: Overlay, action: act.GrantPower) -> None:
     now = overlay.base.stamp.taken_seconds
     old = charged_watts(overlay, action.node, now)
     charged = max(action.watts, old)
+    before = overlay.read("leases").get(action.node)
+    # Obeyed as late as its deadline, one life after it was issued, and for a life from then; what it replaces
+    # may outlive it where it never arrives.
+    ends = max(now + 2.0 * action.ttl_seconds, before.expires_seconds if before is not None else now)
     sums = domain_sums(overlay, now)
     for name in ancestors(overlay, action.node):
         sums[name] += charged - old
@@ -220,7 +224,7 @@ def _grant_power(overlay: Overlay, action: act.GrantPower) -> None:
         charged_watts=charged,
         clock_mhz=action.clock_mhz,
         issued_seconds=now,
-        expires_seconds=now + action.ttl_seconds,
+        expires_seconds=ends,
         phase=LeasePhase.SENT,
     )
 

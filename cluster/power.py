@@ -47,7 +47,8 @@ class Lease(Noun, kw_only=True, frozen=True):
     """Permission for a node to draw above its safe watts, for a short time.
 
     `charged_watts` is what the node counts for in every ancestor: the larger of old and new until the
-    agent has acknowledged (SEAMS §9, lease).
+    agent has acknowledged (SEAMS §9, lease). `expires_seconds` is when it stops counting: the latest moment at
+    which the agent, by its own monotonic clock, may still hold it.
     """
 
     node: str

@@ -80,16 +80,16 @@ class Space:
                 if self._reserved.get((slot.node, index), ("", 0))[0] == _name(reservation.owner):
                     del self._reserved[slot.node, index]
 
-    def free_devices(self, node: str, owner: Ref | None = None) -> list[int]:
+    def free_devices(self, node: str, owner: Ref | None = None, priority: int | None = None) -> list[int]:
         """Indices of wholly free devices of a node that `owner` may use, in rising order.
 
-        An unknown or not open node has none.
+        An unknown or not open node has none. `priority` as in `lacking`.
         """
         known = self._nodes.get(node)
         if known is None or known.offer is not Offer.OPEN:
             return []
         free = self._milli[node]
-        usable = [i for i in range(len(free)) if free[i] == 1000 and self._open_to(node, i, owner)]
+        usable = [i for i in range(len(free)) if free[i] == 1000 and self._open_to(node, i, owner, priority)]
         unnumbered = self._unnumbered.get(node, 0)
         return usable[: max(0, len(usable) - unnumbered)] if unnumbered else usable
 
@@ -106,14 +106,17 @@ class Space:
         """Free memory of a node."""
         return self._memory.get(node, 0)
 
-    def _open_to(self, node: str, device: int, owner: Ref | None) -> bool:
+    def _open_to(self, node: str, device: int, owner: Ref | None, priority: int | None = None) -> bool:
         held = self._reserved.get((node, device))
-        return held is None or (owner is not None and held[0] == _name(owner))
+        if held is None or (priority is not None and held[1] < priority):
+            return True
+        return owner is not None and held[0] == _name(owner)
 
-    def lacking(self, slot: Slot, owner: Ref | None = None) -> int:
+    def lacking(self, slot: Slot, owner: Ref | None = None, priority: int | None = None) -> int:
         """How many of the slot's devices are not free for `owner`; CPU or memory short counts as one.
 
-        0 means that the slot fits; an unknown or not open node lacks them all.
+        0 means that the slot fits; an unknown or not open node lacks them all. Others' reservations below
+        `priority` do not count (None: all of them do).
         """
         known = self._nodes.get(slot.node)
         if known is None or known.offer is not Offer.OPEN:
@@ -122,10 +125,10 @@ class Space:
             1
             for index in slot.devices
             if self.free_milli(slot.node, index) < slot.milli_per_device
-            or not self._open_to(slot.node, index, owner)
+            or not self._open_to(slot.node, index, owner, priority)
         )
         if self._unnumbered.get(slot.node):
-            usable = set(self.free_devices(slot.node, owner))
+            usable = set(self.free_devices(slot.node, owner, priority))
             lacking = max(lacking, sum(1 for index in slot.devices if index not in usable))
         if slot.cpu_millis > self._cpu[slot.node] or slot.memory_bytes > self._memory[slot.node]:
             lacking = max(lacking, 1)
