@@ -289,7 +289,8 @@ class Operator:
 
     async def _tell(self, now: float) -> None:
         snapshot = self.observer.snapshot(now, self.epoch)
-        if self._routes is not None:
+        # A table made before the replicas were seen would take every request away from them.
+        if self._routes is not None and self.caches.synced:
             table = self.routes_book.table(self.world, snapshot, self.epoch, now)
             if table is not None:
                 self._routes.publish(table)
