@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from console.demo.findings import Findings, ServiceFinding, columns_of, findings_of, keeps
+from console.demo.findings import Findings, ServiceFinding, columns_of, findings_of, keeps, why_not
 from console.demo.run_data import DemoRun, SingleType
 from console.demo.words import (
     against,
@@ -106,9 +106,9 @@ def _cost(findings: Findings) -> str:
 def _single(single: SingleType) -> str:
     name = short(single.accelerator, 24)
     if single.dollars_per_hour is None:
-        return f"{name} alone cannot: {clean(single.why_not or 'no reason given', 200)}"
+        return f"{name} alone cannot{why_not(single, 200)}"
     price = f"{name} alone {dollars(single.dollars_per_hour)}"
-    return price if keeps(single) else f"{price}, but it cannot: {clean(single.why_not, 200)}"
+    return price if keeps(single) else f"{price}, but it cannot{why_not(single, 200)}"
 
 
 def _power(findings: Findings) -> str:

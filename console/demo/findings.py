@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from console.demo.run_data import DemoRun, JobFacts, ServiceFacts, SingleType
+from console.demo.words import clean
 
 Column = NDArray[np.float64]
 WARNINGS = frozenset({"blocked", "shed", "isolated", "rejected"})
@@ -66,9 +67,13 @@ class ServiceFinding:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The run's figures. Money in dollars per hour, power in watts, time in simulated seconds."""
+    """The run's figures. Money in dollars per hour, power in watts, time in simulated seconds.
+
+    `total_seconds` ends with the last sample, which may be long after the `last_arrival`.
+    """
 
     total_seconds: float
+    last_arrival: float
     lines: int
     served: int
     rejected: int
@@ -146,6 +151,7 @@ def findings_of(run: DemoRun, columns: Columns) -> Findings:
     power = columns.power
     return Findings(
         total_seconds=max(float(columns.seconds[-1]), 0.0) if not columns.empty else 0.0,
+        last_arrival=max((max(f.arrived_seconds, default=0.0) for f in run.services.values()), default=0.0),
         lines=run.data_lines,
         served=_whole(run, "served", sum(s.requests - s.never_answered for s in services)),
         rejected=_whole(run, "rejected", 0),
@@ -187,18 +193,27 @@ def keeps(single: SingleType) -> bool:
     return single.dollars_per_hour is not None and not single.why_not
 
 
+def why_not(single: SingleType, longest: int) -> str:
+    """Why this type alone cannot, to stand after the word `cannot`."""
+    why = clean(single.why_not, longest).rstrip(".")
+    if why.startswith("cannot "):
+        return why.removeprefix("cannot")
+    return f": {why}" if why else ", no reason given"
+
+
 def latency_shares(facts: ServiceFacts) -> tuple[float, float]:
     """Shares of requests inside the TTFT and the TPOT objective; NaN without requests.
 
-    A request that never answered is outside both. One that answered with a single token has no TPOT and is inside.
+    A request that never answered, or never ended, is outside both. One that answered with a single token has no TPOT and is inside.
     """
     ttft = np.asarray(facts.ttft_seconds, dtype=np.float64)
     tpot = tpot_column(facts)
-    if not ttft.size:
+    every = max(int(ttft.size), facts.total)
+    if not every:
         return math.nan, math.nan
     return (
-        float(np.mean(np.nan_to_num(ttft, nan=np.inf) <= facts.ttft_objective_seconds)),
-        float(np.mean(np.nan_to_num(tpot, nan=np.inf) <= facts.tpot_objective_seconds)),
+        float(np.count_nonzero(ttft <= facts.ttft_objective_seconds)) / every,
+        float(np.count_nonzero(tpot <= facts.tpot_objective_seconds)) / every,
     )
 
 
@@ -228,7 +243,7 @@ def _service(run: DemoRun, name: str) -> ServiceFinding:
         tpot_share=tpot_share,
         ttft_seconds=quantile(ttft, facts.percentile),
         tpot_seconds=quantile(tpot_column(facts), facts.percentile),
-        never_answered=int(np.count_nonzero(~np.isfinite(ttft))),
+        never_answered=max(requests, int(ttft.size)) - int(np.count_nonzero(np.isfinite(ttft))),
     )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from console.demo.findings import Columns, Findings, keeps
+from console.demo.findings import Columns, Findings, keeps, why_not
 from console.demo.markup import Markup
+from console.demo.plots_labels import side_labels
 from console.demo.plots_series import changes, thinned
 from console.demo.plots_style import (
     ALERT,
@@ -19,14 +20,13 @@ from console.demo.plots_style import (
     canvas,
     gpu_colours,
     kinds_of,
-    mark_failure,
-    side_labels,
+    mark_events,
     style,
     svg_of,
     time_axis,
 )
 from console.demo.run_data import DemoRun
-from console.demo.words import clean, dollars, kilowatts, share, short, span
+from console.demo.words import dollars, kilowatts, share, short, span
 
 MOST_RIVALS = 8
 
@@ -35,8 +35,7 @@ def cost(run: DemoRun, columns: Columns, findings: Findings) -> Plot:
     """Dollars per hour over time, and what each single GPU type would cost for the same work."""
     unable = [s for s in run.single_types if not keeps(s)]
     note = "A horizontal line is the whole work on one GPU type alone." + "".join(
-        f" {short(s.accelerator, 24)} alone cannot: {clean(s.why_not or 'no reason given', 160).rstrip('.')}."
-        for s in unable
+        f" {short(s.accelerator, 24)} alone cannot{why_not(s, 160)}." for s in unable
     )
     if columns.empty:
         return Plot("cost", "No cost was recorded", note, Markup(""), "There is no sample.")
@@ -54,7 +53,7 @@ def cost(run: DemoRun, columns: Columns, findings: Findings) -> Plot:
         ax.set_ylim(0.0, max(float(y.max()), findings.cost, *prices, 1.0) * 1.08)
         ax.set_ylabel("dollars per hour")
         time.draw([ax])
-        mark_failure([ax], run, time)
+        mark_events([ax], run, time)
         side_labels(ax, labels, gap=15.0)
         return Plot("cost", _cost_title(findings), note, svg_of(figure, "cost", note))
 
@@ -116,7 +115,7 @@ def power(run: DemoRun, columns: Columns, findings: Findings) -> Plot:
         ax.set_ylim(0.0, top / 1000.0 * 1.1)
         ax.set_ylabel("kilowatts")
         time.draw([ax])
-        mark_failure([ax], run, time)
+        mark_events([ax], run, time)
         side_labels(ax, labels, gap=15.0)
         return Plot("power", _power_title(findings), note, svg_of(figure, "power", note))
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from console.demo.findings import SUCCEEDED, WARNINGS, Columns, Findings
 from console.demo.markup import Markup
+from console.demo.plots_labels import panel_title, side_labels
 from console.demo.plots_style import (
     ALERT,
     CALM,
@@ -20,9 +21,7 @@ from console.demo.plots_style import (
     PAPER,
     Plot,
     canvas,
-    mark_failure,
-    panel_title,
-    side_labels,
+    mark_events,
     style,
     svg_of,
     time_axis,
@@ -49,7 +48,7 @@ def jobs(run: DemoRun, columns: Columns, findings: Findings) -> Plot:
         time.draw(axes)
         for ax, name in zip(axes, names, strict=True):
             _job_panel(ax, run.jobs[name], progress(run, name), time)
-        mark_failure(axes, run, time)
+        mark_events(axes, run, time)
         axes[len(axes) // 2].set_ylabel("steps done (%)")
         return Plot("jobs", _jobs_title(run, findings), note, svg_of(figure, "jobs", note))
 
@@ -197,14 +196,14 @@ def timeline(run: DemoRun, columns: Columns, findings: Findings, moments: list[M
     with style():
         figure, grid = canvas(1, 46 * len(lanes) + 10)
         ax = grid[0, 0]
-        time = time_axis(columns, run)
+        time = time_axis(columns, run, happenings=True)
         ax.set_ylim(-0.6, len(lanes) - 0.4)
         ax.set_yticks(range(len(lanes)), [short(lane, 12) for lane in reversed(lanes)])
         ax.grid(visible=False)
         for i, lane in enumerate(reversed(lanes)):
             _lane(ax, i, [h for h in run.happenings if h.loop == lane], time)
         time.draw([ax])
-        mark_failure([ax], run, time)
+        mark_events([ax], run, time)
         _numbers(ax, moments, list(reversed(lanes)), time)
         return Plot("timeline", _timeline_title(run, findings), note, svg_of(figure, "timeline", note))
 

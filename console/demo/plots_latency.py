@@ -10,15 +10,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from console.demo.findings import Column, Columns, Findings, ServiceFinding, tpot_column
 from console.demo.markup import Markup
+from console.demo.plots_labels import panel_title, side_labels
 from console.demo.plots_style import (
     ALERT,
     INK,
     Plot,
     canvas,
-    mark_failure,
-    panel_title,
+    mark_events,
     service_colours,
-    side_labels,
     style,
     svg_of,
     time_axis,
@@ -70,22 +69,16 @@ def over_time(run: DemoRun, columns: Columns, findings: Findings) -> Plot:
             panel_title(row[1], f"{short(service.name, 30)}: time per token after it", colour)
         for side in (0, 1):
             time.draw(list(grid[:, side]))
-            mark_failure(list(grid[:, side]), run, time) if side == 0 else _mark_only(
-                grid[:, side], run, time
-            )
+            mark_events(list(grid[:, side]), run, time, named=side == 0)
         return Plot("latency", _time_title(findings), note, svg_of(figure, "latency", note))
 
 
 def _bin_seconds(findings: Findings) -> float:
-    return 60.0 if findings.total_seconds >= 900.0 else max(5.0, findings.total_seconds / 20.0)
-
-
-def _mark_only(axes: Any, run: DemoRun, time: Any) -> None:
-    if run.node_failed:
-        for ax in axes:
-            ax.axvline(
-                float(time.scaled(run.node_failed_seconds)), color=ALERT, linewidth=1.1, linestyle=(0, (4, 2))
-            )
+    return (
+        60.0
+        if findings.last_arrival >= 900.0
+        else float(max(5, math.ceil(findings.last_arrival / 100.0) * 5))
+    )
 
 
 def _percentiles(
@@ -206,7 +199,7 @@ def _distribution_panel(ax: Any, services: list[ServiceFinding], which: int, col
             if which == 0
             else (tpot_column(facts), facts.tpot_objective_seconds)
         )
-        x, y = _cumulative(values / objective)
+        x, y = _cumulative(values / objective, service.requests)
         ax.plot(x, y, color=colours[service.name], linewidth=1.8)
         if x.size:
             lowest, highest = min(lowest, float(x[max(x.size // 50, 0)])), max(highest, float(x[-1]))
@@ -237,13 +230,13 @@ def _legend_line(ax: Any, row: int, text: str, colour: str) -> None:
     ax.annotate(text, (0.0, 1.0), xytext=(13, 14 + 17 * row), color=INK, fontsize=10.5, va="center", **at)
 
 
-def _cumulative(values: Column) -> tuple[Column, Column]:
+def _cumulative(values: Column, requests: int) -> tuple[Column, Column]:
     """The distribution at `POINTS` quantiles and at the last value; requests that never answered stay below."""
     finite = np.sort(np.maximum(values[np.isfinite(values)], _SMALLEST))
     if not finite.size:
         return finite, finite
     picks = np.unique(np.linspace(0, finite.size - 1, min(POINTS, finite.size)).round().astype(np.int64))
-    return finite[picks], (picks + 1.0) / values.size
+    return finite[picks], (picks + 1.0) / max(values.size, requests)
 
 
 def _distribution_title(services: list[ServiceFinding]) -> str:

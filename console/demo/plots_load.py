@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from console.demo.findings import Columns
+from console.demo.findings import Column, Columns
 from console.demo.markup import Markup
+from console.demo.plots_labels import panel_title, side_labels
 from console.demo.plots_series import changes, thinned
 from console.demo.plots_style import (
     INK,
     Plot,
+    TimeAxis,
     canvas,
     gpu_colours,
     kinds_of,
-    mark_failure,
-    panel_title,
+    mark_events,
     service_colours,
-    side_labels,
     style,
     svg_of,
     time_axis,
 )
-from console.demo.run_data import DemoRun
+from console.demo.run_data import DemoRun, ServiceFacts
 from console.demo.words import clock, count, listed, mix, plural, short
 
 MOST_PANELS = 8
-SMOOTH_SECONDS = 15.0
 
 
 def load(run: DemoRun, columns: Columns) -> Plot:
     """Requests per second of each service, one panel each on a shared time axis; held requests where there were any."""
     names = list(columns.load)[:MOST_PANELS]
     note = (
-        f"Arrivals in requests per second, mean over {SMOOTH_SECONDS:.0f} s. Every panel has its own scale."
+        "Area: requests as they arrived. Line: the load the operator measured. Every panel has its own scale."
     )
     note += _left_out(len(columns.load) - len(names))
     if columns.empty or not names:
@@ -46,54 +46,68 @@ def load(run: DemoRun, columns: Columns) -> Plot:
         axes = list(grid[:, 0])
         time = time_axis(columns, run)
         for ax, name in zip(axes, names, strict=True):
-            _load_panel(ax, name, columns, colours[name])
+            _load_panel(ax, run.services[name], columns, name, colours[name], time)
         time.draw(axes)
-        mark_failure(axes, run, time)
+        mark_events(axes, run, time)
         axes[len(axes) // 2].set_ylabel("requests per second")
-        return Plot("load", _load_title(columns, names), note, svg_of(figure, "load", note))
+        return Plot("load", _load_title(run, names), note, svg_of(figure, "load", note))
 
 
-def _load_panel(ax: Any, name: str, columns: Columns, colour: str) -> None:
-    rate = columns.load[name]
-    width = max(1, round(SMOOTH_SECONDS / float(np.median(columns.step))))
-    kernel = np.ones(width)
-    inside = np.convolve(np.ones_like(rate), kernel, mode="same")[: rate.size]
-    smooth = np.convolve(rate, kernel, mode="same")[: rate.size] / inside
-    unit = 60.0 if columns.seconds[-1] - columns.seconds[0] >= 300.0 else 1.0
-    x, y = thinned(columns.seconds / unit, smooth)
-    ax.fill_between(x, 0.0, y, color=colour, alpha=0.14, linewidth=0)
-    ax.plot(x, y, color=colour, linewidth=1.2)
-    ax.set_ylim(0.0, max(float(y.max()) * 1.12, 0.1))
+def _load_panel(
+    ax: Any, facts: ServiceFacts, columns: Columns, name: str, colour: str, time: TimeAxis
+) -> None:
+    edges, rate = arrivals(facts, time)
+    if rate.size:
+        ax.stairs(rate, time.scaled(edges), fill=True, color=colour, alpha=0.25, linewidth=0)
+    x, seen = thinned(time.scaled(columns.seconds), columns.load[name])
+    ax.plot(x, seen, color=colour, linewidth=1.4)
+    ax.set_ylim(0.0, max(float(seen.max()), float(rate.max(initial=0.0)), 0.1) * 1.12)
     ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     panel_title(ax, short(name, 40), colour)
-    live = columns.seconds >= 0.0
-    mean = float(rate[live].mean()) if live.any() else 0.0
-    labels = [(mean, f"mean {mean:.1f} req/s", colour)]
-    if not rate.any():
+    if not rate.size and not seen.any():
         ax.annotate("no request came", (0.5, 0.45), xycoords="axes fraction", ha="center", color=INK)
+        return
+    mean = mean_rate(facts)
+    labels = [(mean, f"arrived, mean {mean:.1f} req/s", colour)] if rate.size else []
+    labels.append((float(seen[-1]), "measured by the operator", colour))
     held = columns.held[name]
     if held.any():
         top = int(held.argmax())
-        labels.append(
-            (
-                float(ax.get_ylim()[1]),
-                f"held: up to {count(held[top])} at {clock(columns.seconds[top])}",
-                colour,
-            )
-        )
+        text = f"held: up to {count(held[top])} at {clock(columns.seconds[top])}"
+        labels.append((float(ax.get_ylim()[1]), text, colour))
     side_labels(ax, labels)
 
 
-def _load_title(columns: Columns, names: list[str]) -> str:
-    total = np.sum([columns.load[n] for n in columns.load], axis=0)
-    live = columns.seconds >= 0.0
-    mean = float(total[live].mean()) if live.any() else 0.0
+def arrivals(facts: ServiceFacts, time: TimeAxis) -> tuple[Column, Column]:
+    """Edges of the bins, in seconds, and the requests per second that arrived in each; empty without requests."""
+    arrived = np.asarray(facts.arrived_seconds, dtype=np.float64)
+    if not arrived.size:
+        return np.zeros(0), np.zeros(0)
+    width = max(1.0, math.ceil((time.last - time.first) / 240.0))
+    edges = np.arange(0.0, float(arrived.max()) + 2.0 * width, width)
+    return edges, np.histogram(arrived, edges)[0] / width
+
+
+def mean_rate(facts: ServiceFacts) -> float:
+    """Requests per second from the service's first arrival to its last; 0 without two different moments."""
+    if not facts.arrived_seconds:
+        return 0.0
+    seconds = max(facts.arrived_seconds) - min(facts.arrived_seconds)
+    return len(facts.arrived_seconds) / seconds if seconds > 0.0 else 0.0
+
+
+def _load_title(run: DemoRun, names: list[str]) -> str:
+    services = run.services.values()
+    number = sum(len(f.arrived_seconds) for f in services)
+    last = max((max(f.arrived_seconds, default=0.0) for f in services), default=0.0)
+    if not number or last <= 0.0:
+        return "No request came"
     late = []
     for name in names:
-        first = np.flatnonzero(columns.load[name] > 0.0)
-        if first.size and columns.seconds[first[0]] > 0.1 * columns.seconds[-1]:
-            late.append(f"{short(name, 30)} only from {clock(columns.seconds[first[0]])}")
-    title = f"{mean:.1f} requests per second came in on average, split over {plural(len(columns.load), 'service')}"
+        first = min(run.services[name].arrived_seconds, default=0.0)
+        if first > 0.1 * last:
+            late.append(f"{short(name, 30)} only from {clock(first)}")
+    title = f"{number / last:.1f} requests per second came in on average, split over {plural(len(services), 'service')}"
     return title + (f"; {listed(late)}" if late else "")
 
 
@@ -114,7 +128,7 @@ def replicas(run: DemoRun, columns: Columns) -> Plot:
         for ax, name in zip(axes, names, strict=True):
             _replica_panel(ax, name, columns, shades, colours[name], time.unit)
         time.draw(axes)
-        mark_failure(axes, run, time)
+        mark_events(axes, run, time)
         axes[len(axes) // 2].set_ylabel("ready replicas")
         return Plot("replicas", _replica_title(columns), note, svg_of(figure, "replicas", note))
 

@@ -16,11 +16,12 @@ from typing import Any, cast
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from console.demo.findings import Column, Columns
 from console.demo.markup import Markup, escaped
 from console.demo.run_data import DemoRun
-from console.demo.words import clean, clock, short
+from console.demo.words import clock, short
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1040, 62, 190, 44, 44
 INK, MUTED, GRID, PAPER, ALERT = "#1b1f24", "#5c6670", "#e2e6ea", "#fefefe", "#c1272d"
@@ -195,6 +196,7 @@ class TimeAxis:
             ax.set_xlim(first, last)
             if first < 0.0:
                 ax.axvspan(first, 0.0, color=GRID, alpha=0.6, linewidth=0, zorder=0)
+            ax.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10], integer=True))
             ax.tick_params(labelbottom=ax is axes[-1])
         word = "minutes" if self.unit == 60.0 else "seconds"
         axes[-1].set_xlabel(
@@ -202,20 +204,34 @@ class TimeAxis:
         )
 
 
-def time_axis(columns: Columns, run: DemoRun) -> TimeAxis:
-    """The axis from the first to the last sample; where there are none, over the happenings."""
+def time_axis(columns: Columns, run: DemoRun, *, happenings: bool = False) -> TimeAxis:
+    """The axis from the first to the last sample; over the happenings too where asked, or where there is no sample."""
     seconds = [float(columns.seconds[0]), float(columns.seconds[-1])] if not columns.empty else []
-    seconds += [h.seconds for h in run.happenings] if not seconds else []
+    if happenings or not seconds:
+        seconds += [h.seconds for h in run.happenings]
     return TimeAxis(first=min(seconds, default=0.0), last=max(seconds, default=1.0))
 
 
-def mark_failure(axes: Sequence[Any], run: DemoRun, time: TimeAxis) -> None:
-    """The moment the node failed, on every axis; named above the first."""
-    if not run.node_failed:
-        return
+def mark_events(axes: Sequence[Any], run: DemoRun, time: TimeAxis, *, named: bool = True) -> None:
+    """The moment the node failed, on every axis, named above the first; and the last request, where long before the end."""
+    last = max((max(f.arrived_seconds, default=0.0) for f in run.services.values()), default=0.0)
+    if 0.0 < last < time.last - 0.04 * (time.last - time.first):
+        for ax in axes:
+            ax.axvline(float(time.scaled(last)), color=MUTED, linewidth=1.0, linestyle=(0, (1, 2)), zorder=1)
+        axes[-1].annotate(
+            "last request", (float(time.scaled(last)), 1.0), xycoords=("data", "axes fraction"), xytext=(4, -3),
+            textcoords="offset points", color=MUTED, fontsize=9.5, va="top",
+        )  # fmt: skip
+    if run.node_failed:
+        _mark_failure(axes, run, time, named=named)
+
+
+def _mark_failure(axes: Sequence[Any], run: DemoRun, time: TimeAxis, *, named: bool) -> None:
     at = float(time.scaled(run.node_failed_seconds))
     for ax in axes:
         ax.axvline(at, color=ALERT, linewidth=1.1, linestyle=(0, (4, 2)), zorder=4)
+    if not named:
+        return
     text = f"node {short(run.node_failed, 28)} fails, {clock(run.node_failed_seconds)}"
     low, high = axes[0].get_xlim()
     left = at > low + 0.75 * (high - low)
@@ -228,59 +244,4 @@ def mark_failure(axes: Sequence[Any], run: DemoRun, time: TimeAxis) -> None:
         text, (at, 1.0), xycoords=("data", "axes fraction"), xytext=(-5 if left else 5, 24),
         textcoords="offset points", color=ALERT, fontsize=10, ha="right" if left else "left", va="bottom",
         annotation_clip=False,
-    )  # fmt: skip
-
-
-# ----------------------------------------------------------------------------------------------------- labels
-
-
-def side_labels(ax: Any, labels: Sequence[tuple[float, str, str]], gap: float = 14.0) -> None:
-    """Labels right of the axes at data heights (value, text, colour of the swatch), pushed apart by `gap` pixels."""
-    if not labels:
-        return
-    low, high = ax.get_ylim()
-    pixels = ax.get_window_extent().height
-    scale = ax.transData.transform
-    base = ax.get_window_extent().y0
-    order = sorted(range(len(labels)), key=lambda i: labels[i][0])
-    wanted = [float(scale((0.0, min(max(labels[i][0], low), high)))[1] - base) for i in order]
-    for index, at in zip(order, spread(wanted, gap, pixels), strict=True):
-        _, text, colour = labels[index]
-        ax.annotate(
-            "■", (1.0, at / pixels), xycoords="axes fraction", xytext=(7, 0), textcoords="offset points",
-            color=colour, fontsize=9, va="center", annotation_clip=False,
-        )  # fmt: skip
-        ax.annotate(
-            clean(text, 80), (1.0, at / pixels), xycoords="axes fraction", xytext=(19, 0),
-            textcoords="offset points", color=INK, fontsize=10.5, va="center", annotation_clip=False,
-        )  # fmt: skip
-
-
-def spread(wanted: Sequence[float], gap: float, height: float) -> list[float]:
-    """Positions near the wanted ones (ascending), at least `gap` apart, inside [0, height] where they fit."""
-    placed = list(wanted)
-    for i in range(1, len(placed)):
-        placed[i] = max(placed[i], placed[i - 1] + gap)
-    over = placed[-1] - height if placed else 0.0
-    if over > 0.0:
-        placed[-1] -= over
-        for i in range(len(placed) - 2, -1, -1):
-            placed[i] = min(placed[i], placed[i + 1] - gap)
-    return placed
-
-
-def panel_title(ax: Any, text: str, colour: str) -> None:
-    """The name of a panel, above its left corner, with the colour of what it shows."""
-    ax.annotate(
-        "■",
-        (0.0, 1.0),
-        xycoords="axes fraction",
-        xytext=(0, 6),
-        textcoords="offset points",
-        color=colour,
-        fontsize=10,
-    )
-    ax.annotate(
-        clean(text, 90), (0.0, 1.0), xycoords="axes fraction", xytext=(13, 6), textcoords="offset points", color=INK,
-        fontsize=11, fontweight="bold",
     )  # fmt: skip

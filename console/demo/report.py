@@ -53,7 +53,11 @@ def _top(run: DemoRun, findings: Findings) -> Markup:
         f"{plural(run.nodes, 'simulated node')} with {mix(run.gpus)}; {plural(findings.lines, 'request')} "
         f"{_source(run)} over {span(findings.total_seconds)}"
     )
-    lead += f", each sent {count(run.replication)} times." if run.replication > 1 else "."
+    lead += (
+        f", each sent {'twice' if run.replication == 2 else f'{count(run.replication)} times'}."
+        if run.replication > 1
+        else "."
+    )
     if math.isfinite(findings.wall_seconds) and findings.wall_seconds > 0:
         lead += (
             f" It took {findings.wall_seconds:.0f} s of wall time: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import groupby
 
@@ -19,12 +20,14 @@ from console.demo.words import (
     plural,
     share,
     short,
+    span,
 )
 
 MOST_CARDS = 48
 MOST_OBJECTS = 80
 MOST_LINES = 160
 MOST_LIST = 12
+FIRST_SENTENCES = 4
 
 
 # ---------------------------------------------------------------------------------------------------- services
@@ -51,7 +54,6 @@ def services_table(run: DemoRun, findings: Findings) -> Markup:
 
 def _service_row(service: ServiceFinding, colour: str) -> Markup:
     facts = service.facts
-    level = f"p{facts.percentile * 100:g}"
     inside: Markup | str = "no request"
     if service.requests:
         mark = el("span", "✓ " if service.kept else "✗ ", class_="good" if service.kept else "bad")
@@ -62,11 +64,17 @@ def _service_row(service: ServiceFinding, colour: str) -> Markup:
         el("td", short(facts.model, 40)),
         el("td", count(service.requests), class_="n"),
         el("td", inside, class_="n"),
-        el("td", f"{level} {against(service.ttft_seconds, facts.ttft_objective_seconds)}"),
-        el("td", f"{level} {against(service.tpot_seconds, facts.tpot_objective_seconds)}"),
+        el("td", _percentile(service, service.ttft_seconds, facts.ttft_objective_seconds)),
+        el("td", _percentile(service, service.tpot_seconds, facts.tpot_objective_seconds)),
         el("td", count(facts.ready), class_="n"),
         el("td", mix(facts.gpus)),
     )
+
+
+def _percentile(service: ServiceFinding, seconds: float, objective: float) -> str:
+    if not math.isfinite(seconds):
+        return f"objective {span(objective)}"
+    return f"p{service.facts.percentile * 100:g} {against(seconds, objective)}"
 
 
 # ----------------------------------------------------------------------------------------------- explanations
@@ -103,15 +111,28 @@ def _card(explanation: ObjectExplanation) -> Markup:
     remedies = None
     if explanation.remedies:
         remedies = joined(el("h4", "What would help"), _bullets(explanation.remedies))
+    told = [clean(line) for line in explanation.sentences if line != explanation.headline]
     return el(
         "article",
         el("p", f"{short(explanation.kind)} {short(explanation.name)}", class_="kind"),
         el("h3", clean(explanation.headline) or "No decision yet"),
-        [el("p", clean(line)) for line in explanation.sentences[:MOST_LIST] if line != explanation.headline],
-        _more(explanation.sentences),
+        [el("p", line) for line in told[:FIRST_SENTENCES]],
+        _earlier(told[FIRST_SENTENCES:]),
         alternatives,
         remedies,
         class_="card",
+    )
+
+
+def _earlier(told: list[str]) -> Markup | None:
+    if not told:
+        return None
+    lines = [el("p", line) for line in told[: 2 * MOST_LIST]]
+    return el(
+        "details",
+        el("summary", f"{count(len(told))} earlier"),
+        el("div", lines, class_="inner"),
+        class_="earlier",
     )
 
 

@@ -54,7 +54,7 @@ font-weight:600;display:inline-flex;align-items:center;justify-content:center;ma
 .cards{columns:2;column-gap:14px;margin-top:14px}
 .card{padding:16px 18px;break-inside:avoid;margin-bottom:14px}
 .card .kind{font-size:13px;color:var(--muted);margin:0;overflow-wrap:anywhere}
-.card h3{margin-bottom:8px;overflow-wrap:anywhere}
+.card h3{font-size:16px;margin-bottom:8px;overflow-wrap:anywhere}
 .card h4{font-size:13px;color:var(--muted);font-weight:600;margin:12px 0 2px}
 .card ul{margin:0;padding-left:18px;font-size:14.5px;overflow-wrap:anywhere}
 .card li{margin:3px 0}
@@ -66,6 +66,8 @@ font-weight:600;display:inline-flex;align-items:center;justify-content:center;ma
 details{background:var(--paper);border:1px solid var(--grid);border-radius:8px;margin-top:8px}
 summary{cursor:pointer;padding:10px 16px;overflow-wrap:anywhere}
 summary .last{display:block;color:var(--muted);font-size:14px}
+.card details{margin:4px 0 0;border:0;background:none}.card summary{padding:4px 0;font-size:14px;color:var(--muted)}
+.card .inner{padding:4px 0 0}
 details table{font-size:13.5px}
 details .inner{padding:0 16px 12px}
 code{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}

@@ -41,7 +41,7 @@ def tiles(run: DemoRun, findings: Findings) -> Markup:
 def _tile(what: str, figure: str, more: str, good: bool | None) -> Markup:
     mark = None
     if good is not None:
-        mark = el("span", "✓ met" if good else "✗ not met", class_=f"mark {'good' if good else 'bad'}")
+        mark = el("span", "✓ met" if good else "✗ missed", class_=f"mark {'good' if good else 'bad'}")
     return el(
         "div",
         el("div", el("span", what), mark, class_="what"),
@@ -83,7 +83,7 @@ def _requests(findings: Findings) -> Markup:
 
 def _gpus(run: DemoRun, findings: Findings) -> Markup:
     used, owned = sum(findings.peak_gpus.values()), sum(run.gpus.values())
-    more = f"at most {mix(findings.peak_gpus)}; busiest moment {share(findings.peak_use)} of the serving GPUs"
+    more = f"at most {mix(findings.peak_gpus)}; peak use {share(findings.peak_use)} of those that may serve"
     return _tile(
         "GPUs serving, at most", f"{count(used)} of {count(owned)}" if owned else count(used), more, None
     )
@@ -115,7 +115,7 @@ def _jobs(run: DemoRun, findings: Findings) -> Markup:
         return _tile("Training jobs", "none", "the run had no training job", None)
     done, total = len(findings.succeeded), len(run.jobs)
     more = plural(findings.restarts, "restart") if findings.restarts else "no restart"
-    return _tile("Training jobs succeeded", f"{done} of {total}", more, done == total)
+    return _tile("Jobs succeeded", f"{done} of {total}", more, done == total)
 
 
 def _decisions(findings: Findings) -> Markup:

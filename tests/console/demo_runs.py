@@ -153,7 +153,7 @@ def happenings(total: float) -> list[Happening]:
                 sentence=sentence, actions=actions,
             )
         )  # fmt: skip
-    return sorted(log, key=lambda h: h.seconds)
+    return sorted((h for h in log if h.seconds <= total), key=lambda h: h.seconds)
 
 
 def explanations() -> list[ObjectExplanation]:

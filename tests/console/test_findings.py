@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from console.demo import words
 from console.demo.findings import columns_of, findings_of, latency_shares
+from console.demo.plots_labels import spread
 from console.demo.plots_series import changes, thinned
-from console.demo.plots_style import gpu_colours, service_colours, spread
+from console.demo.plots_style import gpu_colours, service_colours
 from console.demo.run_data import ServiceFacts, SingleType
 from tests.console.demo_runs import CHAT, bare, hour
 
