@@ -11,18 +11,10 @@ from cluster.hardware import AcceleratorClass
 from cluster.observer import Observer
 from cluster.serving import LoadHistogram, Service
 from placement.profiles.estimator import CapacityQuestion, RooflineCapacity, RooflineConfig
-from policies.shapes import DEFAULT_EDGES
+from policies.shapes import declared
 
 ROOFLINE_ERROR = 0.16
 """Half-width of the roofline's band: its median error against real silicon (research: gpu-selection §2.7)."""
-
-_BLANK = LoadHistogram(
-    service="",
-    input_edges=DEFAULT_EDGES[0],
-    output_edges=DEFAULT_EDGES[1],
-    cells=(0.0,) * (len(DEFAULT_EDGES[0]) * len(DEFAULT_EDGES[1])),
-    window_seconds=1.0,
-)
 
 
 class CapacityBeliefs:
@@ -41,7 +33,8 @@ class CapacityBeliefs:
         for question in fresh:
             self._state = self._estimator.fold(question, self._state)
         formed = {
-            q.key: msgspec.structs.replace(self._state.beliefs[q.key], as_of_seconds=now_seconds) for q in fresh
+            q.key: msgspec.structs.replace(self._state.beliefs[q.key], as_of_seconds=now_seconds)
+            for q in fresh
         }
         observer.believe("capacity", formed)
         return len(formed)
@@ -56,10 +49,25 @@ class CapacityBeliefs:
                 variant=variant,
                 objective=objective,
                 accelerator=accelerators[variant.accelerator],
-                load=_BLANK,
+                load=expected_load(service, objective.request_class),
             )
             for _, service in sorted(services.items())
             for objective in service.objectives
             for variant in service.variants
             if variant.accelerator in accelerators
         ]
+
+
+def expected_load(service: Service, request_class: str) -> LoadHistogram:
+    """The declared load of a class as a histogram: it weighs the concurrency that the headroom is made from."""
+    shape = declared(service)
+    rate = service.expected_requests_per_second or 1.0
+    cells = shape.cells.get(request_class, next(iter(shape.cells.values())))
+    return LoadHistogram(
+        service=service.name,
+        request_class=request_class,
+        input_edges=shape.input_edges,
+        output_edges=shape.output_edges,
+        cells=tuple(rate * share for share in cells),
+        window_seconds=1.0,
+    )

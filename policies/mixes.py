@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.targets import Mix, MixPart
 from placement.selection.explain import SinglePlan, single_plans
@@ -28,11 +29,21 @@ SPARE_UNITS = 4
 """Units beyond what carries the whole load alone that a count may still usefully have (runners-up have spares)."""
 
 
+OVERSIZE_SHARE = 0.01
+"""Share of a class a variant may be unable to serve and still take a share of the rest: the gateway passes it over
+for requests that do not fit it."""
+
+
 class MixOptions(NamedTuple):
-    """How a mix is solved: with pool-size headroom or without, and with how many units of solver work."""
+    """How a mix is solved: with pool-size headroom or without, and with how many units of solver work.
+
+    `by_size`: requests of each size are routed on their own, which is cheaper and needs gateways that do so;
+    else every variant gets the same blend of sizes, as gateways do that know only weights.
+    """
 
     headroom: bool = True
     work_units: int = 4_000
+    by_size: bool = False
 
 
 class Answer(NamedTuple):
@@ -41,6 +52,55 @@ class Answer(NamedTuple):
     problem: MixProblem
     best: MixSolution
     second: MixSolution
+
+
+class Demand(NamedTuple):
+    """What is routed as one: rate in requests/s [k], number of its class [k], and its cells."""
+
+    rates: Floats
+    classes: NDArray[np.int64]
+    cells: tuple[NDArray[np.int64], ...]
+    weights: tuple[Floats, ...]
+
+    def throughput(self, column: Column) -> Floats:
+        """Requests/s of one replica for each of them [k]: harmonic over its cells, 0 where it cannot serve them."""
+        found = np.zeros(len(self.rates))
+        for number, (cells, weights) in enumerate(zip(self.cells, self.weights, strict=True)):
+            rate = column.profile.throughput[cells]
+            able = rate > 0.0
+            served = float(weights[able].sum())
+            if served > 0.0 and served >= (1.0 - OVERSIZE_SHARE) * float(weights.sum()):
+                found[number] = served / float((weights[able] / rate[able]).sum())
+        return found
+
+
+def demand_of(frame: Frame, shares: Floats, per_second: float, options: MixOptions) -> Demand:
+    """The load as it will be routed: by size, or one blend a class.
+
+    A class that no variant can serve as a blend is routed by size all the same: better some than none.
+    """
+    demand = shares * per_second
+    size = max(len(frame.edges[0]) * len(frame.edges[1]), 1)
+    cells = np.flatnonzero(demand > 0.0)
+    groups = [cells[cells // size == number] for number in range(len(frame.classes))]
+    blended = _demand([g for g in groups if g.size], demand, size)
+    if not options.by_size and _servable(frame, blended):
+        return blended
+    return _demand([cells[i : i + 1] for i in range(cells.size)], demand, size)
+
+
+def _demand(groups: list[NDArray[np.int64]], demand: Floats, size: int) -> Demand:
+    weights = tuple(demand[cells] for cells in groups)
+    rates = np.array([float(w.sum()) for w in weights])
+    classes = np.array([int(cells[0]) // size for cells in groups], dtype=np.int64)
+    return Demand(rates, classes, tuple(groups), weights)
+
+
+def _servable(frame: Frame, demand: Demand) -> bool:
+    if not frame.columns:
+        return False
+    best = np.max([demand.throughput(column) for column in frame.columns], axis=0, initial=0.0)
+    return bool(np.all(best > 0.0))
 
 
 def problem_of(
@@ -56,13 +116,12 @@ def problem_of(
     `free_gpus` bounds GPUs per pool and `most_units` the count of each column (TP groups need whole nodes'
     devices); None: no limit at all. Cells without demand are left out.
     """
-    demand = shares * per_second
-    cells = np.flatnonzero(demand > 0.0)
-    rates = demand[cells]
+    demand = demand_of(frame, shares, per_second, options)
+    rates = demand.rates
     columns = []
     wanted: dict[str, int] = {}
     for column in frame.columns:
-        throughput = column.profile.throughput[cells]
+        throughput = demand.throughput(column)
         enough = useful_units(rates, throughput, column, options.headroom)
         gpus = column.profile.variant.gpus
         wanted[column.pool] = wanted.get(column.pool, 0) + enough * gpus
@@ -82,7 +141,7 @@ def problem_of(
     for pool in sorted(wanted):
         free = None if free_gpus is None else free_gpus.get(pool, 0)
         inventory[pool] = None if free is None or free >= wanted[pool] else free
-    dollars = np.asarray(frame.unserved_dollars)[cells]
+    dollars = np.asarray(frame.unserved_dollars)[[int(cells[0]) for cells in demand.cells]]
     return MixProblem(
         demand=tuple(rates.tolist()),
         variants=tuple(columns),
@@ -148,16 +207,15 @@ def fits(
     return all(gpus <= free_gpus.get(pool, 0) for pool, gpus in used.items())
 
 
-def mix_of(frame: Frame, shares: Floats, per_second: float, solution: MixSolution) -> Mix:
+def mix_of(
+    frame: Frame, shares: Floats, per_second: float, solution: MixSolution, options: MixOptions
+) -> Mix:
     """A solution as a `Mix`, with rates of the real load (folded cells weigh more than they arrive)."""
-    demand = shares * per_second
-    cells = np.flatnonzero(demand > 0.0)
-    rates = demand[cells]
+    demand = demand_of(frame, shares, per_second, options)
+    rates, classes = demand.rates, demand.classes
     total = float(rates.sum())
     scale = per_second / total if total > 0.0 else 1.0
     columns = {column.name: column for column in frame.columns}
-    size = len(frame.edges[0]) * len(frame.edges[1])
-    classes = cells // max(size, 1)
     by_class = np.bincount(classes, weights=rates, minlength=len(frame.classes))
     parts, routing = [], {}
     for name in sorted(solution.counts):

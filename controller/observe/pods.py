@@ -11,7 +11,7 @@ from cluster.codec import from_json
 from cluster.hardware import Slot
 from cluster.launch import EngineLaunch, RankLaunch
 from cluster.occupancy import Claim
-from cluster.serving import Launcher, Replica, ReplicaPhase
+from cluster.serving import Launcher, Replica, ReplicaPhase, template_of
 from controller.observe import labels
 from controller.observe.quantities import quantity_of
 from controller.resources.core import Pod
@@ -111,6 +111,7 @@ def _engine(pod: Pod, launch: EngineLaunch, *, node_lost: bool, now_seconds: flo
         phase=phase,
         stage=pod.status.reason if phase is ReplicaPhase.STARTING else "",
         ordinal=launch.ordinal,
+        template=template_of(launch.model),
         phase_since_seconds=now_seconds,
     )
     return PodFacts(claim, launcher, replica)

@@ -41,12 +41,14 @@ class ByPriorityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     `keep_share`: a standing mix that still carries the load is kept unless a new one saves more than this
     share of its cost. `hold_seconds`: nor is it replaced for price alone sooner than this after its choice.
     `headroom`: keep the pool-size headroom free. `work_units`: most routing programmes for one service.
+    `route_by_size`: gateways route each size of request on its own; else they know one weight a variant.
     """
 
     keep_share: NonNegative = 0.10
     hold_seconds: NonNegative = 300.0
     headroom: bool = True
     work_units: Annotated[int, msgspec.Meta(ge=1)] = 4_000
+    route_by_size: bool = False
 
 
 class ByPriorityState(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +79,9 @@ class CommitRun:
         self.draft, self.groups = Draft(), Groups(view)
         self.inventory = Inventory(self.groups, ctx.now_seconds)
         self.rules = Rules(
-            config.keep_share, config.hold_seconds, MixOptions(config.headroom, config.work_units)
+            config.keep_share,
+            config.hold_seconds,
+            MixOptions(config.headroom, config.work_units, config.route_by_size),
         )
         self.changed = {n: t for n, t in state.changed_seconds.items() if n in view.services}
         self.commitments: list[Commitment] = []
@@ -204,14 +208,14 @@ class CommitRun:
             self.draft.because(why.chosen(service, settled.mix, wanted, limits.gpus, against, remedy))
         if settled.mix.unserved_per_second > 1e-9 * wanted:
             self.draft.because(why.short(service, settled.mix, wanted, limits.gpus, remedy))
-        self._finish(service, capacity, settled.mix, _alternatives(self.commitments[-1]))
+        self._finish(service, capacity, settled.mix, _alternatives(self.commitments[-1], self.rules))
 
     def _against(self, made: Commitment) -> list[Alternative]:
         """The exact runner-up, the cheapest plans with one variant alone, and what is ruled out."""
         settled, frame = made.settled, made.frame
         found: list[Alternative] = []
         if settled.other is not None:
-            mix = mix_of(frame, made.shares, settled.wanted, settled.other)
+            mix = mix_of(frame, made.shares, settled.wanted, settled.other, self.rules.options)
             found.append(why.other(mix, settled.other.objective_per_hour - settled.objective))
         told = 0
         for plan in singles(settled.found.roomy, self.scratch):
@@ -313,9 +317,9 @@ def _remedy(made: Commitment) -> Remedy | None:
     return why.more_capacity(pool, lacking[pool], saves) if pool and lacking[pool] > 0 else None
 
 
-def _alternatives(made: Commitment) -> tuple[Scored, ...]:
+def _alternatives(made: Commitment, rules: Rules) -> tuple[Scored, ...]:
     other = made.settled.other
     if other is None:
         return ()
-    mix = mix_of(made.frame, made.shares, made.settled.wanted, other)
+    mix = mix_of(made.frame, made.shares, made.settled.wanted, other, rules.options)
     return (Scored(mix=mix, dollars_per_hour=other.objective_per_hour),)

@@ -105,13 +105,13 @@ def settle(
     if kept is not None and kept.counts and _keeps(kept, best, changed_seconds_ago, rules):
         same = kept.counts == best.counts
         other = found.answer.second if same else best
-        return _settled(frame, shares, wanted, kept, other, found, is_kept=True)
+        return _settled(frame, shares, wanted, kept, other, found, rules, is_kept=True)
     near = _adjacent(
         frame, shares, wanted, standing, limits, rules, scratch, grow=kept is None or _short(kept, best)
     )
     if near is not None and near.counts != best.counts and _near_enough(near, best, rules):
-        return _settled(frame, shares, wanted, near, best, found, is_kept=False)
-    return _settled(frame, shares, wanted, best, found.answer.second, found, is_kept=False)
+        return _settled(frame, shares, wanted, near, best, found, rules, is_kept=False)
+    return _settled(frame, shares, wanted, best, found.answer.second, found, rules, is_kept=False)
 
 
 def _settled(
@@ -121,11 +121,12 @@ def _settled(
     solution: MixSolution,
     other: MixSolution,
     found: Cheapest,
+    rules: Rules,
     *,
     is_kept: bool,
 ) -> Settled:
     return Settled(
-        mix=mix_of(frame, shares, wanted, solution),
+        mix=mix_of(frame, shares, wanted, solution, rules.options),
         objective=solution.objective_per_hour,
         other=other if other.feasible else None,
         problem=found.answer.problem,
@@ -150,11 +151,11 @@ def _kept(
     columns = {column.name for column in frame.columns}
     if not counts or not set(counts) <= columns:
         return None
-    only = frame._replace(columns=tuple(column for column in frame.columns if column.name in counts))
-    problem = problem_of(only, shares, wanted, None, None, rules.options)
+    problem = problem_of(frame, shares, wanted, None, None, rules.options)
     fixed = tuple(
         msgspec.structs.replace(option, min_units=counts[option.name], max_units=counts[option.name])
         for option in problem.variants
+        if option.name in counts
     )
     solution = solved(msgspec.structs.replace(problem, variants=fixed), scratch).best
     return solution if fits(solution, frame, limits.free_gpus, limits.most_units) else None

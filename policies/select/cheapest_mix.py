@@ -31,11 +31,13 @@ class CheapestMixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Settings of the policy.
 
     `headroom`: keep the pool-size headroom rho(n) = 1 - 2 / sqrt(n B) free. `work_units`: most routing
-    programmes solved for one service; the incumbent is kept when they are spent.
+    programmes solved for one service; the incumbent is kept when they are spent. `route_by_size`: gateways route each size of request
+    on its own; else they know one weight a variant.
     """
 
     headroom: bool = True
     work_units: Annotated[int, msgspec.Meta(ge=1)] = 4_000
+    route_by_size: bool = False
 
 
 class CheapestMixState(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,11 +102,11 @@ class CheapestMix:
             if not most[column.name]:
                 lacking = _no_inventory(column.name, column.profile.variant.gpus)
                 draft.because(excluded(service, lacking, sum(free.values())))
-        options = MixOptions(self._config.headroom, self._config.work_units)
+        options = MixOptions(self._config.headroom, self._config.work_units, self._config.route_by_size)
         found = cheapest(frame, shares, rate, free, most, options, ctx.scratch)
         draft.units_used += found.units_used
         ranked = [s for s in (found.answer.best, found.answer.second) if s.feasible and s.counts]
-        mixes = [mix_of(frame, shares, rate, solution) for solution in ranked]
+        mixes = [mix_of(frame, shares, rate, solution, options) for solution in ranked]
         counts = [solution.counts for solution in ranked]
         mixes += [
             single_mix(frame, plan, rate)
