@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from console.options import ADMIN, HERE, PKI, Admin, Listing, OperatorAddress, Output, Pki
+from console.options import ADMIN, GATEWAY_PORT, HERE, PKI, Admin, Listing, OperatorAddress, Output, Pki
 
 Namespace = Annotated[
     str, typer.Option("-n", "--namespace", help="Namespace; a name may carry it too, as NAMESPACE/NAME.")
 ]
 KindWord = Annotated[
-    str, typer.Argument(metavar="KIND", help="e.g. msvc, tjob, aclass, pdom, anode, pods, nodes, events.")
+    str, typer.Argument(metavar="KIND", help="msvc, tjob, aclass, pdom, anode, pods, nodes, events…")
 ]
 Folder = Annotated[Path, typer.Option("--dir", envvar="PLIMSOLL_PKI", help="Folder of certificates.")]
 Days = Annotated[float, typer.Option(help="How long the certificates are valid.", min=0.01, max=825.0)]
@@ -170,6 +170,45 @@ def list_(folder: Folder = PKI, output: Output = "table") -> None:
     _exit(run_list(folder, output))
 
 
+def send(  # noqa: PLR0913 - options are arguments here
+    service: Annotated[str, typer.Argument(metavar="NAMESPACE/NAME", help="The ModelService to ask.")],
+    *,
+    gateway: Annotated[
+        str, typer.Option(envvar="PLIMSOLL_GATEWAY", metavar="HOST:PORT", help="Where the gateway listens.")
+    ] = f"127.0.0.1:{GATEWAY_PORT}",
+    name: Annotated[str, typer.Option(help="Name of the gateway, as its certificate has it.")] = "gateway-0",
+    count: Annotated[int, typer.Option("-c", "--count", help="Requests to send.", min=1, max=100_000)] = 10,
+    rate: Annotated[float, typer.Option(help="Requests per second; 0 sends all at once.", min=0.0)] = 0.0,
+    input_tokens: Annotated[int, typer.Option(help="Prompt length.", min=1, max=10_000_000)] = 1000,
+    output_tokens: Annotated[int, typer.Option(help="Answer length.", min=1, max=10_000_000)] = 200,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the last answer.", min=0.1)] = 300.0,
+    client: Annotated[
+        str, typer.Option("--as", metavar="NAME", help="Client certificate in --pki to use.")
+    ] = "client",
+    pki: Pki = PKI,
+    output: Output = "table",
+) -> None:
+    """Send requests through a gateway and show how they were served: first token, last token, refusals.
+
+    The first request to a service at zero waits at the gateway until a replica has started.
+    """
+    from console.commands.send import Load, run_send
+
+    load = Load(
+        service=service,
+        gateway=gateway,
+        gateway_name=name,
+        count=count,
+        rate=rate,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        timeout_seconds=timeout,
+        client=client,
+        pki=pki,
+    )
+    _exit(run_send(load, output))
+
+
 def _exit(code: int) -> None:
     if code:
         raise typer.Exit(code)
@@ -177,6 +216,6 @@ def _exit(code: int) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add these subcommands."""
-    for command in (get, apply, delete, scale, policies):
+    for command in (get, apply, delete, scale, send, policies):
         app.command(rich_help_panel="Objects")(command)
     app.add_typer(pki_app, name="pki", rich_help_panel="Processes")

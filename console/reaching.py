@@ -8,13 +8,16 @@ from pathlib import Path
 
 import msgspec
 
-from console.kinds import by_name
+from console.kinds import by_name, resources
 from console.telling import Refused, chosen, host_and_port
+from controller.store.errors import Unavailable
 from controller.store.interface import Resource
 from controller.store.remote import RemoteStore
 from runtime.authority import Identity, Role
 from runtime.clock import WallClock
 from runtime.keyring import Keyring
+
+DEADLINE_SECONDS = 10.0
 
 
 class Reach(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +32,13 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
         """The operator's store. Raises the store's errors, AuthorityError, Refused."""
         host_and_port(self.operator, "--operator")
         credentials = Keyring(self.pki, WallClock()).get(Identity(Role.ADMIN, self.admin))
-        store = await RemoteStore.connect(self.operator, credentials)
+        try:
+            store = await RemoteStore.connect(self.operator, credentials, deadline_seconds=DEADLINE_SECONDS)
+        except Unavailable as error:
+            raise Refused(
+                f"No operator answers at {self.operator}: is it running there? Start one with `plimsoll operator`, or "
+                f"say where with --operator or PLIMSOLL_OPERATOR. ({error.message})"
+            ) from error
         try:
             yield store
         finally:
@@ -39,7 +48,7 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
 def kind_named(word: str) -> Resource:
     """A kind by any of its names. Raises Refused with the nearest."""
     names = by_name()
-    return names[chosen("kind", word.lower(), names)]
+    return names[chosen("kind", word.lower(), names, [resource.plural for resource in resources()])]
 
 
 def split(name: str, resource: Resource, namespace: str) -> tuple[str, str]:

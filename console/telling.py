@@ -83,14 +83,14 @@ def print_json(body: Any) -> None:
     sys.stdout.flush()
 
 
-def chosen(what: str, given: str, allowed: Iterable[str]) -> str:
-    """The value given, if it is one of those allowed. Raises Refused naming them, and the nearest."""
+def chosen(what: str, given: str, allowed: Iterable[str], shown: Iterable[str] = ()) -> str:
+    """The value given, if it is one of those allowed. Raises Refused with the nearest, naming all or those `shown`."""
     listed = list(allowed)
     if given in listed:
         return given
     close = difflib.get_close_matches(given[:100], listed, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise Refused(f"There is no {what} {given[:100]!r}{hint} Choose one of {', '.join(listed)}.")
+    hint = f"; did you mean {close[0]}?" if close else ";"
+    raise Refused(f"There is no {what} {given[:100]!r}{hint} choose one of {', '.join(shown or listed)}.")
 
 
 def coloured(word: str) -> str:

@@ -40,6 +40,9 @@ def run_get(question: Question, reach: Reach) -> int:
     """Show objects; 0, or 2 when there is no such kind, object or operator."""
     with one_sentence():
         chosen("output", question.output, FORMATS)
+        if "/" in question.kind and not question.name:  # as `explain` is asked
+            kind, _, name = question.kind.partition("/")
+            question = msgspec.structs.replace(question, kind=kind, name=name)
         resource = kind_named(question.kind)
         if question.watch and question.output not in {"table", "wide"}:
             raise Refused("--watch draws a table: leave it out for json and yaml.")
