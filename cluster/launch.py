@@ -12,10 +12,13 @@ from cluster.training import CheckpointSpec, TrainingShape
 
 
 class EngineLaunch(Noun, kw_only=True, frozen=True):
-    """One engine: which model, how it is run, and the devices the placement counted on."""
+    """One engine: which model, how it is run, and the devices the placement counted on. `image` is what the user
+    asked for, empty for the operator's default.
+    """
 
     service: str
     model: Model
+    image: str = ""
     variant: Variant
     pool: str = ""
     ordinal: int = 0

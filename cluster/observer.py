@@ -47,6 +47,11 @@ _MAPPING: dict[type[Any], tuple[str, str]] = {
 _ARROWS: dict[type[Any], Arrows] = {Replica: REPLICA, Gang: GANG, Job: JOB}
 _MAPPINGS = (*sorted({name for name, _ in _MAPPING.values()}), "loads", "in_flight", "targets")
 
+_SUBJECTS = {
+    "Menu": "services", "Capacity": "services", "Warm": "services", "Cadence": "jobs", "Budget": "domains"
+}  # fmt: skip
+"""Kinds of targets that end with their subject, and the mapping it lives in."""
+
 FLIGHTS_KEPT_SECONDS = 60.0
 """How long an expired in-flight action stays visible before it is forgotten."""
 
@@ -241,6 +246,19 @@ class Observer:
         for key in late:
             self._drop("in_flight", key)
         return late
+
+    def tidy(self) -> None:
+        """Forget targets and loads of what is gone: another service of that name must not inherit them. Call it only
+        when everything there is has been seen.
+        """
+        for key in list(self._live["targets"]):
+            kind, _, subject = key.partition("/")
+            mapping = _SUBJECTS.get(kind)
+            if mapping is not None and subject not in self._live[mapping]:
+                self._drop("targets", key)
+        for key, load in list(self._live["loads"].items()):
+            if load.service not in self._live["services"]:
+                self._drop("loads", key)
 
     def snapshot(self, now_seconds: float, epoch: int = 0) -> Snapshot:
         """The planner's view: objects shared, mappings copied only where something changed since the last."""

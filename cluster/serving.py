@@ -69,9 +69,11 @@ class Model(Noun, kw_only=True, frozen=True):
     fingerprint: str = ""
 
 
-def template_of(model: Model) -> str:
-    """Content hash of what an engine is started from. Scaling, objectives and prices do not change it."""
-    return f"{stable_hash(msgspec.json.encode(model).decode()):016x}"
+def template_of(model: Model, image: str = "") -> str:
+    """Content hash of what an engine is started from: the model and the user's image (empty: the default one).
+    Scaling, objectives and prices do not change it.
+    """
+    return f"{stable_hash(msgspec.json.encode(model).decode(), image):016x}"
 
 
 class Variant(Noun, kw_only=True, frozen=True):
@@ -123,11 +125,13 @@ class Service(Noun, kw_only=True, frozen=True):
 
     `floor_units` and `ceiling_units` bound capacity in units of the reference variant (the first
     allowed one that is feasible); `replicas` is the user's or HPA's `scale` in the same unit.
-    `expected_*` is the load declared by the user, planned for until load has been measured.
+    `expected_*` is the load declared by the user, planned for until load has been measured. `image` is the engine's
+    as the user wants it; empty = the operator's default.
     """
 
     ref: Ref
     model: Model
+    image: str = ""
     objectives: tuple[Objective, ...]
     variants: tuple[Variant, ...]
     floor_units: int = 0
@@ -158,7 +162,7 @@ class Service(Noun, kw_only=True, frozen=True):
     @property
     def template(self) -> str:
         """What an engine of this service is started from; replicas of another template are replaced."""
-        return template_of(self.model)
+        return template_of(self.model, self.image)
 
 
 class LoadHistogram(Noun, kw_only=True, frozen=True):

@@ -203,6 +203,7 @@ class Operator:
     async def _run_planner(self, now: float) -> None:
         if not (self.caches.synced and self.caches.fresh):
             return
+        self.observer.tidy()
         snapshot = self.observer.snapshot(now, self.epoch)
         context = self.planner.begin(now, self.epoch)
         if self.config.threaded:

@@ -39,6 +39,7 @@ def replica_pod(
     launch = EngineLaunch(
         service=service.name,
         model=service.model,
+        image=image,
         variant=action.variant,
         pool=action.pool,
         ordinal=action.ordinal,

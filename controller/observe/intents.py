@@ -88,6 +88,7 @@ def service(obj: ModelService, classes: dict[str, AcceleratorClass]) -> Intent:
     noun = Service(
         ref=ref_of("ModelService", obj.metadata),
         model=model,
+        image=spec.image,
         objectives=tuple(_objective(o) for o in spec.objectives)
         or (Objective(ttft_seconds=2.0, tpot_seconds=0.1),),
         variants=_variants(obj, names, classes, model),

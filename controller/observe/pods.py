@@ -111,7 +111,7 @@ def _engine(pod: Pod, launch: EngineLaunch, *, node_lost: bool, now_seconds: flo
         phase=phase,
         stage=pod.status.reason if phase is ReplicaPhase.STARTING else "",
         ordinal=launch.ordinal,
-        template=template_of(launch.model),
+        template=template_of(launch.model, launch.image),
         phase_since_seconds=now_seconds,
     )
     return PodFacts(claim, launcher, replica)
