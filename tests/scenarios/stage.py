@@ -1,0 +1,505 @@
+"""Where scenarios play: a whole cluster on loopback, what a user and the world may do to it, and what was seen.
+
+Every verb here has a counterpart on a real control plane (apply, scale, delete, a node's power switch, an operator
+process that is killed), so that the same scenarios can be played there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cluster.checks import subject_of
+from cluster.hardware import AcceleratorClass
+from cluster.reasons import Reason, render
+from console.local import LocalCluster
+from controller.actor.outcome import Outcome
+from controller.config import OperatorConfig
+from controller.ledger.ledger import Ledger
+from controller.operator import Operator
+from controller.resources.core import EVENT, NODE, POD
+from controller.resources.kinds import BY_KIND
+from controller.resources.manifests import apply, parse
+from controller.store.embedded import EmbeddedStore
+from controller.store.errors import NotFound
+from controller.store.faults import CrashPoint, FaultyStore, KillableStore, Killed
+from controller.store.interface import JsonObject, Resource, Store
+from controller.store.interposed import InterposedStore
+from gateway.client import Request, Result
+from runtime.clock import VirtualClock
+from simulator.fleet.specs import FleetSpec
+from simulator.physics.failures import Failure, FailureKind
+from tests.scenarios.watchman import Watchman
+
+RESOURCES: dict[str, Resource] = {"Pod": POD, "Node": NODE, "Event": EVENT} | {
+    kind: entry.resource for kind, entry in BY_KIND.items()
+}
+SEEN_KINDS = ("Node", "Pod", "ModelService", "TrainingJob", "PowerDomain")
+
+
+class Seen:
+    """The objects in the store at one moment, by kind and key. Read only."""
+
+    def __init__(self, objects: Mapping[str, Mapping[str, JsonObject]]) -> None:
+        self.objects = objects
+
+    def status(self, kind: str, key: str) -> JsonObject:
+        """An object's status, empty while there is none."""
+        found: JsonObject = self.objects[kind].get(key, {}).get("status", {})
+        return found
+
+    def condition(self, kind: str, key: str, name: str) -> JsonObject:
+        """One condition of an object, empty while it is not there."""
+        conditions = self.status(kind, key).get("conditions", [])
+        return next((c for c in conditions if c["type"] == name), {})
+
+    def phase(self, kind: str, key: str) -> str:
+        """The phase in an object's status; empty for one that is gone."""
+        return str(self.status(kind, key).get("phase", ""))
+
+    def pods(self, owner: str = "") -> list[JsonObject]:
+        """Pods of an owner (`namespace/name`), or all of them, by key."""
+        found = [pod for _, pod in sorted(self.objects["Pod"].items())]
+        return [pod for pod in found if not owner or owner_of(pod) == owner]
+
+    def ready(self, service: str) -> int:
+        """Ready replicas a service's status tells."""
+        return int(self.status("ModelService", service).get("ready", 0))
+
+
+def owner_of(pod: JsonObject) -> str:
+    """`namespace/name` of a pod's controller; empty for nobody's."""
+    meta = pod["metadata"]
+    return next((f"{meta['namespace']}/{o['name']}" for o in meta.get("ownerReferences", [])), "")
+
+
+def node_of(pod: JsonObject) -> str:
+    """Where a pod is bound."""
+    return str(pod.get("spec", {}).get("nodeName", ""))
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One action as it was carried out or dropped."""
+
+    loop: str
+    kind: str
+    subject: str
+    code: str
+    at_seconds: float
+
+
+class Diary:
+    """Listens to the operator: every action with its fate, every reason rendered at once (or kept as a fault)."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.text: list[str] = []
+        self.codes: Counter[tuple[str, str]] = Counter()
+        self.faults: list[str] = []
+
+    def decided(
+        self, loop: str, tick: int, now_seconds: float, outcomes: list[Outcome], reasons: tuple[Reason, ...]
+    ) -> None:
+        """See `controller.operator.Listener`."""
+        for reason in reasons:
+            self.codes[reason.subject.name, reason.code] += 1
+        for outcome in outcomes:
+            action = outcome.stamped.action
+            subject = str(subject_of(action))
+            self.lines.append(Line(loop, action.kind, subject, outcome.code, now_seconds))
+            words = [self._said(action.reason, reasons, f"{action.kind} of {subject}")]
+            if outcome.drop is not None:
+                words.append(self._rendered(outcome.drop))
+            told = (
+                f"{now_seconds:.3f} {loop} {tick} {outcome.stamped.id} {action.kind} {subject} {outcome.code}"
+            )
+            self.text.append(" | ".join((told, *words)))
+
+    def _said(self, index: int, reasons: tuple[Reason, ...], what: str) -> str:
+        if not 0 <= index < len(reasons):
+            self.faults.append(f"{what} has no reason (index {index} of {len(reasons)})")
+            return ""
+        return self._rendered(reasons[index])
+
+    def _rendered(self, reason: Reason) -> str:
+        try:
+            return render(reason)
+        except ValueError as error:
+            self.faults.append(str(error))
+            return ""
+
+    def did(self, kind: str, code: str = "done") -> list[Line]:
+        """Actions of a kind with that fate, in order."""
+        return [line for line in self.lines if line.kind == kind and line.code == code]
+
+
+class Traffic:
+    """Requests to come, spread evenly (a seeded jitter would tell nothing more), and what became of each."""
+
+    def __init__(self) -> None:
+        self._streams: list[tuple[str, float, float, float, int, int]] = []
+        self._next_id = 1
+        self.begins = 0.0
+        """When the first stream begins, UTC seconds."""
+        self.sent: dict[int, str] = {}
+        self.results: dict[int, Result] = {}
+
+    def send(
+        self,
+        service: str,
+        per_second: float,
+        from_seconds: float,
+        until_seconds: float,
+        prompt: int = 200,
+        output: int = 40,
+    ) -> None:
+        """Let requests arrive at a steady rate in [from, until) UTC seconds."""
+        self.begins = self.begins or from_seconds
+        self._streams.append((service, per_second, from_seconds, until_seconds, prompt, output))
+
+    def arrivals(self, from_seconds: float, until_seconds: float) -> list[Request]:
+        """The requests of a window."""
+        found: list[Request] = []
+        for service, rate, begins, ends, prompt, output in self._streams:
+            first = max(0, round((from_seconds - begins) * rate))
+            index = first
+            while (at := begins + index / rate) < min(until_seconds, ends):
+                if at >= from_seconds:
+                    self.sent[self._next_id] = service
+                    found.append(Request(self._next_id, service, prompt, output, at, "default"))
+                    self._next_id += 1
+                index += 1
+        return found
+
+    def take(self, results: Iterable[Result]) -> None:
+        """Results that came back."""
+        for result in results:
+            if result.request_id in self.results:
+                raise AssertionError(f"request {result.request_id} ended twice")
+            self.results[result.request_id] = result
+
+    def ended(self, outcome: str, service: str = "") -> list[Result]:
+        """Results with that outcome, of one service when it is given."""
+        return [
+            r
+            for i, r in sorted(self.results.items())
+            if r.outcome == outcome and (not service or self.sent[i] == service)
+        ]
+
+    @property
+    def open(self) -> int:
+        """Requests that have not ended."""
+        return len(self.sent) - len(self.results)
+
+
+class Plug(InterposedStore):
+    """What the operator's process is plugged into: a new process gets a new line to the same store."""
+
+
+class Absent:
+    """No operator runs: nothing is decided."""
+
+    async def step(self) -> None:
+        """Nothing happens."""
+
+    async def stop(self) -> None:
+        """Nothing to end."""
+
+
+class _Mortal(Operator):
+    """An operator that may be killed while it takes its epoch; whoever restarts it begins again."""
+
+    reborn: Callable[[], None]
+
+    async def start(self) -> None:
+        """Take an epoch; again, on a new line, where the process dies meanwhile."""
+        try:
+            await super().start()
+        except Killed:
+            self.reborn()
+            await super().start()
+
+
+class _Cluster(LocalCluster):
+    reborn: Callable[[], None]
+
+    def _new_operator(self) -> Operator:
+        made = _Mortal(
+            self._operator_store,
+            self.clock,
+            self.config,
+            hub=self.hub,
+            routes=self.routes,
+            ledger=self.ledger,
+            listener=self._listener,
+        )
+        made.reborn = self.reborn
+        return made
+
+
+class Stage:
+    """One run. Use as an async context manager; `second` and `until` let time pass."""
+
+    def __init__(
+        self,
+        fleet: FleetSpec,
+        folder: Path,
+        *,
+        config: OperatorConfig | None = None,
+        crash: CrashPoint | None = None,
+        seed: int = 1,
+    ) -> None:
+        self.traffic = Traffic()
+        self.diary = Diary()
+        self.kills = 0
+        self.mutations: list[str] = []
+        self.faults: FaultyStore
+        self.seen = Seen(defaultdict(dict))
+        self.routes: dict[str, dict[str, float]] = {}
+        self.operators: list[Operator] = []
+        self._ledger_path = folder / "ledger.db"
+        self._crash = crash
+        self._killable: KillableStore
+        self._plug: Plug
+        self.cluster = _Cluster(
+            fleet,
+            config=config or OperatorConfig(seed=seed, records_kept=10_000),
+            ledger=self._ledger_path,
+            source=self.traffic.arrivals,
+            listener=self.diary,
+            wrap_store=self._wrap,
+            seed=seed,
+        )
+        self.cluster.reborn = self._reborn
+        self.watchman = Watchman(self)
+
+    def _wrap(self, store: EmbeddedStore, clock: VirtualClock) -> Store:
+        self.faults = FaultyStore(store, clock, seed=1)
+        self._killable = KillableStore(self.faults, self._crash)
+        self._plug = Plug(self._killable)
+        return self._plug
+
+    async def __aenter__(self) -> Stage:
+        await self.cluster.start()
+        self.operators.append(self.cluster.operator)
+        await self._look()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.cluster.stop()
+        gc.unfreeze()  # one cluster of many in this process
+
+    # ------------------------------------------------------------------------------------------------- time
+
+    @property
+    def now(self) -> float:
+        """UTC seconds."""
+        return self.cluster.clock.now()
+
+    async def second(self) -> None:
+        """One second of everything; a killed operator is followed by another one at once."""
+        try:
+            await self.cluster.second()
+        except Killed:
+            await self.restart()
+        self.traffic.take(self.cluster.feeder.results)
+        self.cluster.feeder.results = []
+        await self._look()
+        self.watchman.look()
+
+    async def seconds(self, count: int) -> None:
+        """So many of them."""
+        for _ in range(count):
+            await self.second()
+
+    async def until(self, holds: Callable[[Seen], bool], seconds: int, what: str) -> float:
+        """Run until a condition on what is seen holds; how long that took.
+
+        Raises AssertionError naming it, with what was seen, when `seconds` were not enough.
+        """
+        began = self.now
+        for _ in range(seconds):
+            if holds(self.seen):
+                return self.now - began
+            await self.second()
+        if not holds(self.seen):
+            raise AssertionError(f"after {seconds} simulated seconds still not: {what}\n{self.told()}")
+        return self.now - began
+
+    async def _look(self) -> None:
+        objects: dict[str, dict[str, JsonObject]] = {}
+        for kind in SEEN_KINDS:
+            listed = await self.cluster.store.list(RESOURCES[kind])
+            objects[kind] = {_key(obj): obj for obj in listed.items}
+        self.seen = Seen(objects)
+        self.routes = {
+            name: {row.name: row.route.weight for row in service.rows.ordered}
+            for name, service in self.cluster.gateway.core.services.items()
+        }
+
+    def told(self) -> str:
+        """What is there, for a failed expectation."""
+        lines = []
+        for kind in SEEN_KINDS[1:]:
+            for key, obj in self.seen.objects[kind].items():
+                status = {k: v for k, v in obj.get("status", {}).items() if k != "conditions"}
+                lines.append(f"{kind} {key} on {node_of(obj) or '-'}: {status}")
+                lines += [f"    {c['type']}={c['status']} {c['reason']}: {c.get('message', '')}"
+                          for c in obj.get("status", {}).get("conditions", []) if kind != "Pod"]  # fmt: skip
+        lines += self.diary.text[-40:]
+        return "\n".join(lines)
+
+    # ---------------------------------------------------------------------------------------------- the user
+
+    async def apply(self, text: str) -> None:
+        """Apply manifests as a user would. Raises ManifestError with what is wrong."""
+        manifests, problems = parse(text)
+        assert not problems, "\n".join(str(p) for p in problems)
+        await apply(self.cluster.store, manifests, field_manager="user")
+
+    async def patch(self, kind: str, key: str, patch: JsonObject) -> None:
+        """Change part of an object."""
+        namespace, _, name = key.rpartition("/")
+        await self.cluster.store.patch(RESOURCES[kind], name, patch, namespace, field_manager="user")
+
+    async def scale(self, service: str, replicas: int) -> None:
+        """`kubectl scale`."""
+        namespace, _, name = service.partition("/")
+        await self.cluster.store.put_scale(
+            RESOURCES["ModelService"], name, namespace, replicas=replicas, field_manager="user"
+        )
+
+    async def delete(self, kind: str, key: str) -> None:
+        """Delete an object; its pods follow by garbage collection."""
+        namespace, _, name = key.rpartition("/")
+        await self.cluster.store.delete(RESOURCES[kind], name, namespace)
+
+    async def events(self, about: str = "") -> list[JsonObject]:
+        """Events of the operator, about one object (`namespace/name`, or a name) when it is given."""
+        found = (await self.cluster.store.list(EVENT)).items
+        return [e for e in found if not about or _about(e) == about]
+
+    async def told_codes(self, about: str = "") -> set[str]:
+        """Reasons of the events about an object."""
+        return {str(e["reason"]) for e in await self.events(about)}
+
+    def load(self, service: str, per_second: float, seconds: float, **sizes: int) -> None:
+        """Let requests arrive from the next second on."""
+        self.traffic.send(service, per_second, self.now, self.now + seconds, **sizes)
+
+    # ------------------------------------------------------------------------------------------------ the world
+
+    def fail(
+        self, node: str, in_seconds: float = 0.5, kind: FailureKind = FailureKind.NODE_CRASH, gpu: int = 0
+    ) -> None:
+        """A node breaks in a moment."""
+        self.cluster.fleet.schedule(Failure(self.now + in_seconds, node, kind, gpu))
+
+    async def recover(self, node: str) -> None:
+        """It comes back."""
+        await self.cluster.fleet.recover(node, self.now)
+
+    async def partition(self, node: str) -> None:
+        """The network between its agent and the hub breaks."""
+        await self.cluster.fleet.nodes[node].partition()
+
+    def heal(self, node: str) -> None:
+        """It works again."""
+        self.cluster.fleet.nodes[node].heal()
+
+    # ------------------------------------------------------------------------------------------- the operator
+
+    def _reborn(self) -> None:
+        """A new process: a new line to the store, and a ledger without what the dead one had only in memory."""
+        self.kills += 1
+        self.mutations += [str(request) for request in self._killable.mutations]
+        self._killable = KillableStore(self.faults)
+        self._plug.inner = self._killable
+
+    async def restart(self) -> None:
+        """The operator dies without a word, and another takes over."""
+        self.halt()
+        await self.resume()
+
+    def halt(self) -> None:
+        """The operator dies, and nobody takes over."""
+        for reflector in self.cluster.operator.caches.reflectors.values() if self._running else ():
+            reflector.close()
+        self._reborn()
+        old = self.cluster.ledger
+        assert old is not None
+        with contextlib.suppress(AttributeError):
+            old._buffer.abandon()
+        old._database.close()
+        old._reader.close()
+        self.cluster.ledger = Ledger(str(self._ledger_path), now=self.cluster.clock.now)
+        self.cluster.operator = Absent()  # type: ignore[assignment]
+
+    @property
+    def _running(self) -> bool:
+        return isinstance(self.cluster.operator, Operator)
+
+    async def resume(self) -> None:
+        """Another operator starts."""
+        await self.cluster.restart_operator()
+        self.operators.append(self.cluster.operator)
+
+    @property
+    def operator(self) -> Operator:
+        """The operator that leads."""
+        return self.cluster.operator
+
+    @property
+    def mutating_calls(self) -> list[str]:
+        """Every mutating call of every operator of the run."""
+        return [*self.mutations, *(str(request) for request in self._killable.mutations)]
+
+    @property
+    def accelerators(self) -> dict[str, AcceleratorClass]:
+        """Products by name."""
+        return self.operator.observer.live("accelerators")
+
+    def leases_held(self) -> Iterator[tuple[str, int]]:
+        """What each living node may draw at this moment, by its own agent: its lease, else its safe watts."""
+        for name, node in self.cluster.fleet.nodes.items():
+            if node.agent is not None and node.alive:
+                lease = node.agent.lease
+                yield name, max(lease.watts if lease.active else 0, node.spec.safe_watts)
+
+
+def _key(obj: JsonObject) -> str:
+    meta = obj["metadata"]
+    return f"{meta['namespace']}/{meta['name']}" if meta.get("namespace") else str(meta["name"])
+
+
+def _about(event: JsonObject) -> str:
+    subject = event["involvedObject"]
+    return f"{subject['namespace']}/{subject['name']}" if subject.get("namespace") else str(subject["name"])
+
+
+Script = Callable[[Stage], Awaitable[None]]
+"""What happens, step by step, with the expectations on the way."""
+
+
+def field(obj: JsonObject, path: str) -> Any:
+    """A dotted path into an object, None where it ends early."""
+    value: Any = obj
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+async def exists(stage: Stage, kind: str, key: str) -> bool:
+    """Whether an object is there."""
+    namespace, _, name = key.rpartition("/")
+    try:
+        await stage.cluster.store.get(RESOURCES[kind], name, namespace)
+    except NotFound:
+        return False
+    return True

@@ -1,0 +1,97 @@
+"""Looks at everything once a second: what may never be true, not even for a moment."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from controller.observe import labels
+
+if TYPE_CHECKING:
+    from tests.scenarios.stage import Stage
+
+
+class Watchman:
+    """Breaches of what must always hold, as sentences; `worst_watts` is the most each domain's members could draw."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self.breaches: list[str] = []
+        self.over_seconds = 0
+        self.worst_watts: dict[str, int] = {}
+
+    def look(self) -> None:
+        """One look."""
+        self._devices()
+        self._gangs()
+        self._power()
+
+    def _note(self, what: str) -> None:
+        self.breaches.append(f"{self._stage.now:.0f}: {what}")
+
+    def _devices(self) -> None:
+        """GPUs of bound pods fit on their node, and no device has two of our pods."""
+        nodes = self._stage.seen.objects["Node"]
+        held: dict[str, int] = defaultdict(int)
+        users: dict[tuple[str, int], list[str]] = defaultdict(list)
+        for pod in self._stage.seen.pods():
+            node = pod["spec"].get("nodeName", "")
+            if not node or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+                continue
+            held[node] += gpus_of(pod)
+            for device in devices_of(pod):
+                users[node, device].append(pod["metadata"]["name"])
+        for node, gpus in held.items():
+            has = int(nodes.get(node, {}).get("status", {}).get("capacity", {}).get("nvidia.com/gpu", 0))
+            if node in nodes and gpus > has:
+                self._note(f"{node} has {has} GPUs, and pods for {gpus}")
+        for (node, device), names in users.items():
+            if len(names) > 1:
+                self._note(f"device {device} of {node} is given to {', '.join(sorted(names))}")
+
+    def _gangs(self) -> None:
+        doubled = self._stage.cluster.fleet.gangs.doubled
+        if doubled:
+            self._note(f"{doubled} gangs met while an older attempt still ran")
+        running: dict[str, set[int]] = defaultdict(set)
+        for meeting in self._stage.cluster.fleet.gangs.running():
+            running[meeting.rendezvous.job_uid].add(meeting.rendezvous.attempt)
+        for job, attempts in running.items():
+            if len(attempts) > 1:
+                self._note(f"attempts {sorted(attempts)} of {job} run at once")
+
+    def _power(self) -> None:
+        """What agents may draw by their own lease adds up to no more than any breaker carries."""
+        domains = self._stage.seen.objects["PowerDomain"]
+        if not domains or not self._stage._running:
+            return
+        held = dict(self._stage.leases_held())
+        for name, domain in self._stage.operator.observer.live("domains").items():
+            if name not in domains:
+                continue
+            members = [m for m in domain.members if m in held]
+            total = sum(held[m] for m in members)
+            self.worst_watts[name] = max(self.worst_watts.get(name, 0), total)
+            safe = sum(self._stage.cluster.fleet.nodes[m].spec.safe_watts for m in members)
+            if total > max(domain.rating_watts, safe):
+                self._note(f"{name}: leases of {total} W on a rating of {domain.rating_watts} W")
+            drawn = self._stage.cluster.fleet.true_power_watts(members)
+            self.over_seconds += drawn > max(domain.rating_watts, safe)
+
+
+def gpus_of(pod: dict[str, Any]) -> int:
+    """GPUs a pod asks for."""
+    total = 0
+    for container in pod["spec"].get("containers", []):
+        limits = container.get("resources", {}).get("limits") or {}
+        total += int(limits.get("nvidia.com/gpu", 0))
+    return total
+
+
+def devices_of(pod: dict[str, Any]) -> list[int]:
+    """Devices that our own pods were told to use."""
+    told = pod["metadata"].get("annotations", {}).get(labels.LAUNCH, "")
+    found: list[int] = msgspec.json.decode(told).get("devices", []) if told else []
+    return found
