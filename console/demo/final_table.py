@@ -37,11 +37,11 @@ def print_summary(run: DemoRun, console: Console) -> None:
 
 
 def _services(findings: Findings) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("service", overflow="fold")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("service", no_wrap=True, overflow="ellipsis")
     for heading in ("requests", "SLO attainment", "first token", "per token"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("GPUs at the end", overflow="fold")
+    table.add_column("GPUs now", overflow="fold")
     for service in findings.services[:MOST_ROWS]:
         facts = service.facts
         table.add_row(

@@ -236,12 +236,7 @@ def _mark_failure(axes: Sequence[Any], run: DemoRun, time: TimeAxis, *, named: b
     low, high = axes[0].get_xlim()
     left = at > low + 0.75 * (high - low)
     axes[0].annotate(
-        "", (at, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 36), textcoords="offset points",
-        arrowprops={"arrowstyle": "-", "color": ALERT, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0},
-        annotation_clip=False,
-    )  # fmt: skip
-    axes[0].annotate(
-        text, (at, 1.0), xycoords=("data", "axes fraction"), xytext=(-5 if left else 5, 24),
-        textcoords="offset points", color=ALERT, fontsize=10, ha="right" if left else "left", va="bottom",
-        annotation_clip=False,
+        f"{text} ▼" if left else f"▼ {text}", (at, 1.0), xycoords=("data", "axes fraction"),
+        xytext=(4 if left else -4, 22), textcoords="offset points", color=ALERT, fontsize=10,
+        ha="right" if left else "left", va="bottom", annotation_clip=False,
     )  # fmt: skip

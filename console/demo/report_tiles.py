@@ -65,10 +65,10 @@ def _cost(findings: Findings) -> Markup:
 def _attainment(findings: Findings) -> Markup:
     asked = [s for s in findings.services if s.requests]
     if not asked:
-        return _tile("Worst SLO attainment", "–", "no request came", None)
+        return _tile("Worst attainment", "–", "no request came", None)
     worst = min(asked, key=lambda s: s.attainment)
     more = listed([f"{short(s.name, 26)} {share(s.attainment)}" for s in asked[:5]])
-    return _tile("Worst SLO attainment", share(worst.attainment), more, all(s.kept for s in asked))
+    return _tile("Worst attainment", share(worst.attainment), more, all(s.kept for s in asked))
 
 
 def _requests(findings: Findings) -> Markup:

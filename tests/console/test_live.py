@@ -258,6 +258,15 @@ def test_the_final_table_holds_every_figure(run: DemoRun) -> None:
         assert fact in text
 
 
+def test_the_final_table_of_services_fits_eighty_columns(run: DemoRun) -> None:
+    console = log_file()
+    print_summary(run, console)
+    lines = output(console).splitlines()
+    assert len([line for line in lines if line.startswith("shop/")]) == 3
+    assert all(len(line) <= 80 for line in lines)
+    assert any(line.startswith(f"{WRITER} ") and line.split()[-2:] == ["3", "a10g"] for line in lines)
+
+
 def test_a_run_of_which_nothing_is_known_has_a_final_table_too() -> None:
     console = log_file()
     print_summary(bare(), console)

@@ -211,7 +211,7 @@ def test_each_reference_inside_a_plot_has_its_target() -> None:
     ("what", "figure", "more"),
     [
         ("Cost of serving ✓ met", "$67.40/h", "24.4 % less than a100-80 alone, $89.21/h"),
-        ("Worst SLO attainment ✓ met", "96.4 %", "shop/batch-writer 96.4 %"),
+        ("Worst attainment ✓ met", "96.4 %", "shop/batch-writer 96.4 %"),
         ("Requests served ✓ met", "18,810", "0 rejected, 0 lost, 0 malformed of 18,810 lines"),
         ("GPUs serving, at most", "29 of 128", "20 a100-80 + 5 l4 + 4 a10g; peak use 74.1 %"),
         ("Over the 36.0 kW rating ✓ met", "0 s", "without caps 19 min over, up to 40."),
@@ -288,7 +288,7 @@ def test_each_plot_labels_its_data_directly(key: str, expected: list[str]) -> No
 
 @pytest.mark.parametrize("key", [k for k in PLOTS if k != "distribution"])
 def test_the_failure_is_marked_on_every_plot_over_time(key: str) -> None:
-    assert "node a10g-1 fails, 30:00" in labels(parsed(written("an ordinary hour")), key)
+    assert "▼ node a10g-1 fails, 30:00" in labels(parsed(written("an ordinary hour")), key)
     assert not [t for t in labels(parsed(written("no node failed")), key) if "fails" in t]
 
 
