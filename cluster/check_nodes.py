@@ -7,8 +7,9 @@ import math
 from cluster import actions as act
 from cluster.base import Ref
 from cluster.drops import Drop, gone
+from cluster.hardware import Offer
 from cluster.overlay import Overlay
-from cluster.power_sums import power_excess
+from cluster.power_sums import charged_watts, power_excess
 
 
 def isolate(overlay: Overlay, action: act.Isolate, now: float) -> Drop | None:
@@ -17,7 +18,9 @@ def isolate(overlay: Overlay, action: act.Isolate, now: float) -> Drop | None:
     if action.subject.kind == "Node" and action.subject.name not in nodes:
         return gone("isolation", action.subject)
     isolated = sum(
-        1 for n in nodes.values() if n.offer == "isolated" and (n.offer_until_seconds or now) > now
+        1
+        for n in nodes.values()
+        if n.offer is Offer.ISOLATED and (n.offer_until_seconds is None or n.offer_until_seconds > now)
     )
     limit = max(1, int(0.02 * len(nodes)))
     if isolated + 1 > limit:
@@ -35,9 +38,9 @@ def grant_power(overlay: Overlay, action: act.GrantPower, now: float) -> Drop | 
     if math.isnan(safe) or math.isnan(most):
         return Drop("Unsafe", f"grant to {action.node}, whose range is unknown", action.watts, 0, 0, "W")
     if not safe <= action.watts <= most:
-        return Drop(
-            "Unsafe", f"grant to {action.node}, outside the product's range", action.watts, safe, most, "W"
-        )
+        bound, now_watts = (safe if action.watts < safe else most), charged_watts(overlay, action.node, now)
+        what = f"grant to {action.node}, outside its range"
+        return Drop("Unsafe", what, action.watts, now_watts, bound, "W")
     excess = power_excess(overlay, action.node, action.watts, now)
     if excess is not None:
         return Drop(
@@ -88,7 +91,7 @@ def release_node(overlay: Overlay, action: act.ReleaseNode, _: float) -> Drop | 
         1 for r in overlay.read("reservations").values() if any(s.node == action.node for s in r.slots)
     )
     if held or kept:
-        return Drop("Unsafe", f"giving back {action.node}", 0, held + kept, 0)
+        return Drop("Unsafe", f"giving back {action.node}", held + kept, held + kept, 0, "claims")
     return None
 
 

@@ -14,33 +14,25 @@ from cluster.overlay import Overlay
 from cluster.serving import Mode, ReplicaPhase, Tier
 
 
-def _auto(overlay: Overlay, service: str, what: str) -> Drop | None:
-    found = overlay.read("services").get(service)
-    if found is None:
-        return gone(what, Ref("ModelService", service))
-    if found.mode is not Mode.AUTO and what == "Scale":
-        return Drop("Unsafe", f"{what} of {service}, whose mode is {found.mode}", 1, 0, 0)
-    return None
-
-
 def create_launcher(overlay: Overlay, action: act.CreateLauncher, _: float) -> Drop | None:
     """Check `create_launcher`."""
     if action.name in overlay.read("launchers"):
-        return Drop("Taken", f"launcher name {action.name}", 1, 0)
+        return Drop("Taken", f"launcher name {action.name}", 1, 0, 0, "names")
     return slots_taken(overlay, action.slots, None, f"launcher {action.name}")
 
 
 def create_replica(overlay: Overlay, action: act.CreateReplica, _: float) -> Drop | None:
     """Check `create_replica`."""
-    verdict = _auto(overlay, action.service, "CreateReplica")
-    if verdict is not None:
-        return verdict
+    if action.service not in overlay.read("services"):
+        return gone("replica", Ref("ModelService", action.service))
     if action.name in overlay.read("replicas"):
-        return Drop("Taken", f"replica name {action.name}", 1, 0)
+        return Drop("Taken", f"replica name {action.name}", 1, 0, 0, "names")
     if action.launcher:
         launcher = overlay.read("launchers").get(action.launcher)
         if launcher is None:
-            return Drop("Taken", f"launcher {action.launcher} of {action.name}", 1, 0)
+            return Drop(
+                "Taken", f"launcher {action.launcher} of {action.name}, which is gone", 1, 0, 0, "objects"
+            )
         return None
     gpus = sum(slot.gpus for slot in action.slots)
     if gpus != action.variant.gpus:
@@ -57,7 +49,7 @@ def drain(overlay: Overlay, action: act.Drain, _: float) -> Drop | None:
     if replica is None:
         return gone("drain", action.subject)
     if not legal(REPLICA, replica.phase, ReplicaPhase.DRAINING):
-        return Drop("Stale", f"drain of {replica.key}, which is {replica.phase}", 1, 0)
+        return Drop("Stale", f"drain of {replica.key}, which is {replica.phase}", 1, 0, 0, "objects")
     if replica.phase is not ReplicaPhase.READY:
         return None
     return _floor(overlay, replica)
@@ -94,7 +86,7 @@ def resume(overlay: Overlay, action: act.Resume, _: float) -> Drop | None:
     if found is None:
         return gone("resume", action.subject)
     if action.subject.kind == "Replica" and found.phase is not ReplicaPhase.DRAINING:
-        return Drop("Stale", f"resume of {found.key}, which is {found.phase}", 1, 0)
+        return Drop("Stale", f"resume of {found.key}, which is {found.phase}", 1, 0, 0, "objects")
     return None
 
 
@@ -104,7 +96,7 @@ def delete_replica(overlay: Overlay, action: act.DeleteReplica, now: float) -> D
     if replica is None:
         return gone("deletion", action.replica)
     if replica.phase in (ReplicaPhase.READY, ReplicaPhase.WAKING):
-        return Drop("Unsafe", f"deletion of {replica.key}, which is {replica.phase} and not drained", 0, 1, 0)
+        return Drop("Unsafe", f"deletion of {replica.key}, which is {replica.phase} and not drained", 1, 1, 0)
     if replica.phase is ReplicaPhase.GONE:
         return gone("deletion", action.replica)
     return _still_busy(overlay, replica, now) if replica.phase is ReplicaPhase.DRAINING else None
@@ -126,7 +118,7 @@ def _still_busy(overlay: Overlay, replica: Any, now: float) -> Drop | None:
     busy = max(running + waiting, pending)
     if busy > 0.0:
         what = f"deletion of {replica.key}, which still drains"
-        return Drop("Unsafe", what, 0, busy, 0, "req")
+        return Drop("Unsafe", what, busy, busy, 0, "req")
     return None
 
 
@@ -137,7 +129,7 @@ def set_tier(overlay: Overlay, action: act.SetTier, _: float) -> Drop | None:
         return gone("tier change", action.replica)
     wanted = ReplicaPhase.ASLEEP if action.tier is Tier.AWAKE else ReplicaPhase.READY
     if replica.phase is not wanted:
-        return Drop("Stale", f"tier change of {replica.key}, which is {replica.phase}", 1, 0)
+        return Drop("Stale", f"tier change of {replica.key}, which is {replica.phase}", 1, 0, 0, "objects")
     return None
 
 
@@ -165,15 +157,25 @@ def set_routes(overlay: Overlay, action: act.SetRoutes, _: float) -> Drop | None
             len(action.weights),
             len(action.weights) - len(unready),
         )
-    total = sum(action.weights.values())
-    if action.weights and (abs(total - 1.0) > 1e-6 or min(action.weights.values()) < 0.0):
+    total, least = sum(action.weights.values()), min(action.weights.values(), default=0.0)
+    if least < 0.0:
+        return Drop("Unsafe", f"a negative route of {action.service}", least, total, 0.0, "ratio")
+    if action.weights and abs(total - 1.0) > 1e-6:
         return Drop("Unsafe", f"routes of {action.service} that do not sum to 1", total, total, 1.0, "ratio")
     return None
 
 
 def scale(overlay: Overlay, action: act.Scale, _: float) -> Drop | None:
     """Check `scale`."""
-    return _auto(overlay, action.subject.name, "Scale") if action.subject.kind == "ModelService" else None
+    if action.subject.kind != "ModelService":
+        return None
+    found = overlay.read("services").get(action.subject.name)
+    if found is None:
+        return gone("scale", action.subject)
+    if found.mode is not Mode.AUTO:
+        what = f"scale of {found.name}, whose mode is {found.mode}"
+        return Drop("Unsafe", what, action.replicas, found.replicas, found.replicas)
+    return None
 
 
 def stage_weights(overlay: Overlay, action: act.StageWeights, _: float) -> Drop | None:
@@ -201,9 +203,9 @@ def drop_weights(overlay: Overlay, action: act.DropWeights, _: float) -> Drop | 
     """Check `drop_weights`."""
     copies = [w for w in overlay.read("weights").values() if w.model == action.model]
     if not any(w.node == action.node and w.tier == action.tier for w in copies):
-        return Drop("Stale", f"weights of {action.model} on {action.node}, which are gone", 1, 0)
+        return Drop("Stale", f"weights of {action.model} on {action.node}, which are gone", 1, 0, 0, "copies")
     if len(copies) <= 1:
-        return Drop("Unsafe", f"dropping the last copy of {action.model}", 0, len(copies), 1)
+        return Drop("Unsafe", f"removal of the last copy of {action.model}", 0, len(copies), 1, "copies")
     return None
 
 
@@ -212,14 +214,20 @@ def migrate(overlay: Overlay, action: act.Migrate, _: float) -> Drop | None:
     target = overlay.read("replicas").get(action.target)
     source = overlay.read("replicas").get(action.source)
     if target is None or target.phase is not ReplicaPhase.READY or source is None:
-        return Drop("Stale", f"move of {action.sequence} to {action.target}, which is not ready", 1, 0)
-    services = overlay.read("services")
-    if (
-        action.mode == "kv"
-        and services[source.service].model.fingerprint != services[target.service].model.fingerprint
-    ):
-        return Drop("Unsafe", f"KV move of {action.sequence} between different fingerprints", 1, 0)
+        return Drop(
+            "Stale", f"move of {action.sequence} to {action.target}, which is not ready", 1, 0, 0, "objects"
+        )
+    prints = {_fingerprint(overlay, replica.service) for replica in (source, target)}
+    if action.mode == "kv" and len(prints) > 1:
+        what = f"KV move of {action.sequence} between different fingerprints"
+        return Drop("Unsafe", what, len(prints), 1, 1, "objects")
     return None
+
+
+def _fingerprint(overlay: Overlay, service: str) -> tuple[str, str]:
+    """What must be equal where KV is exchanged; a service that is gone is equal to itself alone."""
+    found = overlay.read("services").get(service)
+    return ("", found.model.fingerprint) if found is not None else (service, "")
 
 
 def passes(_: Overlay, __: Any, ___: float) -> Drop | None:

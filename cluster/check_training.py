@@ -37,9 +37,10 @@ def _attempt(overlay: Overlay, ref: Ref, attempt: int) -> Drop | None:
     if job is None:
         return gone("gang", ref)
     if attempt != job.attempt + 1:
-        return Drop("Stale", f"attempt {attempt} of {ref.name}", job.attempt + 1, attempt, 0, "attempt")
+        return Drop("Stale", f"an attempt of {ref.name}", job.attempt + 1, attempt, 0, "attempt")
     if job.phase in (JobPhase.DONE, JobPhase.FAILED) or job.suspended:
-        return Drop("Stale", f"attempt {attempt} of {ref.name}, which is {job.phase}", 1, 0, 0, "attempt")
+        state = "suspended" if job.suspended else job.phase
+        return Drop("Stale", f"attempt {attempt} of {ref.name}, which is {state}", 1, 0, 0, "objects")
     return None
 
 
@@ -76,14 +77,14 @@ def stop_gang(overlay: Overlay, action: act.StopGang, _: float) -> Drop | None:
     if gang.attempt != action.attempt:
         return Drop(
             "Stale",
-            f"stop of attempt {action.attempt} of {gang.job}",
+            f"stop of an attempt of {gang.job}",
             gang.attempt,
             action.attempt,
             0,
             "attempt",
         )
     if action.reservation and action.reservation not in overlay.read("reservations"):
-        return Drop("Stale", f"preemption for {action.reservation}, which is gone", 1, 0)
+        return Drop("Stale", f"preemption for {action.reservation}, which is gone", 1, 0, 0, "objects")
     return None
 
 
@@ -94,7 +95,9 @@ def checkpoint(overlay: Overlay, action: act.Checkpoint, _: float) -> Drop | Non
         return gone("checkpoint", action.job)
     low, high = job.checkpoint.min_interval_seconds, job.checkpoint.max_interval_seconds
     if not low <= action.interval_seconds <= high:
-        return Drop("Unsafe", f"checkpoint interval of {job.name}", action.interval_seconds, low, high, "s")
+        bound = low if action.interval_seconds < low else high
+        own = job.checkpoint.interval_seconds
+        return Drop("Unsafe", f"checkpoint interval of {job.name}", action.interval_seconds, own, bound, "s")
     return None
 
 

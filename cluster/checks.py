@@ -28,7 +28,7 @@ def check(overlay: Overlay, stamped: act.Stamped, now_seconds: float) -> Drop | 
     action = stamped.action
     kind = type(action)
     if stamped.loop not in OWNERS[kind]:
-        return Drop("NotOwner", f"{action.kind} from {stamped.loop}", 1, len(OWNERS[kind]))
+        return Drop("NotOwner", f"{action.kind} from {stamped.loop}", 1, len(OWNERS[kind]), 0, "loops")
     if now_seconds > stamped.deadline_seconds:
         life = stamped.deadline_seconds - stamped.issued_seconds
         return Drop("Expired", action.kind, life, now_seconds - stamped.issued_seconds, life, "s")
@@ -39,7 +39,7 @@ def check(overlay: Overlay, stamped: act.Stamped, now_seconds: float) -> Drop | 
     if verdict is not None:
         return verdict
     if kind not in SUPPORTED:
-        return Drop("Unsupported", action.kind, len(OWNERS), len(SUPPORTED))
+        return Drop("Unsupported", action.kind, len(OWNERS), len(SUPPORTED), 0, "kinds")
     return None
 
 
@@ -48,7 +48,7 @@ def _stale(overlay: Overlay, action: act.Action) -> Drop | None:
         found = current(overlay, ref)
         have = found.ref.version if found is not None else 0
         if found is None or (ref.version and have != ref.version):
-            return Drop("Stale", f"{action.kind} for {ref.kind} {ref.name}", ref.version, have)
+            return Drop("Stale", f"{action.kind} for {ref.kind} {ref.name}", ref.version, have, 0, "versions")
     return None
 
 

@@ -54,7 +54,7 @@ def current(overlay: Overlay, ref: Ref) -> Any | None:
 
 def gone(what: str, ref: Ref) -> Drop:
     """The drop of an action whose subject no longer exists."""
-    return Drop("Stale", f"{what} of {ref.kind} {ref.name}, which is gone", ref.version or 1, 0)
+    return Drop("Stale", f"{what} of {ref.kind} {ref.name}, which is gone", 1, 0, 0, "objects")
 
 
 def slots_taken(

@@ -18,6 +18,7 @@ from cluster.reason_codes import CODES
 Unit = Literal[
     "req/s", "req", "GPU", "$/h", "s", "ms", "W", "B", "tokens/s", "tokens", "ratio", "nodes", "replicas", "MHz", "steps",
     "attempt", "1/min", "bit/s", "products", "cells", "faults", "versions", "priority", "variants", "samples", "attempts",
+    "kinds", "loops", "names", "objects", "copies", "claims",
 ]  # fmt: skip
 
 
@@ -160,27 +161,32 @@ def _number(value: float) -> str:
 
 
 def _plain(value: float, unit: str) -> str:
-    return f"{_number(value)} {unit}"
+    return f"{_number(value)} {_SINGULAR.get(unit, unit.removesuffix('s')) if value == 1.0 else unit}"
 
 
 def _rate(value: float, unit: str) -> str:
     return f"{value:.2f} {unit}" if abs(value) >= 0.1 or value == 0.0 else f"{value:.2g} {unit}"
 
 
-def _bytes(value: float, _: str) -> str:
-    for scale, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+def _scaled(value: float, unit: str) -> str:
+    for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= scale:
-            return f"{value / scale:.1f} {name}"
-    return f"{value:.0f} B"
+            return f"{value / scale:.1f} {prefix}{unit}"
+    return f"{value:.0f} {unit}"
 
 
+_SINGULAR = {"copies": "copy", "tokens/s": "tokens/s"}
 _FORMATS: dict[str, Callable[[float, str], str]] = {
     "$/h": lambda value, _: f"${value:.2f}/h",
     "ratio": lambda value, _: f"{100.0 * value:.1f} %",
     "req/s": _rate,
     "s": lambda value, _: f"{value:.0f} s" if abs(value) >= 10 else f"{value:.2g} s",
     "ms": lambda value, _: f"{value:.0f} ms",
-    "B": _bytes,
+    "B": _scaled,
+    "req": lambda value, _: _plain(value, "requests"),
+    "attempt": lambda value, _: f"{value:.0f}",
+    "versions": lambda value, _: f"version {value:.0f}",
+    "priority": lambda value, _: f"priority {value:.0f}",
     "bit/s": lambda value, _: f"{value / 1e9:.0f} Gbit/s" if value >= 1e9 else f"{value / 1e6:.0f} Mbit/s",
     "1/min": lambda value, _: f"{_number(value)} a minute",
 }

@@ -242,6 +242,6 @@ def unknown_product_reason(node: str, product: str, gpus: int, classes: int) -> 
         subject=Ref("AcceleratorNode", node),
         verdict=Verdict.BLOCKED,
         choice=product,
-        need=Quantity("classes", classes, "nodes"),
+        need=Quantity("classes", classes, "products"),
         have=Quantity("gpus", gpus, "GPU"),
     )

@@ -159,7 +159,7 @@ def test_the_check_of_a_grant_gives_the_sum_it_would_make() -> None:
     assert verdict(row, 500) is None
     assert verdict(row, 501) == ("Unsafe", 801, 600, 800)
     assert verdict(row, 300) is None
-    assert verdict(row, 299) == ("Unsafe", 299, 300, 600)
+    assert verdict(row, 299) == ("Unsafe", 299, 300, 300)
     assert verdict(row, 601, "c") == ("Unsafe", 601, 300, 600)
 
 

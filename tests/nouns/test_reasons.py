@@ -173,6 +173,20 @@ def test_only_a_priced_alternative_is_the_runner_up() -> None:
         pytest.param(-2e9, "B", "-2.0 GB", id="bytes short"),
         pytest.param(0.5, "1/min", "0.5 a minute", id="a rate a minute"),
         pytest.param(3, "GPU", "3 GPU", id="a count"),
+        pytest.param(1, "nodes", "1 node", id="one of something"),
+        pytest.param(0, "nodes", "0 nodes", id="none of something"),
+        pytest.param(1.5, "nodes", "1.5 nodes", id="one and a half"),
+        pytest.param(1, "copies", "1 copy", id="one copy"),
+        pytest.param(1, "tokens/s", "1 tokens/s", id="a token a second"),
+        pytest.param(1, "GPU", "1 GPU", id="one GPU"),
+        pytest.param(1, "req", "1 request", id="one request"),
+        pytest.param(7, "req", "7 requests", id="requests"),
+        pytest.param(2, "attempt", "2", id="the number of an attempt"),
+        pytest.param(2, "attempts", "2 attempts", id="a number of attempts"),
+        pytest.param(4, "versions", "version 4", id="a version"),
+        pytest.param(-3, "priority", "priority -3", id="a priority"),
+        pytest.param(4e11, "bit/s", "400 Gbit/s", id="a fast network"),
+        pytest.param(5e8, "bit/s", "500 Mbit/s", id="a slow network"),
         pytest.param(2.345, "GPU", "2.35 GPU", id="a broken count has three figures"),
         pytest.param(1234.5, "W", "1234 W", id="thousands are whole"),
         pytest.param(-1234.5, "W", "-1234 W", id="negative thousands too"),
@@ -224,7 +238,7 @@ def test_a_drop_becomes_a_reason_with_its_three_numbers() -> None:
     dropped = Drop("Unsafe", "grant to a in row", 1_200, 900, 1_000, "W").reason(SUBJECT)
     assert dropped.verdict is Verdict.REJECTED
     assert dropped.subject == SUBJECT
-    assert render(dropped) == "dropped grant to a in row: it would give 1200 W, allowed 1000 W (900 W now)."
+    assert render(dropped) == "dropped grant to a in row: 1200 W against a limit of 1000 W (900 W now)."
 
 
 def test_a_reason_survives_json_with_everything_it_carries() -> None:
