@@ -56,12 +56,11 @@ def door() -> Iterator[Door]:
 
 
 @pytest.fixture
-def desk(door: Door, tmp_path: Path) -> Iterator[Desk]:
+def desk(door: Door, tmp_path: Path) -> Desk:
     store = open_store(WallClock())
     pki = tmp_path / "pki"
     door.authority.write(pki / "authority")
-    yield Desk(door, door.serve(store), pki, store)
-    door.shut()
+    return Desk(door, door.serve(store), pki, store)
 
 
 def test_a_manifest_is_created_then_unchanged_then_configured(desk: Desk, tmp_path: Path) -> None:

@@ -33,7 +33,6 @@ class Door:
         self._thread = threading.Thread(target=self.loop.run_forever, name="store-door", daemon=True)
         self._thread.start()
         self.authority = Authority.create(WallClock())
-        self.served: EmbeddedStore | None = None
         self._server: HubServer | None = None
         self.servicer: StoreServicer | None = None
 
@@ -45,7 +44,7 @@ class Door:
         return self.authority.issue(Identity(role, name))
 
     def serve(self, store: EmbeddedStore, **options: Any) -> str:
-        """Open a door in front of a store; its endpoint."""
+        """Let the door stand in front of a store, opening it if it is shut; its endpoint."""
         held = self.authority.issue(HUB)
 
         async def start() -> HubServer:
@@ -54,8 +53,14 @@ class Door:
             await server.start()
             return server
 
-        self.served = store
-        self._server = self.now(start())
+        async def turn() -> None:
+            assert self.servicer is not None
+            self.servicer._store = self.servicer._plane = store
+
+        if self._server is None:
+            self._server = self.now(start())
+        else:
+            self.now(turn())
         return self._server.endpoint
 
     def shut(self) -> None:
@@ -146,4 +151,3 @@ def far_store(door: Door, store: EmbeddedStore, role: Role = Role.ADMIN) -> Iter
         yield FarStore(door, remote, store)
     finally:
         door.now(remote.close())
-        door.shut()
