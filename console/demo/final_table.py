@@ -112,7 +112,7 @@ def _single(single: SingleType) -> str:
 
 
 def _power(findings: Findings) -> str:
-    over = span(findings.over_seconds) if findings.over_seconds else "0 s"
+    over = span(findings.over_seconds)
     return (
         f"{over} over the {kilowatts(findings.rating)} rating, peak {kilowatts(findings.peak_power)}; without caps "
         f"{span(findings.uncapped_over_seconds)} over it, peak {kilowatts(findings.peak_uncapped)}"

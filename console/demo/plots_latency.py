@@ -158,8 +158,10 @@ def _time_title(findings: Findings) -> str:
     kept = [s for s in answered if s.kept]
     if len(kept) == len(answered):
         worst = min(answered, key=lambda s: s.attainment)
-        who = "Every service" if len(answered) > 1 else short(worst.name, 30)
-        return f"{who} kept its promise; the closest was {short(worst.name, 30)} with {share(worst.attainment)} of requests inside"
+        inside = f"{share(worst.attainment)} of requests inside"
+        if len(answered) == 1:
+            return f"{short(worst.name, 30)} kept its promise with {inside}"
+        return f"Every service kept its promise; the closest was {short(worst.name, 30)} with {inside}"
     missed = [f"{short(s.name, 30)} ({share(s.attainment)})" for s in answered if not s.kept]
     return f"{listed(missed)} missed the promise"
 

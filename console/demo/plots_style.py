@@ -1,8 +1,8 @@
 """How every plot of the report looks: canvas, colours, time axis, direct labels, and SVG fit to stand in a page.
 
 Colours are drawn as fixed hex values and leave as CSS variables, so one plot serves a light and a dark page. GPU
-types and services have a palette each; both were chosen by simulating the three colour deficiencies (least CIE76
-distance within a palette: 20 for GPU types, 25 for services), and each series is labelled where it is drawn.
+types and services have a palette each. The four known types and the first three services were chosen by simulating
+the colour deficiencies (least CIE76 distance 20, held by a test); and each series is labelled where it is drawn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from console.demo.words import clock, short
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1040, 62, 190, 44, 44
 INK, MUTED, GRID, PAPER, ALERT = "#1b1f24", "#5c6670", "#e2e6ea", "#fefefe", "#c1272d"
 CALM = "#47708f"
-_GPU_COLOURS = ("#4fa8dc", "#0b7a5c", "#e0962a", "#b0478f", "#7d7f2a", "#8a5a44")
+_GPU_COLOURS = ("#4fa8dc", "#0b7a5c", "#e0962a", "#b0478f", "#7d7f2a", "#8a5a44", "#4b4fa8", "#8f979f")
 _SERVICE_COLOURS = ("#0072b2", "#d55e00", "#3b4252", "#8c6d1f", "#a23b72", "#5b8c2a")
 KNOWN_GPUS = ("l4", "a10g", "a100-80", "h100")
 

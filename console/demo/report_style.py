@@ -7,7 +7,7 @@ from console.demo.plots_style import VARIABLES
 # Every colour of a plot as it is on a dark page.
 _DARK = {
     "ink": "#e8ebef", "muted": "#9aa4af", "grid": "#2c333b", "paper": "#15191e", "alert": "#ff6b6b", "calm": "#7fb0d3",
-    "gpu0": "#5db8ee", "gpu1": "#27a583", "gpu2": "#f0a742", "gpu3": "#d874b7", "gpu4": "#b3b55a", "gpu5": "#c08d75",
+    "gpu0": "#5db8ee", "gpu1": "#27a583", "gpu2": "#f0a742", "gpu3": "#d874b7", "gpu4": "#b3b55a", "gpu5": "#c08d75", "gpu6": "#9498ea", "gpu7": "#b4bcc4",
     "svc0": "#4fa8ea", "svc1": "#ff8a3d", "svc2": "#c3ccda", "svc3": "#cfae57", "svc4": "#e07fb1", "svc5": "#93c860",
 }  # fmt: skip
 

@@ -96,7 +96,7 @@ def _power(findings: Findings) -> Markup:
         f"peak {kilowatts(findings.peak_power)}; without caps {span(findings.uncapped_over_seconds)} over, "
         f"up to {kilowatts(findings.peak_uncapped)}"
     )
-    figure = span(findings.over_seconds) if findings.over_seconds else "0 s"
+    figure = span(findings.over_seconds)
     return _tile(f"Over the {kilowatts(findings.rating)} rating", figure, more, findings.over_seconds <= 0.0)
 
 

@@ -61,7 +61,7 @@ def span(seconds: float) -> str:
     """A duration: `45 ms`, `2.41 s`, `31 s`, `12 min`; `–` where unknown."""
     if not math.isfinite(seconds):
         return "–"
-    if abs(seconds) < 0.9995:
+    if 0.0 < abs(seconds) < 0.9995:
         return f"{seconds * 1000.0:.0f} ms"
     if abs(seconds) < 10.0:
         return f"{seconds:.2f}".rstrip("0").rstrip(".") + " s"

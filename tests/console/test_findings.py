@@ -36,6 +36,7 @@ NAN = float("nan")
         (words.share, 0.0, "0 %"),
         (words.span, 0.0449, "45 ms"),
         (words.span, 0.9999, "1 s"),
+        (words.span, 0.0, "0 s"),
         (words.span, 2.413, "2.41 s"),
         (words.span, 31.4, "31 s"),
         (words.span, 1163, "19 min"),
