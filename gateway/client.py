@@ -65,6 +65,7 @@ class GatewayClient:
         self._answered = 0
         self._waiting: dict[int, asyncio.Future[Result]] = {}
         self._news = asyncio.Event()
+        self._writing = asyncio.Lock()
         self.broken: str | None = None
         self.outstanding = 0
         """Requests of this stream that had not ended by the newest message."""
@@ -147,7 +148,8 @@ class GatewayClient:
                 priority=each.priority,
             )
         try:
-            await self._call.write(batch)
+            async with self._writing:  # gRPC breaks a stream that two tasks write to at once
+                await self._call.write(batch)
         except (grpc.RpcError, asyncio.InvalidStateError) as error:
             raise ClientError(
                 f"The stream to the gateway is broken: {self.broken or told(error)}."

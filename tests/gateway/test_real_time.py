@@ -51,6 +51,23 @@ def test_requests_are_served_at_once_and_reported() -> None:
     run(story())
 
 
+def test_many_tasks_may_ask_at_once_on_one_stream() -> None:
+    async def story() -> None:
+        async with plane(WallClock()) as world:
+            await nodes(world, "n1")
+            loops = [node.service.run(world.clock) for node in world.nodes.values()]
+            async with background(world.gateway.run(), *loops):
+                world.routes.publish(world.table({"shop/n1": "n1"}))
+                await until(lambda: world.gateway.links.up)
+                client = await world.client()
+                asked = [world.requests(0.0, prompt=100, output=5) for _ in range(50)]
+                answers = await asyncio.gather(*(client.generate(each) for each in asked))
+                assert [answer[0].request_id for answer in answers] == [each[0].request_id for each in asked]
+                assert {answer[0].outcome for answer in answers} == {"served"}
+
+    run(story())
+
+
 def test_the_first_held_request_is_reported_before_the_next_report_is_due() -> None:
     async def story() -> None:
         async with plane(WallClock(), report_seconds=60.0) as world, background(world.gateway.run()):
