@@ -6,6 +6,7 @@ parts, joined by the barrier of `simulator.fleet.barrier`.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,9 @@ class LocalCluster:
         self.operator = self._new_operator()
         await self.operator.start()
         await self.fleet.start()
+        # What exists now lives as long as the cluster: no collection need look at it again.
+        gc.collect()
+        gc.freeze()
         self.conductor = Conductor(self.clock, self.fleet, self, hub=self.hub, requests=self.feeder)
 
     async def _start_gateway(self) -> None:
