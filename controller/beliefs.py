@@ -24,9 +24,17 @@ class CapacityBeliefs:
         """Start with none."""
         self._estimator = RooflineCapacity(RooflineConfig(error=error))
         self._state = self._estimator.initial()
+        self._looked_at: tuple[object, ...] = ()
 
     def refresh(self, observer: Observer, now_seconds: float) -> int:
         """Ask what was not asked yet; how many beliefs were formed."""
+        # Nouns are immutable: the same objects ask the same questions.
+        nouns = (*observer.live("services").values(), *observer.live("accelerators").values())
+        if len(nouns) == len(self._looked_at) and all(
+            a is b for a, b in zip(nouns, self._looked_at, strict=True)
+        ):
+            return 0
+        self._looked_at = nouns
         fresh = [q for q in self._questions(observer) if self._state.asked.get(q.key) != q]
         if not fresh:
             return 0

@@ -247,6 +247,8 @@ class Operator:
                 await self._carry_out(
                     stamped, self.observer.snapshot(now, self.epoch), now, staged.plan.reasons
                 )
+            elif self._listener is not None:
+                self._listener.decided(staged.stage, context.tick, now, [], staged.plan.reasons)
 
     async def _carry_out(
         self,

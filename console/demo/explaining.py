@@ -6,8 +6,11 @@ from cluster.reasons import Reason, render_alternative, sentence
 from console.demo.run_data import DemoRun, ObjectExplanation
 from controller.operator import Operator
 from controller.telling.memory import Said
+from controller.telling.statuses import CAPACITY_CODES, GANG_CODES, POWER_CODES
 
 SHOWN = 12
+HEADLINES = CAPACITY_CODES | GANG_CODES | POWER_CODES
+"""Codes that say how an object stands; everything else is detail."""
 KINDS = ("ModelService", "TrainingJob", "PowerDomain")
 
 
@@ -25,10 +28,7 @@ def explain_all(run: DemoRun, operator: Operator) -> list[ObjectExplanation]:
 
 def _explain(kind: str, key: str, said: list[Said]) -> ObjectExplanation:
     newest = list(reversed(said))
-    head = next(
-        (s.reason for s in newest if s.loop in ("commit", "train", "power") or s.loop.startswith("power")),
-        newest[0].reason,
-    )
+    head = next((s.reason for s in newest if s.reason.code in HEADLINES), newest[0].reason)
     return ObjectExplanation(
         kind=kind,
         name=key,

@@ -93,9 +93,13 @@ def sample(snapshot: Snapshot, seconds: float, watts: tuple[float, float, float,
     """The cluster at one moment; `watts` are true, uncapped, granted and rated."""
     replicas: dict[str, dict[str, int]] = {name: {} for name in sorted(snapshot.services)}
     gpus: Counter[str] = Counter()
+    dollars: dict[str, float] = dict.fromkeys(replicas, 0.0)
     for replica in snapshot.replicas.values():
         if replica.phase in LIVE:
             gpus[replica.variant.accelerator] += replica.variant.gpus
+            pool = snapshot.pools.get(replica.pool)
+            if pool is not None and replica.service in dollars:
+                dollars[replica.service] += pool.dollars_per_gpu_hour * replica.variant.gpus
         if replica.phase is ReplicaPhase.READY and replica.service in replicas:
             kinds = replicas[replica.service]
             kinds[replica.variant.accelerator] = kinds.get(replica.variant.accelerator, 0) + 1
@@ -114,6 +118,7 @@ def sample(snapshot: Snapshot, seconds: float, watts: tuple[float, float, float,
         replicas=replicas,
         gpus=dict(sorted(gpus.items())),
         dollars_per_hour=serving_dollars(snapshot),
+        service_dollars_per_hour=dollars,
         serving_use=serving_use(snapshot),
         power_watts=watts[0],
         uncapped_watts=watts[1],
