@@ -140,11 +140,12 @@ class TrainRun:
         if isinstance(standing, Cadence) and standing.checkpoint_seconds == interval:
             return
         reason = self.draft.because(why.cadence(job, interval))
-        self.draft.act(
-            Checkpoint(
-                job=job.ref, interval_seconds=interval, tier=spec.tier, expects=(job.ref,), reason=reason
+        if interval != spec.interval_seconds:  # the pods were started with the user's own
+            self.draft.act(
+                Checkpoint(
+                    job=job.ref, interval_seconds=interval, tier=spec.tier, expects=(job.ref,), reason=reason
+                )
             )
-        )
         self.draft.aim(
             Cadence(owner="train", decided_seconds=self.now, job=job.name, checkpoint_seconds=interval)
         )
