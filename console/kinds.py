@@ -32,7 +32,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("Last", "date", ".lastTimestamp", "Time since it happened last."),
         Column("Type", "string", ".type", "Normal or Warning."),
         Column("Reason", "string", ".reason", "Code of the reason."),
-        Column("About", "string", ".involvedObject.kind", "Kind of the object."),
+        Column("About", "string", ".involvedObject.kind", "Kind of the object.", wide=True),
         Column("Object", "string", ".involvedObject.name", "Name of the object."),
         Column("Message", "string", ".message", "The sentence."),
     ),

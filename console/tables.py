@@ -61,18 +61,32 @@ def cell(column: Column, obj: JsonObject, now_seconds: float) -> str:
     return coloured(shown) if column.name in _STATES else escape(shown)
 
 
+def _names(resource: Resource) -> tuple[str, ...]:
+    """What tells an object from others; an event is known by what it is about."""
+    if resource.kind == "Event":
+        return ("namespace",)
+    return ("namespace", "name") if resource.namespaced else ("name",)
+
+
 def table_of(resource: Resource, objects: Iterable[JsonObject], now_seconds: float, *, wide: bool) -> Table:
     """A table with one row an object."""
     columns = [column for column in columns_of(resource) if wide or not column.wide]
-    made = Table(box=None, padding=(0, 2), header_style="bold")
-    for name in ("namespace", "name") if resource.namespaced else ("name",):
+    made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    names = _names(resource)
+    for name in names:
         made.add_column(name, no_wrap=True)
     for column in columns:
+        number = column.type in {"integer", "number"}
         made.add_column(
-            column.name.lower(), justify="right" if column.type in {"integer", "number"} else "left"
+            column.name.lower(),
+            justify="right" if number else "left",
+            no_wrap=number or column.type == "date" or column.name in _STATES,
+            overflow="fold",
         )
     for obj in objects:
         meta = obj["metadata"]
-        named = [meta.get("namespace", ""), meta["name"]] if resource.namespaced else [meta["name"]]
-        made.add_row(*map(escape, named), *(cell(column, obj, now_seconds) for column in columns))
+        made.add_row(
+            *(escape(meta.get(name, "")) for name in names),
+            *(cell(column, obj, now_seconds) for column in columns),
+        )
     return made

@@ -20,6 +20,8 @@ COLOURS = {
     "lost": "red", "notready": "red", "false": "red", "warning": "yellow",
 }  # fmt: skip
 
+PIPE_COLUMNS = 400
+
 
 class Refused(Exception):
     """What was asked cannot be done; the text is the sentence for the person who asked."""
@@ -31,8 +33,9 @@ def errors() -> Console:
 
 
 def people() -> Console:
-    """Where results for people go."""
-    return Console(highlight=False)
+    """Where results for people go; into a pipe or a file, lines are as long as they need to be."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPE_COLUMNS)
 
 
 @contextmanager

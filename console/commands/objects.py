@@ -60,7 +60,10 @@ async def _get(question: Question, resource: Resource, reach: Reach) -> None:
             await _follow(question, resource, store)
         else:
             listed = await store.list(resource, question.namespace, label_selector=question.selector)
-            _show(question, resource, list(listed.items), single=False)
+            found = sorted(
+                listed.items, key=lambda obj: str(obj.get("lastTimestamp", ""))
+            )  # events; others stay
+            _show(question, resource, found, single=False)
 
 
 def _show(question: Question, resource: Resource, objects: list[JsonObject], *, single: bool) -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from console.main import app
 from console.tables import age, value_at
-from controller.resources.core import POD
+from controller.resources.core import EVENT, POD
 from controller.resources.kinds import MODEL_SERVICE
 from controller.store.embedded import EmbeddedStore, open_store
 from runtime.authority import Authority, Identity, Role
@@ -140,6 +140,25 @@ def test_pods_and_nodes_are_shown_too_and_chosen_by_labels(desk: Desk) -> None:
     assert [line.split()[1] for line in told.splitlines()[1:]] == ["a"]
     assert "There are no nodes." in desk.good("get", "nodes")
     assert "There are no pods in namespace kube-system." in desk.good("get", "pods", "-n", "kube-system")
+
+
+def test_events_are_told_in_order_of_time_by_what_they_are_about(desk: Desk) -> None:
+    for name, second in (("late", 30), ("early", 10)):
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{name}.1", "namespace": "default"},
+            "involvedObject": {"kind": "ModelService", "name": "chat"},
+            "type": "Warning",
+            "reason": "NoInventory",
+            "message": f"{name}: 1 GPU wanted",
+            "lastTimestamp": f"2026-11-21T00:00:{second}Z",
+        }
+        desk.door.now(desk.store.create(EVENT, event, field_manager="t"))
+    head, first, second_ = desk.good("get", "ev").strip().splitlines()
+    assert head.split() == ["namespace", "last", "type", "reason", "object", "message"]
+    assert first.rstrip().endswith("early: 1 GPU wanted")
+    assert second_.rstrip().endswith("late: 1 GPU wanted")
 
 
 @pytest.mark.parametrize(
