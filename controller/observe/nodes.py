@@ -51,7 +51,7 @@ def node(
         accelerator=name,
         devices=devices,
         nics=_nics(inventory),
-        cpu_millis=quantity_of(obj.status.allocatable, "cpu", 1000.0),
+        cpu_millis=quantity_of(obj.status.allocatable, "cpu", 1000),
         memory_bytes=quantity_of(obj.status.allocatable, "memory"),
         dram_cache_bytes=inventory.dram_cache_bytes if inventory else 0,
         nvme_bytes=inventory.nvme_cache_bytes if inventory else 0,

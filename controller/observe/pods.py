@@ -73,8 +73,8 @@ def _claim(
         slot=Slot(
             node=node_of(pod),
             devices=devices or tuple(range(-gpus, 0)),
-            cpu_millis=_requests(pod, "cpu", 1000.0),
-            memory_bytes=_requests(pod, "memory", 1.0),
+            cpu_millis=_requests(pod, "cpu", 1000),
+            memory_bytes=_requests(pod, "memory", 1),
         ),
         priority=pod.spec.priority,
         phase=phase,
@@ -82,7 +82,7 @@ def _claim(
     )
 
 
-def _requests(pod: Pod, name: str, scale: float) -> int:
+def _requests(pod: Pod, name: str, scale: int) -> int:
     return sum(
         quantity_of(c.resources.requests or c.resources.limits, name, scale) for c in pod.spec.containers
     )
@@ -93,7 +93,8 @@ def _engine(pod: Pod, launch: EngineLaunch, *, node_lost: bool, now_seconds: flo
     phase = _phase(pod, node_lost=node_lost)
     claim = _claim(pod, Ref("Replica", key, pod.metadata.uid), launch.devices, launch.variant.gpus)
     slot = claim.slot if claim else Slot(node=node_of(pod), devices=launch.devices)
-    generation = int(pod.metadata.labels.get(labels.GENERATION, "0") or 0)
+    told = pod.metadata.labels.get(labels.GENERATION, "")
+    generation = int(told) if told.isdecimal() else 0  # a label is anybody's to edit
     launcher = Launcher(
         key=key,
         ref=Ref("Launcher", key, pod.metadata.uid),
