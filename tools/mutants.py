@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "mutants"  # a copy of the tree; mutmut plants its faults in a second copy inside it
-CORE = ("cluster", "forecasting", "placement", "policies")
+CORE = ("cluster", "forecasting", "placement", "policies", "simulator/physics")
 WORLD = re.compile(
     r"^\s*(?:from|import) (?:agent|console|controller|gateway|grpc|runtime|simulator\.fleet|wire)\b",
     re.MULTILINE,
