@@ -31,7 +31,7 @@ def isolate(overlay: Overlay, action: act.Isolate, now: float) -> Drop | None:
 def grant_power(overlay: Overlay, action: act.GrantPower, now: float) -> Drop | None:
     """Check `grant_power`."""
     table = overlay.base.node_table
-    row = table.index().get(action.node) if len(table) < 64 else _row(overlay, action.node)
+    row = _row(overlay, action.node)
     if row is None or action.node not in overlay.read("nodes"):
         return gone("grant", Ref("Node", action.node))
     safe, most = float(table.safe_watts[row]), float(table.max_watts[row])

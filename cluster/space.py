@@ -90,8 +90,7 @@ class Space:
             return []
         free = self._milli[node]
         usable = [i for i in range(len(free)) if free[i] == 1000 and self._open_to(node, i, owner, priority)]
-        unnumbered = self._unnumbered.get(node, 0)
-        return usable[: max(0, len(usable) - unnumbered)] if unnumbered else usable
+        return usable[: max(0, len(usable) - self._unnumbered.get(node, 0))]
 
     def free_milli(self, node: str, device: int) -> int:
         """Free milli-GPU of one device (0 when unknown)."""

@@ -79,7 +79,7 @@ class Table(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False, forbi
 
     def __eq__(self, other: object) -> bool:
         """Compare keys and columns, NaN equal to NaN."""
-        if type(other) is not type(self) or not isinstance(other, Table):
+        if type(other) is not type(self):
             return NotImplemented
         return self.keys == other.keys and all(
             np.array_equal(
