@@ -12,6 +12,7 @@ from cluster.drops import Drop, current, gone, slots_taken
 from cluster.lifecycles import REPLICA, legal
 from cluster.overlay import Overlay
 from cluster.serving import Mode, ReplicaPhase, Tier
+from cluster.targets import Capacity
 
 
 def create_launcher(overlay: Overlay, action: act.CreateLauncher, _: float) -> Drop | None:
@@ -56,9 +57,11 @@ def drain(overlay: Overlay, action: act.Drain, _: float) -> Drop | None:
 
 
 def _floor(overlay: Overlay, replica: Any) -> Drop | None:
-    """A drain must leave the service its floor, unless the node is being lost anyway."""
+    """A drain must leave the service its floor, unless the node is being lost anyway, or the final capacity in force
+    leaves the service nothing: then all it had was given to a higher priority.
+    """
     service = overlay.read("services").get(replica.service)
-    if service is None or _losing(overlay, replica):
+    if service is None or _losing(overlay, replica) or _outranked(overlay, replica.service):
         return None
     ready = sum(
         1
@@ -71,6 +74,11 @@ def _floor(overlay: Overlay, replica: Any) -> Drop | None:
             "Unsafe", f"drain of the last ready replica of {replica.service}", ready - 1, ready, floor
         )
     return None
+
+
+def _outranked(overlay: Overlay, service: str) -> bool:
+    capacity = overlay.read("targets").get(f"Capacity/{service}")
+    return isinstance(capacity, Capacity) and capacity.final and not any(p.units for p in capacity.mix.parts)
 
 
 def _losing(overlay: Overlay, replica: Any) -> bool:

@@ -50,6 +50,7 @@ from controller.telling.narrator import Narrator
 from controller.telling.statuses import unknown_product_reason
 from controller.telling.writer import StatusWriter
 from policies.planner import PlannerRun
+from policies.registry import PolicyConfigError
 from runtime.clock import Clock
 
 log = logging.getLogger("plimsoll.operator")
@@ -325,6 +326,10 @@ class Operator:
                 have=Quantity("found", float(len(faults)), "faults"),
             )
             for (kind, key), faults in sorted(self.world.faults.items())
+        ]
+        reasons += [
+            PolicyConfigError(fault).reason(self.world.subject("PowerDomain", root))
+            for root, fault in sorted(self.power.config_faults.items())
         ]
         known = len(self.observer.live("accelerators"))
         reasons += [

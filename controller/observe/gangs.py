@@ -55,6 +55,8 @@ def gang(
     phase = _phase(members, lost_nodes, progress, complete=complete, old=first.attempt < newest_attempt)
     if phase is GangPhase.FORMING and before.phase is not GangPhase.FORMING:
         phase = GangPhase.FAILED  # a rank that starts again inside an attempt has lost its state
+    elif phase is GangPhase.STOPPING and before.phase is GangPhase.FAILED:
+        phase = GangPhase.FAILED  # its pods are being removed; it failed all the same
     since = before.since_seconds if phase is before.phase else now_seconds
     noun = Gang(
         key=key,

@@ -33,13 +33,19 @@ CAPACITY_CODES = frozenset(
 GANG_CODES = frozenset(
     {"GangStarted", "GangWaiting", "GangRestarted", "GangStopped", "GangDone", "RestartLimitReached"}
 )
+CONFIG_CODES = frozenset({"PolicyConfigInvalid"})
 POWER_CODES = frozenset({"PowerGranted", "PowerClamped", "PowerUnsafe", "DomainInvalid"})
 LIVE = (ReplicaPhase.PENDING, ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.DRAINING)
 
 
-def _accepted(faults: tuple[str, ...], generation: int) -> Condition:
+def _accepted(
+    faults: tuple[str, ...], generation: int, sayings: Sayings, subject: tuple[str, str]
+) -> Condition:
     if faults:
         return condition("Accepted", False, "SpecInvalid", " ".join(faults), generation)
+    said = sayings.latest(*subject, CONFIG_CODES)
+    if said is not None and said.reason.subject.version == generation:
+        return condition("Accepted", False, said.reason.code, sentence(said.reason), generation)
     return condition("Accepted", True, "Accepted", "The specification can be acted on.", generation)
 
 
@@ -70,7 +76,7 @@ def service_status(
     phase = _service_phase(snapshot.services.get(key), faults, len(ready), len(held), wanted, said)
     ready_text = f"{len(ready)} of {wanted} wanted replicas take requests."
     conditions = [
-        _accepted(faults, generation),
+        _accepted(faults, generation, sayings, ("ModelService", key)),
         _planned(said, generation),
         condition("Ready", len(ready) >= wanted and phase != "Refused", phase, ready_text, generation),
     ]
@@ -135,11 +141,11 @@ def job_status(
     said = sayings.latest("TrainingJob", key, GANG_CODES)
     phase = _job_phase(job, gang, faults, said)
     conditions = [
-        _accepted(faults, generation),
+        _accepted(faults, generation, sayings, ("TrainingJob", key)),
         _planned(said, generation),
         condition(
             "Succeeded",
-            phase == "Succeeded" or None,
+            {"Succeeded": True, "Failed": False}.get(phase),
             phase,
             f"Step {_step(obj, gang)} of {obj.spec.steps}.",
             generation,
@@ -209,7 +215,8 @@ def domain_status(
     leases = [snapshot.leases[n].watts for n in members if n in snapshot.leases]
     capped = said is not None and said.reason.code == "PowerClamped"
     unsafe = said is not None and said.reason.code == "PowerUnsafe"
-    conditions = [_accepted(faults, generation), _planned(said, generation)]
+    accepted = _accepted(faults, generation, sayings, ("PowerDomain", name))
+    conditions = [accepted, _planned(said, generation)]
     return PowerDomainStatus(
         phase="Refused"
         if faults

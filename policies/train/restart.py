@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cluster.hardware import Node, Offer, Slot
 from cluster.snapshot import Snapshot
 from cluster.space import Space
-from cluster.training import Gang, Job, Layout
+from cluster.training import Gang, GangPhase, Job, Layout
 from placement.packing.best_fit import pick_devices
 from placement.training.degrees import Degrees, degrees_for
 from placement.training.islands import Fit, Island, Shortage, choose_island
@@ -41,7 +41,10 @@ def is_stuck(view: Snapshot, job: Job, gang: Gang) -> set[str]:
         if (claim := view.claims.get(member.partition("#")[0])) is not None and claim.phase == "pending"
     }
     layout = gang.layout
-    if len(layout.slots) * job.gpus_per_node < layout.tensor * layout.pipeline * layout.data:
+    lacking = len(layout.slots) * job.gpus_per_node < layout.tensor * layout.pipeline * layout.data
+    if (
+        lacking and gang.phase is GangPhase.FORMING
+    ):  # later on a member that lacks was removed: its node is fine
         stuck.update(slot.node for slot in layout.slots)
     return stuck
 
