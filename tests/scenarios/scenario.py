@@ -25,6 +25,8 @@ CONFIG = OperatorConfig(
     policies={"commit": PolicyDefault("by_priority", {"hold_seconds": 5.0})},
 )
 """Plans twice as often as the default, and lets a mix be replaced for its price after seconds, not minutes."""
+TELL_SECONDS = 3
+"""Virtual seconds after a script in which what happened last is told."""
 CONVERGE_SECONDS = 90
 """Virtual seconds after its script in which a run with a killed operator must reach the undisturbed run's end."""
 WALL_SECONDS = 60.0
@@ -93,6 +95,7 @@ async def _played(
     async with stage:
         await stage.apply(scenario.manifests)
         await scenario.script(stage)
+        await stage.seconds(TELL_SECONDS)
         if expected is not None:
             await stage.until(
                 lambda seen: final_of(seen, stage.routes) == expected,

@@ -6,8 +6,9 @@ process that is killed), so that the same scenarios can be played there.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import gc
+import random
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,9 +19,11 @@ import msgspec
 from cluster.checks import subject_of
 from cluster.hardware import AcceleratorClass
 from cluster.reasons import Reason, render
-from console.local import LocalCluster
+from console.local import GATEWAY, HUB, LocalCluster, PublishedRoutes
 from controller.actor.outcome import Outcome
 from controller.config import OperatorConfig
+from controller.hub.server import HubServer
+from controller.hub.service import Hub
 from controller.ledger.ledger import Ledger
 from controller.operator import Operator
 from controller.resources.core import EVENT, NODE, POD
@@ -32,7 +35,9 @@ from controller.store.faults import CrashPoint, FaultyStore, KillableStore, Kill
 from controller.store.interface import JsonObject, Resource, Store
 from controller.store.interposed import InterposedStore
 from gateway.client import Request, Result
+from runtime.channels import Backoff
 from runtime.clock import VirtualClock
+from simulator.fleet.barrier import Conductor
 from simulator.fleet.specs import FleetSpec
 from simulator.physics.failures import Failure, FailureKind
 from tests.scenarios.watchman import Watchman
@@ -203,13 +208,17 @@ class Plug(InterposedStore):
 
 
 class Absent:
-    """No operator runs: nothing is decided."""
+    """No operator runs: nothing is decided, and nobody hears the gateway's reports."""
 
     async def step(self) -> None:
         """Nothing happens."""
 
     async def stop(self) -> None:
         """Nothing to end."""
+
+    async def reports_for(self, *_: object) -> tuple[str, ...]:
+        """Nobody waits for reports."""
+        return ()
 
 
 class _Mortal(Operator):
@@ -227,6 +236,8 @@ class _Mortal(Operator):
 
 
 class _Cluster(LocalCluster):
+    """A local cluster whose operator can die as a process does: hub, routes and all streams with it."""
+
     reborn: Callable[[], None]
 
     def _new_operator(self) -> Operator:
@@ -241,6 +252,42 @@ class _Cluster(LocalCluster):
         )
         made.reborn = self.reborn
         return made
+
+    async def start(self) -> None:
+        """Start all; a gateway that lost its operator dials again at once (it waits in wall time)."""
+        await super().start()
+        link = self.gateway.routes
+        assert link is not None
+        link._backoff = Backoff(random.Random(0).uniform, 0.01, 0.02)
+
+    async def die(self) -> None:
+        """The operator's process ends: so do its port and every stream to it."""
+        for reflector in self.operator.caches.reflectors.values():
+            reflector.close()
+        await self._door.stop()
+        async with asyncio.timeout(10.0):
+            while self.fleet.linked():  # noqa: ASYNC110 - agents learn it from their own streams
+                await asyncio.sleep(0.002)
+        self.operator = absent = Absent()  # type: ignore[assignment]
+        self.feeder._routes = absent  # type: ignore[assignment]
+        self.feeder.published(0, 0)
+        self.conductor = Conductor(self.clock, self.fleet, self, requests=self.feeder)
+
+    async def revive(self) -> None:
+        """Another process on the same port: agents and gateway come back to it by themselves."""
+        certificate = self.authority.issue(HUB)
+        self.hub = Hub(self.clock, heartbeat_seconds=1.0)
+        self.routes = PublishedRoutes(self.clock)
+        port = self._door.port
+        self._door = HubServer(self.hub, lambda: certificate, port=port, hosted=[self.routes.hosted()])
+        await self._door.start()
+        missing = await self.routes.present([GATEWAY], 10.0)
+        assert not missing, "the gateway does not come back"
+        self.routes.feeder = self.feeder
+        self.feeder._routes = self.routes
+        self.operator = self._new_operator()
+        await self.operator.start()
+        self.conductor = Conductor(self.clock, self.fleet, self, hub=self.hub, requests=self.feeder)
 
 
 class Stage:
@@ -362,6 +409,7 @@ class Stage:
         manifests, problems = parse(text)
         assert not problems, "\n".join(str(p) for p in problems)
         await apply(self.cluster.store, manifests, field_manager="user")
+        await self._look()
 
     async def patch(self, kind: str, key: str, patch: JsonObject) -> None:
         """Change part of an object."""
@@ -423,32 +471,30 @@ class Stage:
         self._plug.inner = self._killable
 
     async def restart(self) -> None:
-        """The operator dies without a word, and another takes over."""
-        self.halt()
+        """The operator dies without a word, and another takes over at once."""
+        await self.halt()
         await self.resume()
 
-    def halt(self) -> None:
-        """The operator dies, and nobody takes over."""
-        for reflector in self.cluster.operator.caches.reflectors.values() if self._running else ():
-            reflector.close()
+    async def halt(self) -> None:
+        """The operator dies, and nobody takes over. What its ledger had only in memory is lost."""
+        await self.cluster.die()
         self._reborn()
         old = self.cluster.ledger
         assert old is not None
-        with contextlib.suppress(AttributeError):
-            old._buffer.abandon()
+        old._buffer.abandon()
         old._database.close()
         old._reader.close()
         self.cluster.ledger = Ledger(str(self._ledger_path), now=self.cluster.clock.now)
-        self.cluster.operator = Absent()  # type: ignore[assignment]
-
-    @property
-    def _running(self) -> bool:
-        return isinstance(self.cluster.operator, Operator)
 
     async def resume(self) -> None:
         """Another operator starts."""
-        await self.cluster.restart_operator()
+        await self.cluster.revive()
         self.operators.append(self.cluster.operator)
+
+    @property
+    def runs(self) -> bool:
+        """Whether an operator runs."""
+        return isinstance(self.cluster.operator, Operator)
 
     @property
     def operator(self) -> Operator:

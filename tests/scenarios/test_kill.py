@@ -1,27 +1,32 @@
-"""The operator killed before and after every mutating call: whoever takes over ends where it would have ended."""
+"""The operator killed before and after every mutating call: whoever takes over ends where it would have ended.
+
+K, the number of mutating calls of a scenario's undisturbed run, is printed. A sample of them runs in the ordinary
+suite, all of them with the slow tests.
+"""
 
 from __future__ import annotations
 
+import random
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from controller.store.faults import CrashPoint
 from tests.scenarios import plays_serving
-from tests.scenarios.scenario import Scenario, play
+from tests.scenarios.scenario import Ending, Scenario, play
 
-KILLED = [*plays_serving.ALL]
+KILLED = [scenario for scenario in plays_serving.ALL if scenario.converges]
+SAMPLE = 2
+"""Calls of each scenario at which the operator is killed in the ordinary suite, once before and once after."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("scenario", KILLED, ids=lambda each: each.name)
-def test_every_kill(scenario: Scenario, tmp_path: Path) -> None:
-    whole = play(scenario, folder(tmp_path, "whole"))
-    calls = len(whole.mutating_calls)
-    print(f"{scenario.name}: K = {calls}")
-    for call in range(1, calls + 1):
-        for when in ("before", "after"):
-            kill(scenario, tmp_path, CrashPoint(call, when), whole.final, whole.mutating_calls[call - 1])
+def whole(scenario: Scenario, tmp_path: Path) -> Ending:
+    """The undisturbed run, with K printed."""
+    ended = play(scenario, folder(tmp_path, "whole"))
+    print(f"{scenario.name}: K = {len(ended.mutating_calls)}")
+    return ended
 
 
 def folder(tmp_path: Path, name: str) -> Path:
@@ -30,11 +35,37 @@ def folder(tmp_path: Path, name: str) -> Path:
     return made
 
 
-def kill(scenario: Scenario, tmp_path: Path, crash: CrashPoint, expected: dict, what: str) -> None:
-    try:
-        ended = play(scenario, folder(tmp_path, f"{crash.when}-{crash.call}"), crash=crash, expected=expected)
-        assert ended.kills == 1
-    except AssertionError as error:
-        raise AssertionError(
-            f"{scenario.name}, killed {crash.when} call {crash.call} ({what}): {error}"
-        ) from error
+def kills(
+    scenario: Scenario, tmp_path: Path, undisturbed: Ending, crashes: Iterable[CrashPoint]
+) -> list[str]:
+    """What went wrong in runs with a kill, one entry a run that did not end as it should."""
+    wrong = []
+    for crash in crashes:
+        made = folder(tmp_path, f"{crash.when}-{crash.call}")
+        what = undisturbed.mutating_calls[crash.call - 1]
+        try:
+            ended = play(scenario, made, crash=crash, expected=undisturbed.final)
+            assert ended.kills == 1, "the call was never made"
+        except AssertionError as error:
+            wrong.append(f"killed {crash.when} call {crash.call} ({what}): {error}")
+        shutil.rmtree(made)
+    return wrong
+
+
+@pytest.mark.parametrize("scenario", KILLED, ids=lambda each: each.name)
+def test_a_kill_at_some_calls(scenario: Scenario, tmp_path: Path) -> None:
+    undisturbed = whole(scenario, tmp_path)
+    calls = random.Random(scenario.name).sample(range(1, len(undisturbed.mutating_calls) + 1), SAMPLE)
+    crashes = [CrashPoint(call, when) for call, when in zip(calls, ("before", "after"), strict=True)]
+    wrong = kills(scenario, tmp_path, undisturbed, crashes)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", KILLED, ids=lambda each: each.name)
+def test_a_kill_at_every_call(scenario: Scenario, tmp_path: Path) -> None:
+    undisturbed = whole(scenario, tmp_path)
+    every = range(1, len(undisturbed.mutating_calls) + 1)
+    crashes = [CrashPoint(call, when) for call in every for when in ("before", "after")]
+    wrong = kills(scenario, tmp_path, undisturbed, crashes)
+    assert not wrong, f"{len(wrong)} of {len(crashes)} kills:\n" + "\n".join(wrong)

@@ -65,7 +65,7 @@ class Watchman:
     def _power(self) -> None:
         """What agents may draw by their own lease adds up to no more than any breaker carries."""
         domains = self._stage.seen.objects["PowerDomain"]
-        if not domains or not self._stage._running:
+        if not domains or not self._stage.runs:
             return
         held = dict(self._stage.leases_held())
         for name, domain in self._stage.operator.observer.live("domains").items():
