@@ -92,7 +92,9 @@ def service(obj: ModelService, classes: dict[str, AcceleratorClass]) -> Intent:
         objectives=tuple(_objective(o) for o in spec.objectives)
         or (Objective(ttft_seconds=2.0, tpot_seconds=0.1),),
         variants=_variants(obj, names, classes, model),
-        floor_units=max(spec.min_replicas, spec.replicas if spec.mode == "Auto" else 0),
+        floor_units=min(
+            spec.max_replicas, max(spec.min_replicas, spec.replicas if spec.mode == "Auto" else 0)
+        ),
         ceiling_units=spec.max_replicas,
         replicas=spec.replicas,
         expected_requests_per_second=load.requests_per_second if load else 0.0,
