@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from cluster.beliefs import Beliefs
 from cluster.hardware import AcceleratorClass
 from cluster.observer import Observer
 from cluster.serving import LoadHistogram, Service
@@ -49,33 +50,38 @@ class CapacityBeliefs:
 
     @staticmethod
     def _questions(observer: Observer) -> list[CapacityQuestion]:
+        """One question a (model, variant, promise); of services that share one, the first by name declares the load."""
         services: dict[str, Service] = observer.live("services")
         accelerators: dict[str, AcceleratorClass] = observer.live("accelerators")
-        return [
-            CapacityQuestion(
-                model=service.model,
-                variant=variant,
-                objective=objective,
-                accelerator=accelerators[variant.accelerator],
-                load=expected_load(service, objective.request_class),
-            )
-            for _, service in sorted(services.items())
-            for objective in service.objectives
-            for variant in service.variants
-            if variant.accelerator in accelerators
-        ]
+        questions: dict[str, CapacityQuestion] = {}
+        for _, service in sorted(services.items()):
+            for objective in service.objectives:
+                load = expected_load(service, objective.request_class)
+                for variant in service.variants:
+                    key = Beliefs.capacity_key(service.model.name, variant.key, objective.key)
+                    if key in questions or variant.accelerator not in accelerators:
+                        continue
+                    questions[key] = CapacityQuestion(
+                        model=service.model,
+                        variant=variant,
+                        objective=objective,
+                        accelerator=accelerators[variant.accelerator],
+                        load=load,
+                    )
+        return list(questions.values())
 
 
 def expected_load(service: Service, request_class: str) -> LoadHistogram:
-    """The declared load of a class as a histogram: it weighs the concurrency that the headroom is made from."""
+    """The declared sizes of a class as a histogram of one request per second: they weigh the concurrency that the
+    headroom is made from, and the rate has no part in that.
+    """
     shape = declared(service)
-    rate = service.expected_requests_per_second or 1.0
     cells = shape.cells.get(request_class, next(iter(shape.cells.values())))
     return LoadHistogram(
-        service=service.name,
+        service="",
         request_class=request_class,
         input_edges=shape.input_edges,
         output_edges=shape.output_edges,
-        cells=tuple(rate * share for share in cells),
+        cells=tuple(cells),
         window_seconds=1.0,
     )

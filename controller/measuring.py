@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from cluster.observer import Observer
 from cluster.plan import Plan
@@ -28,22 +30,31 @@ class Measuring:
         self._services: set[str] = set()
         self._domains: set[str] = set()
         self._refused: Counter[str] = Counter()
-        self._faults: Counter[str] = Counter()
+        self._counted: Counter[str] = Counter()
 
     def decided(
-        self, loop: str, plan: Plan, took_seconds: float, *, decision: str, late_seconds: float = 0.0
+        self, loop: str, took_seconds: float, *, decision: str, degraded: bool, late_seconds: float = 0.0
     ) -> None:
-        """A loop decided."""
-        degraded = bool(plan.evidence.degraded)
+        """A loop decided: how long it took, and how late it began."""
         self.metrics.decided(
             loop, took_seconds, decision=decision, degraded=degraded, late_seconds=late_seconds
         )
+
+    def planned(self, loop: str, plan: Plan) -> None:
+        """A plan's reasons and work."""
         for (code, verdict), count in sorted(
             Counter((r.code, r.verdict.value) for r in plan.reasons).items()
         ):
             self.metrics.reason(code, verdict, count)
         if plan.evidence.units_used:
-            self.metrics.solved(loop, units=plan.evidence.units_used, solves=1)
+            self.metrics.solved(loop, units=plan.evidence.units_used)
+
+    def solved(self, scratch: Mapping[str, Any]) -> None:
+        """Mixes solved and remembered so far, as the planner's scratch counts them."""
+        for name, field in (("mix_solves", "solves"), ("mix_hits", "cache_hits")):
+            total = int(scratch.get(name, 0))
+            self.metrics.solved("commit", **{field: total - self._counted[name]})
+            self._counted[name] = total
 
     def acted(self, outcomes: list[Outcome]) -> None:
         """Actions were carried out or dropped."""
@@ -123,7 +134,9 @@ class Measuring:
                 leased_watts=sum(leased),
                 metered_watts=sum(known) if known else None,
             )
-            self.metrics.over_rating(name, every_seconds if known and sum(known) > domain.rating_watts else 0.0)
+            self.metrics.over_rating(
+                name, every_seconds if known and sum(known) > domain.rating_watts else 0.0
+            )
         for gone in self._domains - set(snapshot.domains):
             self.metrics.forget_domain(gone)
         self._domains = set(snapshot.domains)

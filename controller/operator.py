@@ -51,7 +51,7 @@ from controller.telling.statuses import unknown_product_reason
 from controller.telling.writer import StatusWriter
 from policies.planner import PlannerRun
 from policies.registry import PolicyConfigError
-from runtime.clock import Clock
+from runtime.clock import Clock, WallClock
 
 log = logging.getLogger("plimsoll.operator")
 
@@ -86,6 +86,7 @@ class Operator:
         """Put the parts together; nothing happens before `start`."""
         self.config = config
         self.clock = clock
+        self._stopwatch = WallClock()
         self.epoch = 0
         self.observer = Observer()
         self.world = World(self.observer, config.seed, started_seconds=clock.now())
@@ -140,8 +141,9 @@ class Operator:
         if changed:
             self.planner.wake(now)
         if now >= self._power_due:
+            late = now - max(self._power_due, self.world.started_seconds)
             self._power_due = now + self.config.power_seconds
-            await self._run_power(now)
+            await self._run_power(now, late)
         if self._deciding is not None:
             await self._collect(now)
         elif self.planner.due(now):
@@ -181,15 +183,15 @@ class Operator:
 
     # decide and act
 
-    async def _run_power(self, now: float) -> None:
+    async def _run_power(self, now: float, late: float) -> None:
         self._power_tick += 1
-        began = self.clock.monotonic()
+        began = self._stopwatch.monotonic()
         for decision in self.power.decide(self.observer, now, self._power_tick, self.epoch):
             plan_id = PlanId(self.epoch, f"power.{decision.root}", self._power_tick)
             self.narrator.decided(plan_id, decision.plan, decision.policy, now, quiet=True)
-            self.measuring.decided(
-                "power", decision.plan, self.clock.monotonic() - began, decision=str(plan_id)
-            )
+            took, degraded = self._stopwatch.monotonic() - began, bool(decision.plan.evidence.degraded)
+            self.measuring.decided("power", took, decision=str(plan_id), degraded=degraded, late_seconds=late)
+            self.measuring.planned("power", decision.plan)
             stamped = stamp(decision.plan.actions, "power", plan_id, now, self.config.power_seconds)
             snapshot = self.observer.snapshot(now, self.epoch)
             await self._carry_out(stamped, snapshot, now, decision.plan.reasons, quiet=True)
@@ -210,12 +212,22 @@ class Operator:
         if self.config.threaded:
             self._deciding = asyncio.create_task(self._decide_in_thread(context, snapshot))
             return
-        await self._carry_out_run(context, snapshot, self.planner.decide(snapshot, context), now)
+        await self._carry_out_run(context, snapshot, self._decide(context, snapshot), now)
+
+    def _decide(self, context: Context, snapshot: Snapshot) -> PlannerRun:
+        began = self._stopwatch.monotonic()
+        run = self.planner.decide(snapshot, context)
+        degraded = any(staged.plan.evidence.degraded for staged in run.stages)
+        took = self._stopwatch.monotonic() - began
+        decision = str(PlanId(self.epoch, "planner", context.tick))
+        self.measuring.decided("planner", took, decision=decision, degraded=degraded)
+        self.measuring.solved(context.scratch)
+        return run
 
     async def _decide_in_thread(
         self, context: Context, snapshot: Snapshot
     ) -> tuple[Context, Snapshot, PlannerRun]:
-        return context, snapshot, await asyncio.to_thread(self.planner.decide, snapshot, context)
+        return context, snapshot, await asyncio.to_thread(self._decide, context, snapshot)
 
     async def _collect(self, now: float) -> None:
         if self._deciding is None or not self._deciding.done():
@@ -241,7 +253,7 @@ class Operator:
             plan_id = PlanId(self.epoch, loop, context.tick)
             quiet = not staged.plan.actions
             self.narrator.decided(plan_id, staged.plan, staged.policy, now, record=record, quiet=quiet)
-            self.measuring.decided(staged.stage, staged.plan, 0.0, decision=str(plan_id))
+            self.measuring.planned(staged.stage, staged.plan)
             self._aim(staged.targets, "planner", now)
             stamped = stamp(staged.actions, staged.stage, plan_id, now, self.config.action_seconds)
             if stamped:

@@ -16,7 +16,6 @@ from cluster import events as ev
 from cluster.base import Ref
 from cluster.hardware import AcceleratorClass, Offer
 from cluster.observer import Observer, noun_key
-from cluster.occupancy import Claim
 from cluster.overlay import gang_key
 from cluster.training import GangPhase, JobPhase
 from controller.hub.messages import InventorySeen
@@ -31,6 +30,9 @@ from controller.resources.trainingjob import TrainingJob
 
 SILENT_SECONDS = 10.0
 """A node whose agent has not reported for this long gives no capacity (two lease lifetimes)."""
+
+FORGET_SECONDS = 60.0
+"""What an agent told is kept for this long while there is no Node object: the two come in any order."""
 
 
 class Change(NamedTuple):
@@ -62,7 +64,8 @@ class World:
         self._pods_on: dict[str, set[str]] = defaultdict(set)
         self._gang_pods: dict[str, dict[str, Member]] = defaultdict(dict)
         self._facts: dict[str, pods.PodFacts] = {}
-        self._waiting: dict[str, float] = {}
+        self._waiting: dict[str, tuple[str, float]] = {}
+        self._node_of: dict[str, str] = {}
 
     # what comes in
 
@@ -119,10 +122,14 @@ class World:
     def _silence(self, now: float) -> list[str]:
         """Nodes that fell silent or came back since the last call."""
         turned = []
-        for node in self.inventories:
-            silent = now - max(self.last_report.get(node, 0.0), self.started_seconds) > SILENT_SECONDS
-            if silent != (node in self._silent):
-                (self._silent.add if silent else self._silent.discard)(node)
+        for node in list(self.inventories):
+            silence = now - max(self.last_report.get(node, 0.0), self.started_seconds)
+            if silence > FORGET_SECONDS and node not in self.objects["Node"]:
+                for book in (self.inventories, self.last_report):
+                    book.pop(node, None)
+                self._silent.discard(node)
+            elif (silence > SILENT_SECONDS) != (node in self._silent):
+                (self._silent.add if silence > SILENT_SECONDS else self._silent.discard)(node)
                 turned.append(node)
         return turned
 
@@ -183,8 +190,6 @@ class World:
         self._dirty["Pod"].update(self._pods_on[name])
         if obj is None:
             self.unknown_products.pop(name, None)
-            self.inventories.pop(name, None)
-            self._silent.discard(name)
             return self._forget("nodes", name, now)
         facts = nodes.node(
             obj,
@@ -195,11 +200,11 @@ class World:
             silent=name in self._silent,
             seed=self._seed,
         )
+        self.unknown_products.pop(name, None)
         if facts.node is None:
             if facts.unknown_product:
                 self.unknown_products[name] = facts
             return self._forget("nodes", name, now)
-        self.unknown_products.pop(name, None)
         return self._fold(facts.node, now)
 
     def _service(self, key: str, now: float) -> bool:
@@ -216,12 +221,16 @@ class World:
         obj: TrainingJob | None = self.objects["TrainingJob"].get(key)
         if obj is None:
             self._note("TrainingJob", key, ())
+            self._waiting.pop(key, None)
             return self._forget("jobs", key, now)
         intent = intents.job(obj, self.classes)
         self._note("TrainingJob", key, intent.faults)
         if intent.noun is None:
             return self._forget("jobs", key, now)
-        since = self._waiting.setdefault(key, now)
+        uid, since = self._waiting.get(key, ("", now))
+        if uid != obj.metadata.uid:  # another job of the same name starts to wait anew
+            since = now
+        self._waiting[key] = (obj.metadata.uid, since)
         noun = msgspec.structs.replace(intent.noun, waiting_since_seconds=since)
         return self._fold(self._with_attempts(noun), now)
 
@@ -247,13 +256,15 @@ class World:
             {"nvidia.com/gpu"}
         )
         facts = pods.project(pod, resource_names, node_lost=self._lost(node), now_seconds=now)
-        facts = facts._replace(claim=self._place_foreign(facts.claim))
         self._facts[key] = facts
+        self._node_of[key] = node
         self._pods_on[node].add(key)
         changed = self._fold(facts.claim, now) if facts.claim else self._forget("claims", key, now)
         if facts.launcher is not None and facts.replica is not None:
             changed |= self._fold(facts.launcher, now)
             changed |= self._fold(self._since(facts.replica), now)
+        elif before is not None and before.replica is not None:
+            changed |= self._forget_replica(key, now)
         if facts.rank is not None:
             self._link(key, Member(pod, facts.rank))
         return changed
@@ -265,34 +276,29 @@ class World:
         return replica
 
     def _lost(self, node: str) -> bool:
+        """Whether a pod's node is silent, or no longer exists."""
         known = self.observer.live("nodes").get(node)
-        return known is not None and known.offer is Offer.LOST
-
-    def _place_foreign(self, claim: Claim | None) -> Claim | None:
-        """Give a claim without known devices the lowest free ones of its node: somebody holds *some* of them."""
-        if claim is None or not claim.slot.devices or claim.slot.devices[0] >= 0:
-            return claim
-        node = self.observer.live("nodes").get(claim.slot.node)
-        taken = {
-            device
-            for other in self._pods_on[claim.slot.node]
-            if other != claim.key
-            and (facts := self._facts.get(other)) is not None
-            and facts.claim is not None
-            for device in facts.claim.slot.devices
-        }
-        free = [d.index for d in node.devices if d.index not in taken] if node else []
-        devices = tuple(free[: len(claim.slot.devices)]) or tuple(range(len(claim.slot.devices)))
-        return msgspec.structs.replace(claim, slot=msgspec.structs.replace(claim.slot, devices=devices))
+        return (
+            known.offer is Offer.LOST
+            if known is not None
+            else bool(node) and node not in self.objects["Node"]
+        )
 
     def _link(self, key: str, member: Member) -> None:
         gang = gang_key(member.launch.job, member.launch.attempt)
+        if gang not in self._gang_pods:  # a new attempt makes the older ones old
+            self._dirty["Gang"].update(self._attempts(member.launch.job))
         self._gang_pods[gang][key] = member
         self._dirty["Gang"].add(gang)
 
+    def _attempts(self, job: str) -> list[str]:
+        """Keys of a job's attempts that have pods."""
+        return [
+            key for key, found in self._gang_pods.items() if any(m.launch.job == job for m in found.values())
+        ]
+
     def _unlink(self, key: str, facts: pods.PodFacts) -> None:
-        if facts.claim is not None:
-            self._pods_on[facts.claim.slot.node].discard(key)
+        self._pods_on[self._node_of.pop(key)].discard(key)
         if facts.rank is not None:
             gang = gang_key(facts.rank.job, facts.rank.attempt)
             self._gang_pods[gang].pop(key, None)
@@ -301,9 +307,12 @@ class World:
     def _forget_pod(self, key: str, before: pods.PodFacts | None, now: float) -> bool:
         changed = self._forget("claims", key, now)
         if before is not None and before.replica is not None:
-            changed |= self._forget("replicas", key, now)
-            changed |= self._forget("launchers", key, now)
+            changed |= self._forget_replica(key, now)
         return changed
+
+    def _forget_replica(self, key: str, now: float) -> bool:
+        replica = self._forget("replicas", key, now)
+        return self._forget("launchers", key, now) or replica
 
     def _gang(self, key: str, now: float) -> bool:
         members = sorted(self._gang_pods[key].values(), key=lambda m: m.launch.node_rank)

@@ -83,5 +83,8 @@ class StatusWriter:
 
 def _says(status: Any) -> tuple[Any, ...]:
     """What a status says apart from its numbers: phase, code, sizes, and every condition's status and code."""
-    sizes = tuple(getattr(status, name, None) for name in ("phase", "why", "ready", "replicas", "attempt", "observed_generation"))
+    sizes = tuple(
+        getattr(status, name, None)
+        for name in ("phase", "why", "ready", "replicas", "attempt", "observed_generation")
+    )
     return (*sizes, tuple((c.type, c.status, c.reason) for c in status.conditions))
