@@ -51,7 +51,7 @@ def demo(
     minutes: Annotated[float, typer.Option(help="Simulated length of a generated trace.")] = 60.0,
     replication: Annotated[
         int, typer.Option(help="How often each line of the trace is sent.", min=1, max=20)
-    ] = 2,
+    ] = 1,
     output: Output = "table",
 ) -> None:
     """One hour of a mixed cluster in about a minute: serving, training, power, a failing node, all explained."""
