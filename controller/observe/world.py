@@ -66,6 +66,7 @@ class World:
         self._facts: dict[str, pods.PodFacts] = {}
         self._waiting: dict[str, tuple[str, float]] = {}
         self._node_of: dict[str, str] = {}
+        self._deleted: set[str] = set()
 
     # what comes in
 
@@ -169,7 +170,8 @@ class World:
         labels = {name: obj.metadata.labels for name, obj in self.objects["Node"].items()}
         turned = self.domains.resolve(objects, labels)
         changed = False
-        for name in sorted(set(self.observer.live("domains")) | set(objects)):
+        faulty = {name for kind, name in self.faults if kind == "PowerDomain"}
+        for name in sorted(set(self.observer.live("domains")) | set(objects) | faulty):
             faults = self.domains.faults.get(name, ())
             self._note("PowerDomain", name, faults)
             if name in objects and not faults:
@@ -190,7 +192,10 @@ class World:
         self._dirty["Pod"].update(self._pods_on[name])
         if obj is None:
             self.unknown_products.pop(name, None)
+            if self._pods_on[name]:
+                self._deleted.add(name)
             return self._forget("nodes", name, now)
+        self._deleted.discard(name)
         facts = nodes.node(
             obj,
             self.inventories.get(name),
@@ -250,6 +255,7 @@ class World:
         if before is not None:
             self._unlink(key, before)
         if pod is None:
+            self._deleted &= self._pods_on.keys()
             return self._forget_pod(key, before, now)
         node = pods.node_of(pod)
         resource_names = frozenset(c.resource_name for c in self.classes.values()) or frozenset(
@@ -276,13 +282,9 @@ class World:
         return replica
 
     def _lost(self, node: str) -> bool:
-        """Whether a pod's node is silent, or no longer exists."""
+        """Whether a pod's node is silent, or was deleted under it."""
         known = self.observer.live("nodes").get(node)
-        return (
-            known.offer is Offer.LOST
-            if known is not None
-            else bool(node) and node not in self.objects["Node"]
-        )
+        return known.offer is Offer.LOST if known is not None else node in self._deleted
 
     def _link(self, key: str, member: Member) -> None:
         gang = gang_key(member.launch.job, member.launch.attempt)
@@ -298,7 +300,10 @@ class World:
         ]
 
     def _unlink(self, key: str, facts: pods.PodFacts) -> None:
-        self._pods_on[self._node_of.pop(key)].discard(key)
+        node = self._node_of.pop(key)
+        self._pods_on[node].discard(key)
+        if not self._pods_on[node]:
+            del self._pods_on[node]
         if facts.rank is not None:
             gang = gang_key(facts.rank.job, facts.rank.attempt)
             self._gang_pods[gang].pop(key, None)
