@@ -69,7 +69,8 @@ class SketchBook:
 def _histogram(service: str, name: str, loads: list[ServiceLoad], observed: float) -> LoadHistogram:
     """Sum of cells on the first gateway's edges; a gateway on other edges (mid-upgrade) adds nothing."""
     first = loads[0]
-    same = [load for load in loads if len(load.cells) == len(first.cells)]
+    edges = (first.input_edges, first.output_edges, len(first.cells))
+    same = [load for load in loads if (load.input_edges, load.output_edges, len(load.cells)) == edges]
     cells = np.sum([np.array(load.cells) for load in same], axis=0)
     window = max(first.window_seconds, 1.0)
     return LoadHistogram(
