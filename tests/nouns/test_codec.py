@@ -20,7 +20,6 @@ from cluster.base import Noun, Ref
 from cluster.checks import Checked
 from cluster.codec import from_builtins, from_json, to_builtins, to_json
 from cluster.hardware import Node, Slot
-from cluster.launch import EngineLaunch, RankLaunch
 from cluster.plan import Evidence, Plan
 from cluster.power import PowerDomain
 from cluster.reasons import Reason
@@ -263,14 +262,3 @@ def test_a_missing_number_in_a_table_stays_nan() -> None:
 def test_defaults_are_not_written() -> None:
     assert to_json(Slot(node="a", devices=(1,))) == b'{"node":"a","devices":[1]}'
     assert b"in_flight" in to_json(cluster())
-
-
-# what a pod is told
-
-
-@pytest.mark.parametrize("kind", [EngineLaunch, RankLaunch], ids=lambda kind: kind.__name__)
-@given(data=st.data())
-@settings(max_examples=20)
-def test_a_launch_survives_as_the_text_of_an_annotation(kind: Any, data: st.DataObject) -> None:
-    launch = data.draw(build(kind))
-    assert from_json(to_json(launch).decode(), kind) == launch
