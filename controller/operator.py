@@ -47,6 +47,7 @@ from controller.routing import RouteBook
 from controller.store.errors import StoreError
 from controller.store.interface import Store
 from controller.telling.narrator import Narrator
+from controller.telling.nodes import NodeWriter
 from controller.telling.statuses import unknown_product_reason
 from controller.telling.writer import StatusWriter
 from policies.planner import PlannerRun
@@ -97,6 +98,7 @@ class Operator:
         self.planner = PlannerLoop(config)
         self.power = PowerLoop(config.seed)
         self.statuses = StatusWriter(store)
+        self.nodes = NodeWriter(store)
         self.beliefs = CapacityBeliefs()
         self.sketches = SketchBook()
         self.measuring = Measuring(metrics or Metrics(VERSION))
@@ -315,6 +317,8 @@ class Operator:
         self._status_due = now + self.config.status_seconds
         self._say_faults(now)
         await self.statuses.write(self.world, snapshot, self.narrator.sayings, now)
+        if now >= self._measure_due:
+            await self.nodes.write(self.world, snapshot, now)
         await self.narrator.publish(self.world.uids(), now, self.epoch)
         if now >= self._state_due:
             self._state_due = now + self.config.state_seconds

@@ -11,6 +11,7 @@ from cluster.serving import Mode, Replica, ReplicaPhase, Service
 from cluster.snapshot import Snapshot
 from cluster.training import Gang, GangPhase, Job, JobPhase
 from controller.observe import labels
+from controller.resources.acceleratorclass import AcceleratorClass, AcceleratorClassStatus
 from controller.resources.base import Condition
 from controller.resources.modelservice import ModelService, ModelServiceStatus
 from controller.resources.powerdomain import PowerDomain, PowerDomainStatus
@@ -251,4 +252,23 @@ def unknown_product_reason(node: str, product: str, gpus: int, classes: int) -> 
         choice=product,
         need=Quantity("classes", classes, "products"),
         have=Quantity("gpus", gpus, "GPU"),
+    )
+
+
+def class_status(
+    obj: AcceleratorClass, snapshot: Snapshot, sayings: Sayings, faults: tuple[str, ...], now_seconds: float
+) -> AcceleratorClassStatus:
+    """Status of an AcceleratorClass: how many of it the cluster has, and how many are free."""
+    name = obj.spec.display_name or obj.metadata.name
+    nodes = {n.name: n for n in snapshot.nodes.values() if n.accelerator == name}
+    gpus = sum(1 for n in nodes.values() for d in n.devices if d.healthy)
+    held = sum(c.slot.gpus for c in snapshot.claims.values() if c.slot.node in nodes)
+    generation = obj.metadata.generation
+    accepted = _accepted(faults, generation, sayings, ("AcceleratorClass", obj.metadata.name))
+    return AcceleratorClassStatus(
+        nodes=len(nodes),
+        gpus=gpus,
+        free_gpus=max(0, gpus - held),
+        conditions=merge(obj.status.conditions, [accepted], now_seconds),
+        observed_generation=generation,
     )

@@ -17,7 +17,7 @@ from controller.resources.kinds import BY_KIND
 from controller.store.errors import Conflict, NotFound, StoreError
 from controller.store.interface import Store
 from controller.telling.memory import Sayings
-from controller.telling.statuses import domain_status, job_status, service_status
+from controller.telling.statuses import class_status, domain_status, job_status, service_status
 
 log = logging.getLogger("plimsoll.status")
 
@@ -30,6 +30,7 @@ _STATUS: dict[str, Status] = {
     "ModelService": service_status,
     "TrainingJob": job_status,
     "PowerDomain": domain_status,
+    "AcceleratorClass": class_status,
 }
 
 
@@ -85,6 +86,6 @@ def _says(status: Any) -> tuple[Any, ...]:
     """What a status says apart from its numbers: phase, code, sizes, and every condition's status and code."""
     sizes = tuple(
         getattr(status, name, None)
-        for name in ("phase", "why", "ready", "replicas", "attempt", "observed_generation")
+        for name in ("phase", "why", "ready", "replicas", "attempt", "gpu_count", "observed_generation")
     )
     return (*sizes, tuple((c.type, c.status, c.reason) for c in status.conditions))
