@@ -6,7 +6,7 @@ from cluster import actions as act
 from cluster.base import Ref
 from cluster.drops import Drop, current, gone, slots_taken
 from cluster.overlay import Overlay, gang_key
-from cluster.training import GangPhase, JobPhase
+from cluster.training import GangPhase, JobPhase, Layout
 
 
 def reserve(overlay: Overlay, action: act.Reserve, _: float) -> Drop | None:
@@ -27,9 +27,22 @@ def release(overlay: Overlay, action: act.Release, _: float) -> Drop | None:
 
 def start_gang(overlay: Overlay, action: act.StartGang, _: float) -> Drop | None:
     """Check `start_gang`."""
-    return _attempt(overlay, action.job, action.attempt) or slots_taken(
-        overlay, action.layout.slots, action.job, f"gang {gang_key(action.job.name, action.attempt)}"
+    what = f"gang {gang_key(action.job.name, action.attempt)}"
+    return (
+        _attempt(overlay, action.job, action.attempt)
+        or _moved(overlay, action.layout, what)
+        or slots_taken(overlay, action.layout.slots, action.job, what)
     )
+
+
+def _moved(overlay: Overlay, layout: Layout, what: str) -> Drop | None:
+    """A network the gang was laid out for must still be the one its nodes are on."""
+    nodes = overlay.read("nodes")
+    now_on = sorted({nodes[slot.node].island for slot in layout.slots if slot.node in nodes})
+    if layout.islands and not set(now_on) <= set(layout.islands):
+        where = f"{what} on {' and '.join(layout.islands)}, whose nodes are now on {' and '.join(now_on)}"
+        return Drop("Stale", where, len(layout.islands), len(set(now_on) & set(layout.islands)), 0, "objects")
+    return None
 
 
 def _attempt(overlay: Overlay, ref: Ref, attempt: int) -> Drop | None:
@@ -66,7 +79,8 @@ def restart_gang(overlay: Overlay, action: act.RestartGang, _: float) -> Drop | 
     ended = gang.phase in (GangPhase.STOPPED, GangPhase.DONE)
     kept = set() if ended else set(gang.layout.slots)
     changed = tuple(slot for slot in action.layout.slots if slot not in kept)
-    return slots_taken(overlay, changed, action.job, f"gang {gang_key(action.job.name, action.attempt)}")
+    what = f"gang {gang_key(action.job.name, action.attempt)}"
+    return _moved(overlay, action.layout, what) or slots_taken(overlay, changed, action.job, what)
 
 
 def stop_gang(overlay: Overlay, action: act.StopGang, _: float) -> Drop | None:

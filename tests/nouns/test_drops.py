@@ -148,6 +148,19 @@ def start(*slots: Slot, attempt: int = 1) -> act.StartGang:
     return act.StartGang(reason=0, job=test_checks.JOB, attempt=attempt, layout=layout)
 
 
+def on_island(*islands: str, restart: bool = False) -> Any:
+    layout = type(gang().layout)(slots=(slot("a", 0), slot("b", 0)), islands=islands)
+    if restart:
+        return act.RestartGang(
+            reason=0, gang=Ref("Gang", "lab/train-a1"), job=test_checks.JOB, attempt=2, layout=layout, restore_step=0
+        )  # fmt: skip
+    return act.StartGang(reason=0, job=test_checks.JOB, attempt=1, layout=layout)
+
+
+ISLANDS = {"nodes": {"a": node("a", island="x"), "b": node("b", island="y")}}
+AGAIN = {"jobs": {"lab/train": job(attempt=1)}, "gangs": test_checks.RUNNING}
+
+
 def reserve(priority: int, *slots: Slot) -> act.Reserve:
     return act.Reserve(
         reason=0, key="k", owner=test_checks.JOB, slots=slots, priority=priority, starts_seconds=NOW, expires_seconds=NOW + 9
@@ -193,6 +206,12 @@ UNSUPPORTED = "not among the 14 kinds"
         pytest.param(cluster(), create(slot("a", 0), slot("a", 0), gpus=2), "place", "Taken replica shop/r0 on a: 2 GPU needed, 1 GPU still free", id="a replica on one device twice"),
         pytest.param(cluster(), start(slot("a", 0), slot("b", 0), slot("a", 0, 1)), "train", "Taken gang lab/train-a1 on a, b: 4 GPU needed, 3 GPU still free", id="a gang with two ranks on one device"),
         pytest.param(cluster(), start(slot("a", 0, cpu=5_000), slot("a", 1, cpu=5_000)), "train", "Taken gang lab/train-a1 on a: 2 GPU needed, 1 GPU still free", id="a gang whose ranks together want more CPU than there is"),
+        pytest.param(cluster(**ISLANDS), on_island("x", "y"), "train", "", id="a gang over the two islands it was laid out for"),
+        pytest.param(cluster(**ISLANDS), on_island(), "train", "", id="a gang that was laid out for no island"),
+        pytest.param(cluster(**ISLANDS), on_island("x"), "train", "Stale gang lab/train-a1 on x, whose nodes are now on x and y: 1 object expected, 1 object found", id="a gang of which a node moved to another island"),
+        pytest.param(cluster(**ISLANDS), on_island("z"), "train", "Stale gang lab/train-a1 on z, whose nodes are now on x and y: 1 object expected, 0 objects found", id="a gang whose nodes all moved"),
+        pytest.param(cluster(**ISLANDS, **AGAIN), on_island("x", restart=True), "train", "Stale gang lab/train-a2 on x, whose nodes are now on x and y: 1 object expected, 1 object found", id="a restart of which a node moved to another island"),
+        pytest.param(cluster(nodes={"a": node("a", island="x")}), on_island("x"), "train", "Taken gang lab/train-a1 on a, b: 2 GPU needed, 1 GPU still free", id="a gang of which a node is gone"),
         pytest.param(cluster(reservations={"res": test_checks.HELD}), reserve(5, slot("a", 0)), "train", "Taken reservation k on a: 1 GPU needed, 0 GPU still free", id="a reservation over one of equal priority"),
         pytest.param(cluster(reservations={"res": test_checks.HELD}), reserve(6, slot("a", 0)), "train", "", id="a reservation over one of lower priority"),
         pytest.param(cluster(claims=test_checks.FULL), reserve(6, slot("a", 0)), "train", "Taken reservation k on a: 1 GPU needed, 0 GPU still free", id="a reservation of a device in use, whatever its priority"),
