@@ -47,8 +47,9 @@ class MixOptions(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The cheapest mix of a problem and the cheapest other one, with different counts."""
+    """The cheapest mix of a problem and the cheapest other one, with different counts; `key`: the problem's digest."""
 
+    key: bytes
     problem: MixProblem
     best: MixSolution
     second: MixSolution
@@ -173,7 +174,7 @@ def solved(problem: MixProblem, scratch: dict[str, Any]) -> Answer:
     scratch[count] = scratch.get(count, 0) + 1
     if answer is None:
         best, second = solve_ranked(problem, 2)
-        answer = Answer(problem, best, second)
+        answer = Answer(key, problem, best, second)
         while len(memo) >= MEMO_LIMIT:
             del memo[next(iter(memo))]
         memo[key] = answer
@@ -182,14 +183,13 @@ def solved(problem: MixProblem, scratch: dict[str, Any]) -> Answer:
 
 def singles(answer: Answer, scratch: dict[str, Any]) -> tuple[SinglePlan, ...]:
     """The same load on each variant alone, cheapest first, from scratch when known."""
-    memo: dict[int, tuple[Answer, tuple[SinglePlan, ...]]] = scratch.setdefault("singles", {})
-    held = memo.get(id(answer))
-    if held is not None and held[0] is answer:
-        return held[1]
-    found = single_plans(answer.problem)
-    while len(memo) >= MEMO_LIMIT:
-        del memo[next(iter(memo))]
-    memo[id(answer)] = (answer, found)
+    memo: dict[bytes, tuple[SinglePlan, ...]] = scratch.setdefault("singles", {})
+    found = memo.get(answer.key)
+    if found is None:
+        found = single_plans(answer.problem)
+        while len(memo) >= MEMO_LIMIT:
+            del memo[next(iter(memo))]
+        memo[answer.key] = found
     return found
 
 
