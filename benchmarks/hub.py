@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.base import Arguments, BenchmarkError, Plot, Result, Row, at_most
+from benchmarks.base import Arguments, BenchmarkError, Figure, Plot, Result, Row, at_most
 from benchmarks.hub_sides import AGENTS, HUB, Fleet, Setup
 from runtime.authority import Authority, Identity, Role, write_private
 from runtime.clock import WallClock
@@ -138,7 +138,18 @@ async def _measure(setup: Setup, seconds: float) -> dict[str, Any]:
 
 def judge(measured: dict[str, Any], seconds: float) -> Result:
     """Rows, figures and plot of what was measured."""
-    figures = {
+    remark = (
+        f"Window {seconds:g} s; machine of {measured['cores']} cores, load {measured['load']:.2f} at the end; "
+        "the agents share the other cores with whatever else runs."
+    )
+    figures = _figures(measured, seconds)
+    return Result(
+        rows=_rows(measured, figures, seconds), figures=figures, plots=(_plot(measured),), remark=remark
+    )
+
+
+def _figures(measured: dict[str, Any], seconds: float) -> dict[str, Figure]:
+    return {
         "connections": measured["connections"],
         "reports_per_s": round(measured["reports"] / seconds, 1),
         "sent": measured["sent"],
@@ -150,8 +161,11 @@ def judge(measured: dict[str, Any], seconds: float) -> Result:
         "connect_s": round(measured["connect_s"], 2),
         "reconnect_s": round(measured["reconnect_s"], 2),
     }
+
+
+def _rows(measured: dict[str, Any], figures: dict[str, Figure], seconds: float) -> tuple[Row, ...]:
     sent, acked = measured["sent"], measured["acked"]
-    rows = (
+    return (
         Row("connections (own certificate each)", str(measured["connections"])),
         Row(
             "telemetry reports per second", f"{figures['reports_per_s']} of {measured['report_bytes']:.0f} B"
@@ -166,8 +180,11 @@ def judge(measured: dict[str, Any], seconds: float) -> Result:
         at_most("all back after the hub was killed", measured["reconnect_s"], GOAL_RECONNECT_SECONDS, "s"),
         Row("… of which after it listened again", f"{measured['reconnect_after_listening_s']:.2f} s"),
     )
+
+
+def _plot(measured: dict[str, Any]) -> Plot:
     quantiles = tuple((float(ms), share) for ms, share in measured["latencies"])
-    plot = Plot(
+    return Plot(
         name="hub_latency",
         title="Command latency, sent to answered",
         x_label="latency (ms)",
@@ -175,8 +192,3 @@ def judge(measured: dict[str, Any], seconds: float) -> Result:
         series={f"{measured['connections']} agents": quantiles},
         log_x=True,
     )
-    remark = (
-        f"Window {seconds:g} s; machine of {measured['cores']} cores, load {measured['load']:.2f} at the end; "
-        "the agents share the other cores with whatever else runs."
-    )
-    return Result(rows=rows, figures=figures, plots=(plot,), remark=remark)

@@ -12,7 +12,6 @@ import numpy as np
 
 from agent.engine.adapter import AdapterEvent, AdapterLoad, AdapterRefusal
 from agent.node.drivers.base import (
-    Device,
     DriverCommand,
     GangState,
     GpuReadings,
@@ -22,22 +21,13 @@ from agent.node.drivers.base import (
     ReplicaState,
     Sample,
 )
-from agent.node.nics import Link, Nic
+from simulator.fleet.inventory import inventory_of
 from simulator.fleet.specs import NodeSpec
-from simulator.physics.clocks import ladder_mhz
 from simulator.physics.loading import Loader, StageEvent, StartSpec
-from simulator.physics.network import NicClass
 from simulator.physics.node import NodePhysics
 from simulator.physics.sequence import EngineEvent, EngineLoad
 from simulator.physics.server import NodeReading
 from simulator.physics.specs import EngineSpec, ModelSpec
-
-_LINKS = {
-    NicClass.INFINIBAND: Link.INFINIBAND,
-    NicClass.ROCE: Link.ROCE,
-    NicClass.ETHERNET: Link.ETHERNET,
-}
-_GID_TYPES = {Link.INFINIBAND: ("IB/RoCE v1",), Link.ROCE: ("IB/RoCE v1", "RoCE v2"), Link.ETHERNET: ()}
 
 Rows = Callable[[float], tuple[tuple[ReplicaState, ...], tuple[GangState, ...]]]
 
@@ -134,7 +124,8 @@ class Machine:
         """What it has; the same object while nothing changed."""
         broken = len(self.physics.broken)
         if self._inventory is None or self._inventory[0] != broken:
-            self._inventory = (broken, self._read_inventory())
+            told = inventory_of(self.spec, self._server.base_watts, self.physics.broken)
+            self._inventory = (broken, told)
         return self._inventory[1]
 
     def read(self, now_seconds: float) -> Sample:
@@ -193,51 +184,6 @@ class Machine:
                 speed = reading.gpus[gpus[0]].clock * self.spec.speed
                 found.append(_instance(name, self.load(name), speed))
         return tuple(sorted(found, key=lambda each: each.name))
-
-    def _read_inventory(self) -> Inventory:
-        spec, gpu, broken = self.spec, self.spec.gpu, self.physics.broken
-        ladder = ladder_mhz(gpu)
-        devices = tuple(
-            Device(
-                uuid=f"GPU-{spec.name}-{index}",
-                index=index,
-                product=spec.product,
-                memory_bytes=gpu.memory_bytes,
-                min_watts=gpu.min_watts,
-                max_watts=gpu.max_watts,
-                default_watts=gpu.tdp_watts,
-                max_clock_mhz=gpu.max_mhz,
-                numa=index * 2 // spec.gpus,
-                clique=0 if gpu.link == "nvlink" else index,
-                healthy=index not in broken,
-                fault=broken.get(index, ""),
-                clock_ladder_mhz=ladder,
-            )
-            for index in range(spec.gpus)
-        )
-        link = _LINKS[spec.nic.nic]
-        nics = tuple(
-            Nic(
-                name=f"{'eth' if link is Link.ETHERNET else 'mlx5_'}{index}",
-                link=link,
-                rate_bits_per_second=int(spec.nic.rate_bits_per_second),
-                gid_types=_GID_TYPES[link],
-                numa=index * 2 // spec.nic.count,
-                subnet=spec.island,
-                up=True,
-            )
-            for index in range(spec.nic.count)
-        )
-        return Inventory(
-            devices=devices,
-            nics=nics,
-            cpu_millis=spec.cpu_millis,
-            memory_bytes=spec.memory_bytes,
-            nvme_cache_bytes=spec.nvme_bytes,
-            base_watts=self._server.base_watts,
-            safe_watts=spec.safe_watts,
-            driver_version="simulated",
-        )
 
 
 class ReplicaEngine:
