@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from policies.planner import PlannerRun, PlannerStates, run_planner
-
 from cluster.plan import Context
 from cluster.snapshot import Snapshot
 from controller.config import OperatorConfig
+from policies.planner import PlannerRun, PlannerStates, run_planner
 
 
 class PlannerLoop:
