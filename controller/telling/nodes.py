@@ -78,7 +78,8 @@ class NodeWriter:
     async def write(self, world: World, snapshot: Snapshot, now_seconds: float) -> int:
         """Bring a bounded number of nodes up to date; how many were written."""
         written = 0
-        for name in sorted(world.inventories):
+        present = sorted(set(world.inventories) & set(world.objects["Node"]))
+        for name in present:
             if written >= WRITES_PER_STEP:
                 break
             status = node_status(name, world.inventories[name], world, snapshot, now_seconds)
@@ -89,7 +90,7 @@ class NodeWriter:
             if await self._put(name, status):
                 self._written[name] = (says, now_seconds)
                 written += 1
-        for gone in sorted(set(self._written) - set(world.inventories)):
+        for gone in sorted(set(self._written) - set(present)):
             await self._delete(gone)
             del self._written[gone]
         return written
