@@ -28,6 +28,11 @@ def hopeless(service: Service, frame: Frame, total_gpus: int) -> Reason | None:
     impossible = [e for e in frame.excluded if e.code in OBJECTIVE_CODES]
     if impossible and not frame.profiles:
         return _objective_impossible(service, impossible)
+    return no_inventory(service, frame, total_gpus)
+
+
+def no_inventory(service: Service, frame: Frame, total_gpus: int) -> Reason:
+    """The cluster has no GPU that could serve the service."""
     need = min((variant.gpus for variant in service.variants), default=1)
     return Reason(
         code="NoInventory", subject=service.ref, verdict=Verdict.BLOCKED, choice=_products(service),

@@ -121,6 +121,7 @@ class EnginesService(engine_pb2_grpc.EnginesServicer):
     def _close(self, gateway: str, session: _Session) -> None:
         if self._sessions.get(gateway) is session:
             del self._sessions[gateway]
+            self._arrived.set()  # nobody need wait for its frame any more
         dropped = self.host.close_stream(session.stream)
         if dropped:
             facts = {"node": self.host.node, "gateway": gateway, "dropped": dropped}

@@ -121,16 +121,24 @@ class World:
         return changed
 
     def _silence(self, now: float) -> list[str]:
-        """Nodes that fell silent or came back since the last call."""
+        """Nodes that fell silent or came back since the last call.
+
+        When several are known and all are silent, the fault is rather ours (a hub, a network): what serves is left to
+        serve, and everybody gets the time anew that they get after a restart.
+        """
         turned = []
-        for node in list(self.inventories):
-            silence = now - max(self.last_report.get(node, 0.0), self.started_seconds)
+        quiet = {n: now - max(self.last_report.get(n, 0.0), self.started_seconds) for n in self.inventories}
+        if len(quiet) > 1 and min(quiet.values()) > SILENT_SECONDS:
+            self.started_seconds = now
+            quiet = dict.fromkeys(quiet, 0.0)
+        for node, silence in quiet.items():
+            silent = silence > SILENT_SECONDS
             if silence > FORGET_SECONDS and node not in self.objects["Node"]:
                 for book in (self.inventories, self.last_report):
                     book.pop(node, None)
                 self._silent.discard(node)
-            elif (silence > SILENT_SECONDS) != (node in self._silent):
-                (self._silent.add if silence > SILENT_SECONDS else self._silent.discard)(node)
+            elif silent != (node in self._silent):
+                (self._silent.add if silent else self._silent.discard)(node)
                 turned.append(node)
         return turned
 

@@ -76,10 +76,11 @@ def service_status(
     counts = Counter(r.variant.key for r in held)
     phase = _service_phase(snapshot.services.get(key), faults, len(ready), len(held), wanted, said)
     ready_text = f"{len(ready)} of {wanted} wanted replicas take requests."
+    holds = len(ready) >= wanted and phase not in ("Refused", "Pending")
     conditions = [
         _accepted(faults, generation, sayings, ("ModelService", key)),
         _planned(said, generation),
-        condition("Ready", len(ready) >= wanted and phase != "Refused", phase, ready_text, generation),
+        condition("Ready", holds, phase, ready_text, generation),
     ]
     return ModelServiceStatus(
         phase=phase,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from cluster.plan import Context
-from cluster.reasons import Alternative, Remedy
+from cluster.reasons import Alternative, Reason, Remedy
 from cluster.serving import Service
 from cluster.snapshot import Snapshot
 from cluster.targets import Capacity, Mix, Prices, Scored, Share
@@ -20,6 +20,7 @@ from policies.draft import Draft
 from policies.frames import Floats, Frame, frame_of
 from policies.groups import Groups, in_scope
 from policies.mixes import MixOptions, mix_of, single_mix, singles
+from policies.refusals import hopeless, no_inventory
 from policies.shapes import declared
 from policies.train.waiting import in_queue_order, newest_gangs, waits
 
@@ -138,6 +139,10 @@ class CommitRun:
             self._size_as_asked(
                 service, capacity, users_mix(frame, shares, capacity.wanted_units, limits), limits
             )
+        elif (refused := self._refused(service, frame, wanted)) is not None:
+            # What serves goes on as well as it can: a promise that cannot be kept is no reason to stop it.
+            self.draft.because(refused)
+            self._stand(service, capacity, capacity.mix)
         elif wanted <= 0.0:
             self.draft.because(why.nothing(service, self._in_use(service)))
             self._stand(service, capacity, Mix())
@@ -150,6 +155,16 @@ class CommitRun:
             self._stand(service, capacity, capacity.mix)
         else:
             self._solve(service, capacity, frame, shares, limits, wanted)
+
+    def _refused(self, service: Service, frame: Frame, wanted: float) -> Reason | None:
+        """Why nothing can serve the service at all; None while something could, or nothing is wanted."""
+        total = int(self.inventory.base.sum())
+        if not frame.columns:
+            reason = hopeless(service, frame, total) if _impossible(frame) else None
+            asked = wanted > 0.0 or service.floor_units > 0
+            return reason if reason is not None and (asked or reason.code == "ObjectiveImpossible") else None
+        there = any(len(self.inventory.pool_rows.get(column.pool, ())) for column in frame.columns)
+        return None if there or wanted <= 0.0 else no_inventory(service, frame, total)
 
     def _size_as_asked(self, service: Service, capacity: Capacity, mix: Mix, limits: Limits) -> None:
         """The user's exact size, as far as there are GPUs for it."""

@@ -216,3 +216,17 @@ def test_a_frame_that_cannot_be_parsed_ends_its_stream_and_no_other() -> None:
             assert await server.service.received(ORIGIN + 1, WAIT) == frozenset()
 
     run(story())
+
+
+def test_nobody_waits_for_the_frame_of_a_gateway_that_has_left() -> None:
+    async def scenario() -> None:
+        async with node() as (authority, server):
+            stream = await Stream(authority, server.endpoint, gateway()).open()
+            waiting = asyncio.create_task(server.service.received(ORIGIN + 1, 10 * WAIT))
+            await asyncio.sleep(0)
+            stream.call.cancel()
+            async with asyncio.timeout(WAIT):
+                assert await waiting == frozenset()
+            await stream.channel.close()
+
+    run(scenario())

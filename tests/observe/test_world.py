@@ -74,6 +74,22 @@ def test_a_node_falls_silent_and_comes_back() -> None:
     assert play.live("nodes")["n1"].offer is Offer.OPEN
 
 
+def test_when_nobody_is_heard_any_more_nobody_is_lost() -> None:
+    play = Play(node("n1"))
+    play.tell(node("n2"))
+    for name in ("n1", "n2"):
+        play.world.inventory(name, inventory(device(0)), NOW)
+    play.tell(after=SILENT_SECONDS + 1)
+    assert {each.offer for each in play.live("nodes").values()} == {Offer.OPEN}
+    play.world.heard("n2", play.now)
+    play.tell(after=SILENT_SECONDS)
+    assert {each.offer for each in play.live("nodes").values()} == {Offer.OPEN}, "time to come back"
+    play.world.heard("n2", play.now)
+    play.tell(after=0.1)
+    offers = {name: each.offer for name, each in play.live("nodes").items()}
+    assert offers == {"n1": Offer.LOST, "n2": Offer.OPEN}, "one is heard: the other is silent by itself"
+
+
 def test_an_older_report_does_not_make_a_node_older() -> None:
     play = Play(node())
     play.world.inventory("n1", inventory(device(0)), NOW + 5)
