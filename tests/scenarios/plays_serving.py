@@ -62,9 +62,9 @@ SERVE = Scenario(
 
 async def _grow(stage: Stage) -> None:
     await stage.until(lambda seen: seen.ready(CHAT) == 1, 60, "one replica ready")
-    stage.load(CHAT, 6.0, 40)
+    stage.load(CHAT, 6.0, 20)
     await stage.until(lambda seen: seen.ready(CHAT) >= 4, 60, "four replicas for six requests a second")
-    await stage.until(lambda _: stage.now > began(stage) + 45 and not stage.traffic.open, 90, "all served")
+    await stage.until(lambda _: stage.now > began(stage) + 20 and not stage.traffic.open, 90, "all served")
     await stage.until(lambda _: settled(stage, CHAT, 1), 150, "one replica again")
 
 
@@ -121,7 +121,7 @@ def roll(name: str, patch: dict, image: str = "", ends: dict | None = None) -> S
     async def script(stage: Stage) -> None:
         await stage.until(lambda _: settled(stage, CHAT, 2), 60, "two replicas ready")
         before = {pod["metadata"]["uid"] for pod in stage.seen.pods(CHAT)}
-        stage.load(CHAT, 1.5, 60)
+        stage.load(CHAT, 1.5, 40)
         await stage.seconds(3)
         await stage.patch("ModelService", CHAT, {"spec": patch})
         least = 2
@@ -133,7 +133,7 @@ def roll(name: str, patch: dict, image: str = "", ends: dict | None = None) -> S
         if image:
             assert len(_of_image(stage.seen, image)) == 2
         await stage.until(
-            lambda _: stage.now > began(stage) + 60 and not stage.traffic.open, 90, "all served"
+            lambda _: stage.now > began(stage) + 40 and not stage.traffic.open, 90, "all served"
         )
 
     return Scenario(
