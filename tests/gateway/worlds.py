@@ -8,6 +8,7 @@ from gateway.core import GatewayConfig, GatewayCore
 from gateway.messages import (
     Arrival,
     ClassRoute,
+    End,
     Ending,
     EngineEvent,
     EngineLoad,
@@ -148,3 +149,8 @@ class World:
     @property
     def last_sent(self) -> list[Submission]:
         return [s for s in self.sent if s.submitted_seconds >= self.now - 1.0]
+
+
+def codes(world: World) -> list[tuple[int, End, str]]:
+    """Tag, kind of end and code of each request that ended, in order."""
+    return [(ending.tag, ending.end, ending.code) for ending in world.endings]

@@ -16,7 +16,8 @@ from placement.selection.mix import solve_mix
 from policies.commit.by_priority import ByPriority, ByPriorityConfig, ByPriorityState
 from policies.commit.run import Commitment
 from policies.planner import PlannerStates, run_planner
-from tests.policies.builders import NOW, ClusterBuilder, a_cluster, context, random_snapshot
+from tests.policies.builders import NOW, ClusterBuilder, a_cluster, context
+from tests.policies.random_snapshots import random_snapshot
 
 
 def commit(snapshot: Snapshot, state: ByPriorityState | None = None, **config: Any) -> Any:

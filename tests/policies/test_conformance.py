@@ -25,7 +25,8 @@ from cluster.tables import InstanceTable, Table
 from cluster.views import DispatchView, PowerView, Request
 from policies.planner import PlannerStates, run_planner
 from policies.registry import TABLES, PolicyConfigError, Row, build, config_of
-from tests.policies.builders import NOW, a_cluster, context, power_view_of, powered, random_snapshot
+from tests.policies.builders import NOW, a_cluster, context, power_view_of, powered
+from tests.policies.random_snapshots import random_snapshot
 
 SEEDS = range(8)
 ROWS = [

@@ -20,7 +20,8 @@ from policies.assignment import Chosen
 from policies.draft import merged
 from policies.planner import PlannerRun, PlannerStates, run_planner
 from policies.registry import PolicyConfigError
-from tests.policies.builders import NOW, ClusterBuilder, a_cluster, context, random_snapshot
+from tests.policies.builders import NOW, ClusterBuilder, a_cluster, context
+from tests.policies.random_snapshots import random_snapshot
 
 SERVICE = "shop/chat"
 
