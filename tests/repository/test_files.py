@@ -1,7 +1,10 @@
 """What may stand in the tree: no data, no registry hosts, no paths of one machine; modules of a readable length."""
 
 import ast
+import csv
 import re
+from datetime import date
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,9 @@ DATA = {
     ".whl",
 }
 
+# The one table of facts the product reads from its own package: small, each row with its source, each price dated.
+SHIPPED_FACTS = {"placement/data/accelerators.csv"}
+
 # Split, so that this file does not contain what it looks for.
 HOSTS = ["py" + "pi.org", "python" + "hosted", "anaconda" + ".org", "files." + "python", "artifact" + "ory"]
 MACHINE_PATHS = ["/wo" + "rk/", "../sha" + "red/", "/ro" + "ot/", "/hom" + "e/"]
@@ -65,9 +71,22 @@ def test_no_path_of_one_machine_is_named(needle: str):
 
 
 def test_no_data_is_kept_here():
-    kept = [str(name) for name in files() if name.suffix in DATA and name.parts[0] != "tests"]
+    data = {str(name) for name in files() if name.suffix in DATA and name.parts[0] != "tests"}
     large = [str(name) for name in files() if (ROOT / name).stat().st_size > LARGEST_FILE_BYTES]
-    assert not kept + large
+    assert data - SHIPPED_FACTS == set(), "data sets stay outside; facts that ship are named in SHIPPED_FACTS"
+    assert not large
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED_FACTS))
+def test_facts_that_ship_are_few_and_each_has_its_source_and_its_date(name: str):
+    text = (ROOT / name).read_text()
+    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    assert 0 < len(rows) <= 100
+    assert len(text) < 20_000
+    for row in rows:
+        assert row["source"].strip(), f"{name}: {row['name']} has no source."
+        if row["dollars_per_gpu_hour"]:
+            date.fromisoformat(row["priced_at"])
 
 
 def test_nothing_generated_is_committed():
@@ -80,6 +99,11 @@ def test_modules_are_short_enough_to_read():
     assert not {name: length for name, length in lengths.items() if length > LONGEST_MODULE}
 
 
+@cache
+def parsed(name: Path) -> ast.Module:
+    return ast.parse((ROOT / name).read_text())
+
+
 def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Lines from the first statement after the docstring to the last one."""
     first = function.body[0]
@@ -88,8 +112,9 @@ def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def functions(name: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    tree = ast.parse((ROOT / name).read_text())
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [
+        node for node in ast.walk(parsed(name)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
 
 
 def test_functions_are_short_enough_to_read():
@@ -101,11 +126,7 @@ def test_functions_are_short_enough_to_read():
 
 
 def test_every_module_says_what_it_is_for():
-    silent = [
-        str(name)
-        for name in python_files()
-        if ast.get_docstring(ast.parse((ROOT / name).read_text())) is None
-    ]
+    silent = [str(name) for name in python_files() if ast.get_docstring(parsed(name)) is None]
     assert not silent
 
 
