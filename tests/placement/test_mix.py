@@ -342,6 +342,12 @@ def test_forcing_a_variant_costs_what_a_solve_with_its_floor_costs(task):
             assert forced[option.name] == pytest.approx(alone.objective_per_hour, rel=1e-6, abs=1e-6)
 
 
+def test_where_no_counts_keep_the_limits_no_forced_mix_does():
+    task = problem(min_units=2, inventory={"big": 0, "mid": 1, "small": 0})
+    assert not solve_mix(task).feasible
+    assert forced_objectives(task, ("big", "mid", "small")) == {"big": None, "mid": None, "small": None}
+
+
 def test_large_random_cases_keep_their_checks_and_bounds():
     rng = random.Random(3)
     for _ in range(6):
