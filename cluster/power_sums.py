@@ -71,12 +71,12 @@ def charged_watts(overlay: Overlay, node: str, now_seconds: float) -> int:
 
 
 def _power_rows(overlay: Overlay) -> dict[str, tuple[float, float, float]]:
-    """Safe watts (else the maximum), reported lease and its end, by node."""
+    """Safe watts (else the maximum), reported lease (at most the maximum) and its end, by node."""
     table = overlay.base.node_table
     columns = (table.safe_watts, table.max_watts, table.lease_watts, table.lease_expires_seconds)
     rows = zip(table.keys, *(column.tolist() for column in columns), strict=True)
     return {
-        node: (most if math.isnan(safe) else safe, reported, until)
+        node: (most if math.isnan(safe) else safe, most if reported > most else reported, until)
         for node, safe, most, reported, until in rows
     }
 

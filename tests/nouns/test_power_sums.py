@@ -85,6 +85,25 @@ def test_unknown_safe_watts_count_as_the_most_the_node_can_draw() -> None:
     assert charged_watts(Overlay(snapshot), "c", NOW) == 4 * 72, "four L4s nobody has a cap on"
 
 
+@pytest.mark.parametrize(
+    ("reported", "most", "watts"),
+    [(500.0, 600.0, 500), (9e9, 600.0, 600), (500.0, NAN, 500), (NAN, 600.0, 300)],
+    ids=[
+        "what its agent says",
+        "never more than it can draw",
+        "an unknown maximum bounds nothing",
+        "nothing was said",
+    ],
+)
+def test_what_an_agent_says_it_holds_is_charged(reported: float, most: float, watts: int) -> None:
+    columns = {
+        "lease_watts": [reported, NAN, NAN],
+        "lease_expires_seconds": [NOW + 1] * 3,
+        "max_watts": [most] * 3,
+    }
+    assert charged_watts(Overlay(powered(domain("row", "a"), **columns)), "a", NOW) == watts
+
+
 def test_a_node_no_agent_ever_reported_counts_as_its_products_maximum() -> None:
     snapshot = msgspec.structs.replace(powered(domain("row", "a", "z")), node_table=NodeTable.empty())
     assert charged_watts(Overlay(snapshot), "a", NOW) == 4 * 72
