@@ -76,7 +76,7 @@ def _power_rows(overlay: Overlay) -> dict[str, tuple[float, float, float]]:
     columns = (table.safe_watts, table.max_watts, table.lease_watts, table.lease_expires_seconds)
     rows = zip(table.keys, *(column.tolist() for column in columns), strict=True)
     return {
-        node: (most if math.isnan(safe) else safe, most if reported > most else reported, until)
+        node: (most if math.isnan(safe) else safe, min(reported, most), until)
         for node, safe, most, reported, until in rows
     }
 
