@@ -70,7 +70,8 @@ class Search:
         if not self._box_possible(low, high):
             return Outcome((), np.inf, True, 0)
         spent = self.units_used()
-        self._start(low, high)
+        if not self._start(low, high):
+            return Outcome((), np.inf, True, self.units_used() - spent)
         heap = [(self._cuts.bound_box(low, high), 0, low, high)]
         pushed = 0
         bound, complete = np.inf, True
@@ -119,11 +120,14 @@ class Search:
         self._best = sorted([*self._best, found])[: self._rank]
         return answer.value
 
-    def _start(self, low: Ints, high: Ints) -> None:
-        """First cuts and a good first plan: round the relaxation, then improve by single steps."""
+    def _start(self, low: Ints, high: Ints) -> bool:
+        """First cuts and a good first plan: round the relaxation, then improve by single steps.
+
+        False when even the relaxation has no point in the box: then no count vector has.
+        """
         answer = self.programme.solve(low, high)
         if answer is None:
-            return
+            return False
         self._cuts.add(answer.prices, answer.side_prices)
         self._round(answer, low, high)
         for _ in range(DESCENT_STEPS):
@@ -131,6 +135,7 @@ class Search:
                 break
         if self._best and self._rank > 1:
             self._spare()
+        return True
 
     def _round(self, answer: BoxAnswer, low: Ints, high: Ints) -> None:
         """Evaluates the relaxation rounded up to what its routing needs, and rounded down."""

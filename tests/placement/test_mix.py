@@ -343,9 +343,10 @@ def test_forcing_a_variant_costs_what_a_solve_with_its_floor_costs(task):
 
 
 def test_where_no_counts_keep_the_limits_no_forced_mix_does():
-    task = problem(min_units=2, inventory={"big": 0, "mid": 1, "small": 0})
+    shared = tuple(msgspec.structs.replace(option, pool="shared") for option in OPTIONS[:2])
+    task = problem(min_units=2, variants=shared, inventory={"shared": 1})
     assert not solve_mix(task).feasible
-    assert forced_objectives(task, ("big", "mid", "small")) == {"big": None, "mid": None, "small": None}
+    assert forced_objectives(task, ("big", "mid")) == {"big": None, "mid": None}
 
 
 def test_large_random_cases_keep_their_checks_and_bounds():
