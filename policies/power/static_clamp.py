@@ -117,11 +117,14 @@ def _rows(view: PowerView, now: float, stale_seconds: float) -> Rows:
     demand = np.where(np.isfinite(table.demand_watts), table.demand_watts, top)
     demand = np.clip(demand, safe, top).astype(np.float64)
     age = now - np.nan_to_num(table.observed_seconds, nan=-np.inf)
-    charged = safe.copy()
+    # A lease of an earlier leader is known from its agent's report alone.
+    running = (table.lease_expires_seconds > now) & np.isfinite(table.lease_watts)
+    reported = np.minimum(np.where(running, table.lease_watts, 0.0), top)
+    charged = np.maximum(safe, np.ceil(reported).astype(np.int64))
     for row, node in enumerate(table.keys):
         lease = view.leases.get(node)
         if lease is not None and lease.expires_seconds > now:
-            charged[row] = max(int(safe[row]), int(lease.charged_watts))
+            charged[row] = max(int(charged[row]), int(lease.charged_watts))
     reachable = (age <= stale_seconds) & known & np.isfinite(table.max_watts)
     return Rows(safe, np.where(reachable, top, safe), charged, demand, reachable)
 
