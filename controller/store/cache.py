@@ -26,6 +26,9 @@ PAGE = 500
 SILENCE_SECONDS = 70.0
 """A healthy watch brings a bookmark each minute: one silent for longer is half open."""
 
+REMIND_SECONDS = 60.0
+"""A store that does not answer is told once when it begins, and then at most this often."""
+
 SHORTEST_SECONDS = 1.0
 """A watch that ends sooner counts as failed, so that a server that ends each at once is not hammered."""
 
@@ -110,6 +113,8 @@ class Reflector(Generic[T]):
         self._listed = False
         self._heard_at = self._opened_at = clock.monotonic()
         self._stale_lists = 0
+        self._failing_since: float | None = None
+        self._remind_at = float("-inf")
         self._awaited: dict[str, tuple[int, str]] = {}
 
     # ---------------------------------------------------------------------------------------------- read
@@ -180,6 +185,7 @@ class Reflector(Generic[T]):
             if self._watch is None:
                 await self._resume()
             deltas += self._drain()
+            self._recovered()
         except StoreError as error:
             self._disturbed(error)
         if deltas and self._awaited:
@@ -234,14 +240,29 @@ class Reflector(Generic[T]):
             self._listed = False
         least = error.retry_after_seconds if isinstance(error, TooManyRequests) else 0.0
         wait = self._backoff.failed(least)
-        log.warning(
-            "%s of %s failed (%s %s): again in %.1f s",
+        now = self._clock.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        level = logging.WARNING if now >= self._remind_at else logging.DEBUG
+        if level == logging.WARNING:
+            self._remind_at = now + REMIND_SECONDS
+        log.log(
+            level,
+            "%s of %s failed (%s %s): again in %.1f s, and what is known stays in force",
             "watch" if self._listed else "list",
             self.resource.qualified,
             error.code,
             error.message,
             wait,
         )
+
+    def _recovered(self) -> None:
+        """The store answers again."""
+        since, self._failing_since = self._failing_since, None
+        if since is not None:
+            self._remind_at = float("-inf")
+            log.info(
+                "%s are followed again after %.1f s", self.resource.qualified, self._clock.monotonic() - since
+            )
 
     # ---------------------------------------------------------------------------------------------- fold
 
