@@ -20,10 +20,10 @@ ROW_LABEL = {"plimsoll.dev/row": "row-a"}
 """Marks the machines behind the demo's breaker (examples/demo/power.yaml)."""
 
 GROUPS = (
-    Group(prefix="l4", gpu=L4, gpus=1, count=6, nic=ETHERNET, safe_gpu_watts=60),
-    Group(prefix="a10g", gpu=A10G, gpus=1, count=3, nic=ETHERNET, safe_gpu_watts=200),
+    Group(prefix="l4", gpu=L4, gpus=1, count=4, nic=ETHERNET, safe_gpu_watts=60),
+    Group(prefix="a10g", gpu=A10G, gpus=1, count=2, nic=ETHERNET, safe_gpu_watts=200),
     Group(prefix="a100", gpu=A100_80, gpus=2, count=6, nic=ROCE, zone="zone-b", safe_gpu_watts=280),
-    Group(prefix="h100", gpu=H100, gpus=8, count=9, nic=INFINIBAND_NDR, zone="zone-b", safe_gpu_watts=490),
+    Group(prefix="h100", gpu=H100, gpus=4, count=12, nic=INFINIBAND_NDR, zone="zone-b", safe_gpu_watts=490),
 )
 BEHIND_THE_BREAKER = ("a100", "h100")
 
