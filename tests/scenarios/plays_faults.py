@@ -308,6 +308,7 @@ def disturbed(name: str, disturb: str, rates: FaultRates = CALM) -> Scenario:
         await stage.scale(CHAT, 1)
         await stage.until(lambda seen: seen.ready(CHAT) == 1, 200, "one replica")
         stage.faults.rates = CALM
+        await stage.seconds(35)  # the longest pause between two attempts of a cache
         await stage.until(lambda _: settled(stage, CHAT, 1), 120, "one replica, and nothing else")
         assert sum(stage.faults.counts.values()) or disturb == "expire"
 

@@ -198,8 +198,16 @@ async def _delete(stage: Stage) -> None:
         "no pod and no route of the deleted service is left",
     )
     assert not await exists(stage, "ModelService", CHAT)
-    assert CHAT not in stage.operator.observer.live("services")
-    assert f"Capacity/{CHAT}" not in stage.operator.observer.live("targets")
+
+    def forgotten() -> bool:
+        known = stage.operator.observer
+        return CHAT not in known.live("services") and f"Capacity/{CHAT}" not in known.live("targets")
+
+    await stage.until(
+        lambda _: forgotten(),
+        20,
+        "nothing of it is remembered",
+    )
 
 
 DELETE = Scenario(

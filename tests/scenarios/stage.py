@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from cluster.checks import subject_of
 from cluster.hardware import AcceleratorClass
@@ -45,6 +47,8 @@ from tests.scenarios.watchman import Watchman
 RESOURCES: dict[str, Resource] = {"Pod": POD, "Node": NODE, "Event": EVENT} | {
     kind: entry.resource for kind, entry in BY_KIND.items()
 }
+BUSY_SECONDS = 0.1
+"""Wall seconds for which an attempt waits for somebody else's lock on the ledger."""
 SEEN_KINDS = ("Node", "Pod", "ModelService", "TrainingJob", "PowerDomain")
 
 
@@ -149,6 +153,8 @@ class Traffic:
 
     def __init__(self) -> None:
         self._streams: list[tuple[str, float, float, float, int, int]] = []
+        self._drawn: list[tuple[float, str, int, int]] = []
+        self._expected = 0
         self._next_id = 1
         self.begins = 0.0
         """When the first stream begins, UTC seconds."""
@@ -166,7 +172,21 @@ class Traffic:
     ) -> None:
         """Let requests arrive at a steady rate in [from, until) UTC seconds."""
         self.begins = self.begins or from_seconds
+        self._expected += math.ceil((until_seconds - from_seconds) * per_second - 1e-9)
         self._streams.append((service, per_second, from_seconds, until_seconds, prompt, output))
+
+    def trace(
+        self, service: str, per_second: float, from_seconds: float, until_seconds: float, *, seed: int
+    ) -> None:
+        """Let requests of mixed sizes arrive at random moments, the same for the same seed."""
+        draws = np.random.Generator(np.random.PCG64(seed))
+        at = from_seconds
+        while (at := at + float(draws.exponential(1.0 / per_second))) < until_seconds:
+            prompt, output = draws.lognormal(5.5, 0.8), draws.lognormal(3.5, 0.6)
+            self._drawn.append((at, service, 1 + int(prompt), 1 + int(output)))
+            self._expected += 1
+        self._drawn.sort()
+        self.begins = self.begins or from_seconds
 
     def arrivals(self, from_seconds: float, until_seconds: float) -> list[Request]:
         """The requests of a window."""
@@ -180,6 +200,11 @@ class Traffic:
                     found.append(Request(self._next_id, service, prompt, output, at, "default"))
                     self._next_id += 1
                 index += 1
+        while self._drawn and self._drawn[0][0] < until_seconds:
+            at, service, prompt, output = self._drawn.pop(0)
+            self.sent[self._next_id] = service
+            found.append(Request(self._next_id, service, prompt, output, at, "default"))
+            self._next_id += 1
         return found
 
     def take(self, results: Iterable[Result]) -> None:
@@ -199,8 +224,8 @@ class Traffic:
 
     @property
     def open(self) -> int:
-        """Requests that have not ended."""
-        return len(self.sent) - len(self.results)
+        """Requests that have not ended, those that are still to come included."""
+        return self._expected - len(self.results)
 
 
 class Plug(InterposedStore):
@@ -310,21 +335,25 @@ class Stage:
         self.seen = Seen(defaultdict(dict))
         self.routes: dict[str, dict[str, float]] = {}
         self.operators: list[Operator] = []
-        self._ledger_path = folder / "ledger.db"
+        self.ledger_path = folder / "ledger.db"
         self._crash = crash
         self._killable: KillableStore
         self._plug: Plug
         self.cluster = _Cluster(
             fleet,
             config=config or OperatorConfig(seed=seed, records_kept=10_000),
-            ledger=self._ledger_path,
             source=self.traffic.arrivals,
             listener=self.diary,
             wrap_store=self._wrap,
             seed=seed,
         )
+        self.cluster.ledger = self._ledger()
         self.cluster.reborn = self._reborn
         self.watchman = Watchman(self)
+
+    def _ledger(self) -> Ledger:
+        now = self.cluster.clock.now
+        return Ledger(str(self.ledger_path), now=now, busy_timeout_seconds=BUSY_SECONDS)
 
     def _wrap(self, store: EmbeddedStore, clock: VirtualClock) -> Store:
         self.faults = FaultyStore(store, clock, seed=1)
@@ -484,7 +513,7 @@ class Stage:
         old._buffer.abandon()
         old._database.close()
         old._reader.close()
-        self.cluster.ledger = Ledger(str(self._ledger_path), now=self.cluster.clock.now)
+        self.cluster.ledger = self._ledger()
 
     async def resume(self) -> None:
         """Another operator starts."""

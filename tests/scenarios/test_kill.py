@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from controller.store.faults import CrashPoint
-from tests.scenarios import plays_power, plays_serving, plays_training
+from tests.scenarios import plays_faults, plays_power, plays_serving, plays_training
 from tests.scenarios.scenario import Ending, Scenario, play
 
-PLAYS = (*plays_serving.ALL, *plays_training.ALL, *plays_power.ALL)
+PLAYS = (*plays_serving.ALL, *plays_training.ALL, *plays_power.ALL, *plays_faults.ALL)
 KILLED = [scenario for scenario in PLAYS if scenario.converges]
 SAMPLE = 2
 """Calls of each scenario at which the operator is killed in the ordinary suite, once before and once after."""
