@@ -106,6 +106,5 @@ def subject_of(action: act.AnyAction) -> Ref:
         value = getattr(action, name, "")
         if value:
             return Ref(kind, value)
-    return Ref(
-        action.kind, str(getattr(action, "request", getattr(action, "sequence", getattr(action, "key", ""))))
-    )
+    names = (getattr(action, name, "") for name in ("request", "sequence", "key", "name", "source"))
+    return Ref(action.kind, next((name for name in names if name), ""))

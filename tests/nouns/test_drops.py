@@ -14,7 +14,7 @@ from cluster.hardware import Offer, Slot
 from cluster.occupancy import Reservation
 from cluster.overlay import Overlay
 from cluster.reasons import render
-from cluster.serving import Launcher, Mode, Replica, ReplicaPhase
+from cluster.serving import Launcher, Mode, Replica, ReplicaPhase, Role, Tier
 from cluster.snapshot import Snapshot
 from cluster.tables import InstanceTable
 from tests.nouns import test_checks
@@ -304,3 +304,44 @@ def test_an_expired_reservation_keeps_nobody_out() -> None:
         key="r", owner=Ref("TrainingJob", "lab/other"), slots=(slot("a", 0),), starts_seconds=0.0, expires_seconds=NOW
     )  # fmt: skip
     assert sentence(cluster(reservations={"r": old}), create(slot("a", 0)), "place") == ""
+
+
+RUN, NOBODY = Ref("Gang", "lab/train-a1", "g"), Ref("Replica", "r0", "u")
+
+
+@pytest.mark.parametrize(
+    ("action", "subject"),
+    [
+        (act.CreateLauncher(reason=0, name="l", slots=()), Ref("CreateLauncher", "l")),
+        (create(slot("a", 0)), Ref("ModelService", "shop/chat")),
+        (act.Drain(reason=0, subject=NOBODY, deadline_seconds=1), NOBODY),
+        (act.Resume(reason=0, subject=NOBODY), NOBODY),
+        (act.DeleteReplica(reason=0, replica=NOBODY, grace_seconds=1), NOBODY),
+        (act.SetTier(reason=0, replica=NOBODY, tier=Tier.AWAKE), NOBODY),
+        (act.SetRole(reason=0, replica=NOBODY, role=Role.MIXED), NOBODY),
+        (act.SetRoutes(reason=0, service="shop/chat", weights={}), Ref("ModelService", "shop/chat")),
+        (act.Scale(reason=0, subject=NOBODY, replicas=1), NOBODY),
+        (act.StageWeights(reason=0, model="m", node="a", tier="dram", source="s", bytes=1), Ref("Node", "a")),
+        (act.DropWeights(reason=0, model="m", node="a", tier="dram"), Ref("Node", "a")),
+        (reserve(1), test_checks.JOB),
+        (act.Release(reason=0, key="k"), Ref("Release", "k")),
+        (start(), test_checks.JOB),
+        (on_island(restart=True), Ref("Gang", "lab/train-a1")),
+        (act.StopGang(reason=0, gang=RUN, attempt=1, grace_seconds=1), RUN),
+        (act.Checkpoint(reason=0, job=test_checks.JOB, interval_seconds=1), test_checks.JOB),
+        (act.PaceGang(reason=0, gang=RUN, period_seconds=1, offset_seconds=0), RUN),
+        (act.Isolate(reason=0, subject=NOBODY, level="node", until_seconds=1), NOBODY),
+        (act.GrantPower(reason=0, node="a", watts=1), Ref("Node", "a")),
+        (act.ShapePrefill(reason=0, domain="row", request_class="c", tokens_per_second=1, burst_tokens=1), Ref("PowerDomain", "row")),
+        (move(), Ref("Migrate", "s")),
+        (act.Dispatch(reason=0, request="q", instance="r0", code="c", score=1.0), Ref("Dispatch", "q")),
+        (act.Hold(reason=0, request="q"), Ref("Hold", "q")),
+        (act.Reject(reason=0, request="q", retry_after_seconds=1), Ref("Reject", "q")),
+        (act.Provision(reason=0, pool="p", count=1), Ref("Pool", "p")),
+        (act.ReleaseNode(reason=0, node="a"), Ref("Node", "a")),
+        (act.Probe(reason=0, source="a", target="b", seconds=1), Ref("Probe", "a")),
+    ],
+    ids=lambda value: getattr(value, "kind", "") if isinstance(value, act.Action) else "",
+)  # fmt: skip
+def test_every_kind_of_action_is_about_something(action: Any, subject: Ref) -> None:
+    assert subject_of(action) == subject
