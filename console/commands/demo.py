@@ -14,11 +14,10 @@ from console.demo.explaining import explain_all
 from console.demo.live import LiveTable, print_summary
 from console.demo.report import write_report
 from console.demo.runner import Demo, DemoFailed
+from console.demo.shipped import examples
 from console.demo.summary import summarise, verdicts
 from console.demo.trace import Trace, TraceError, generate_trace, parse_trace, read_trace
 from controller.resources.manifests import ManifestError, load
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "demo"
 
 
 def run_demo(trace: Path | None, seed: int, out: Path, minutes: float, replication: int, output: str) -> int:
@@ -28,7 +27,7 @@ def run_demo(trace: Path | None, seed: int, out: Path, minutes: float, replicati
     try:
         _clean(out)
         found = _trace(trace, seed, minutes, out)
-        manifests = load(EXAMPLES)
+        manifests = load(examples())
     except (TraceError, ManifestError, OSError) as error:
         console.print(f"[red]{error}[/red]")
         return 2
