@@ -1,6 +1,8 @@
-"""Rules of the whole suite: a skip states its reason, and properties run the same way everywhere."""
+"""Rules of the whole suite: a skip states its reason, properties run the same way everywhere, logging stays as it was."""
 
+import logging
 import os
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -17,6 +19,18 @@ hypothesis.settings.register_profile(
     "brief", parent=hypothesis.settings.get_profile("quick"), max_examples=15
 )
 hypothesis.settings.load_profile(os.environ.get("PLIMSOLL_PROPERTIES", "quick"))
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Takes back what a command run in this process made of the root logger: its level, and where it writes."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    for made in [each for each in root.handlers if each not in handlers]:
+        root.removeHandler(made)
+
 
 # What pytest itself writes where nobody gave a reason.
 EMPTY_REASONS = {"", "unconditional skip"}

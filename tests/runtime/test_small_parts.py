@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import random
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -93,16 +92,7 @@ def test_secrets_by_name_are_redacted_and_long_texts_cut() -> None:
     assert clean({"tokens": 7}) == {"tokens": 7}, "a count of tokens is no secret"
 
 
-@pytest.fixture
-def root_logger() -> Iterator[logging.Logger]:
-    root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-    yield root
-    root.setLevel(level)
-    root.handlers[:] = handlers
-
-
-def test_json_lines_have_facts_and_traces(root_logger: logging.Logger) -> None:
+def test_json_lines_have_facts_and_traces() -> None:
     stream = io.StringIO()
     configure("info", json=True, stream=stream)
     configure("info", json=True, stream=stream)
@@ -124,7 +114,7 @@ def test_json_lines_have_facts_and_traces(root_logger: logging.Logger) -> None:
     assert KEY_PEM.splitlines()[1] not in stream.getvalue()
 
 
-def test_text_lines_are_for_people(root_logger: logging.Logger) -> None:
+def test_text_lines_are_for_people() -> None:
     stream = io.StringIO()
     configure("INFO", stream=stream)
     logging.getLogger("hub").warning("stream lost", extra={"facts": {"node": "n1", "seconds": 2.5}})
