@@ -27,7 +27,7 @@ from controller.actor.outcome import Outcome
 from controller.beliefs import CapacityBeliefs
 from controller.config import OperatorConfig
 from controller.hub.service import Hub
-from controller.leadership import release, take_epoch
+from controller.leadership import NotLeader, release, take_epoch
 from controller.ledger.ledger import Ledger
 from controller.ledger.rows import EpochRow, PlanId
 from controller.loops.planner import PlannerLoop
@@ -125,20 +125,27 @@ class Operator:
         """
         at_least = max(self._memory.highest_epoch(), self._obeyed())
         now = self.clock.now()
-        self.epoch = await take_epoch(self._store, self.config.namespace, self.config.identity, at_least, now)
+        await self._lead(at_least, now)
+        self._memory.restore(self.planner, self.power, self.observer, now)
+
+    async def _lead(self, at_least: int, now: float) -> None:
+        """Take an epoch above `at_least` and tell hub, ledger and metrics. Raises the store's errors and NotLeader."""
+        config, before = self.config, self.epoch
+        self.epoch = await take_epoch(self._store, config.namespace, config.identity, at_least, now)
         if self._hub is not None:
             self._hub.raise_epoch(self.epoch)
-        self._led_seconds = now
-        self._memory.restore(self.planner, self.power, self.observer, now)
         if self._ledger is not None:
-            self._ledger.epoch(EpochRow(self.epoch, self.config.identity, VERSION, now))
+            if before:
+                self._ledger.epoch(EpochRow(before, config.identity, VERSION, self._led_seconds, now))
+            self._ledger.epoch(EpochRow(self.epoch, config.identity, VERSION, now))
+        self._led_seconds = now
         self.measuring.metrics.leading(True, self.epoch)
-        log.info("leading with epoch %d, seed %d", self.epoch, self.config.seed)
+        log.info("leading with epoch %d, seed %d", self.epoch, config.seed)
 
     async def step(self) -> None:
         """One round: take in what arrived, run the loops that are due, carry out, tell."""
         now = self.clock.now()
-        self._follow_agents()
+        await self._follow_agents(now)
         changed = await self._observe(now)
         if changed:
             self.planner.wake(now)
@@ -154,12 +161,17 @@ class Operator:
 
     # observe
 
-    def _follow_agents(self) -> None:
-        """An agent that obeyed a later epoch than ours would refuse us for ever: lead above it."""
-        if self._obeyed() > self.epoch:
-            self.epoch = self._obeyed() + 1
-            if self._hub is not None:
-                self._hub.raise_epoch(self.epoch)
+    async def _follow_agents(self, now: float) -> None:
+        """An agent that obeyed a later epoch than ours would refuse us for ever: lead above it.
+
+        The lease says so first; a store that does not take it is asked again with the next round.
+        """
+        if self._obeyed() <= self.epoch:
+            return
+        try:
+            await self._lead(self._obeyed(), now)
+        except (StoreError, NotLeader) as error:
+            log.warning("agents obey epoch %d, which is above ours: %s", self._obeyed(), error)
 
     def _obeyed(self) -> int:
         """The highest epoch any agent or gateway has obeyed."""

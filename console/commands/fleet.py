@@ -155,5 +155,4 @@ async def _follow_lives(fleet: Fleet, store: RemoteStore, stop: asyncio.Event) -
         if store.life != life:
             life = store.life
             log.warning("the operator's store began anew: all nodes register again")
-            for node in fleet.nodes.values():
-                node.registration.forget()
+            fleet.meet_new_store()

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from controller.config import OperatorConfig
+from controller.hub.service import Hub
 from controller.leadership import LEASE_NAME, release
 from controller.ledger import Ledger, LedgerReader
+from controller.observe.labels import EPOCH
 from controller.operator import Operator
 from controller.resources.core import LEASE
 from controller.store.embedded import EmbeddedStore, open_store
@@ -135,3 +137,31 @@ def test_a_lease_of_another_is_left_alone_and_a_silent_store_is_no_fault_at_the_
         await operator.stop()
 
     scene(play)
+
+
+def test_agents_that_obeyed_a_later_epoch_are_led_above_it_once_the_lease_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "ledger.db")
+
+    async def play() -> None:
+        store, hub, ledger = open_store(CLOCK), Hub(CLOCK), Ledger(path, now=CLOCK.now)
+        faulty = FaultyStore(store, CLOCK)
+        operator = Operator(faulty, CLOCK, CONFIG, hub=hub, ledger=ledger)
+        await operator.start()
+        assert operator.epoch == hub.epoch == 1
+        monkeypatch.setattr(Hub, "highest_epoch_seen", 7)
+        faulty.outage(60.0)
+        await operator.step()
+        assert operator.epoch == hub.epoch == 1, "the lease could not say it"
+        faulty.outage(0.0)
+        await operator.step()
+        assert operator.epoch == hub.epoch == 8
+        assert (await led(store))["epoch"][EPOCH] == "8"
+        await operator.stop()
+        ledger.close()
+
+    scene(play)
+    reader = LedgerReader(path)
+    assert reader.highest_epoch() == 8
+    reader.close()
