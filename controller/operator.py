@@ -328,7 +328,8 @@ class Operator:
             return
         self._status_due = now + self.config.status_seconds
         self._say_faults(now)
-        await self.statuses.write(self.world, snapshot, self.narrator.sayings, now)
+        if self.planner.tick:  # one that has just begun knows less than what its predecessor wrote
+            await self.statuses.write(self.world, snapshot, self.narrator.sayings, now)
         if now >= self._measure_due:
             await self.nodes.write(self.world, snapshot, now)
         await self.narrator.publish(self.world.uids(), now, self.epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 from cluster.base import Ref
@@ -50,9 +51,13 @@ def _accepted(
     return condition("Accepted", True, "Accepted", "The specification can be acted on.", generation)
 
 
-def _planned(said: Said | None, generation: int) -> Condition:
+def _planned(said: Said | None, generation: int, old: Sequence[Condition]) -> Condition:
+    """What was decided last. An operator that has just begun says nothing that its predecessor knew better."""
     if said is None:
-        return condition("Planned", None, "NotYetDecided", "No decision has been made yet.", generation)
+        kept = next((c for c in old if c.type == "Planned"), None)
+        return kept or condition(
+            "Planned", None, "NotYetDecided", "No decision has been made yet.", generation
+        )
     holds = said.reason.severity == "Normal"
     return condition("Planned", holds, said.reason.code, sentence(said.reason), generation)
 
@@ -79,7 +84,7 @@ def service_status(
     holds = len(ready) >= wanted and phase not in ("Refused", "Pending")
     conditions = [
         _accepted(faults, generation, sayings, ("ModelService", key)),
-        _planned(said, generation),
+        _planned(said, generation, obj.status.conditions),
         condition("Ready", holds, phase, ready_text, generation),
     ]
     return ModelServiceStatus(
@@ -90,7 +95,7 @@ def service_status(
         gpus=sum(r.variant.gpus for r in held),
         mix=" + ".join(f"{n} {variant}" for variant, n in sorted(counts.items())),
         cost_per_hour=round(dollars_per_hour(snapshot, held), 4),
-        why=said.reason.code if said else "",
+        why=said.reason.code if said else obj.status.why,
         url=obj.status.url,
         conditions=merge(obj.status.conditions, conditions, now_seconds),
         observed_generation=generation,
@@ -144,7 +149,7 @@ def job_status(
     phase = _job_phase(job, gang, faults, said)
     conditions = [
         _accepted(faults, generation, sayings, ("TrainingJob", key)),
-        _planned(said, generation),
+        _planned(said, generation, obj.status.conditions),
         condition(
             "Succeeded",
             {"Succeeded": True, "Failed": False}.get(phase),
@@ -164,7 +169,7 @@ def job_status(
         nodes=[slot.node for slot in slots],
         gpus=sum(slot.gpus for slot in slots),
         cost_per_hour=round(_gang_cost(snapshot, gang) if slots else 0.0, 4),
-        why=said.reason.code if said else "",
+        why=said.reason.code if said else obj.status.why,
         started_at=obj.status.started_at or (rfc3339(now_seconds) if phase == "Running" else None),
         finished_at=rfc3339(now_seconds) if ended else None,
         conditions=merge(obj.status.conditions, conditions, now_seconds),
@@ -218,7 +223,7 @@ def domain_status(
     capped = said is not None and said.reason.code == "PowerClamped"
     unsafe = said is not None and said.reason.code == "PowerUnsafe"
     accepted = _accepted(faults, generation, sayings, ("PowerDomain", name))
-    conditions = [accepted, _planned(said, generation)]
+    conditions = [accepted, _planned(said, generation, obj.status.conditions)]
     return PowerDomainStatus(
         phase="Refused"
         if faults
@@ -234,7 +239,7 @@ def domain_status(
         granted_watts=_rounded(float(sum(leases))),
         drawn_watts=_rounded(float(sum(v for i in at if (v := snapshot.node_table.watts[i]) == v))),
         uncapped_watts=_rounded(float(sum(v for i in at if (v := snapshot.node_table.demand_watts[i]) == v))),
-        why=said.reason.code if said else "",
+        why=said.reason.code if said else obj.status.why,
         conditions=merge(obj.status.conditions, conditions, now_seconds),
         observed_generation=generation,
     )
