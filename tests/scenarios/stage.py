@@ -330,6 +330,7 @@ class Stage:
         self.traffic = Traffic()
         self.diary = Diary()
         self.kills = 0
+        self._seed = seed
         self.mutations: list[str] = []
         self.faults: FaultyStore
         self.seen = Seen(defaultdict(dict))
@@ -356,7 +357,7 @@ class Stage:
         return Ledger(str(self.ledger_path), now=now, busy_timeout_seconds=BUSY_SECONDS)
 
     def _wrap(self, store: EmbeddedStore, clock: VirtualClock) -> Store:
-        self.faults = FaultyStore(store, clock, seed=1)
+        self.faults = FaultyStore(store, clock, seed=self._seed)
         self._killable = KillableStore(self.faults, self._crash)
         self._plug = Plug(self._killable)
         return self._plug
