@@ -9,7 +9,8 @@ from cluster.base import Ref
 from cluster.drops import Drop, gone
 from cluster.hardware import Offer
 from cluster.overlay import Overlay
-from cluster.power_sums import charged_watts, power_excess
+from cluster.power_sums import charged_watts, power_excess, safe_watts
+from cluster.training import GangPhase
 
 
 def isolate(overlay: Overlay, action: act.Isolate, now: float) -> Drop | None:
@@ -51,7 +52,33 @@ def grant_power(overlay: Overlay, action: act.GrantPower, now: float) -> Drop | 
             excess.limit_watts,
             "W",
         )
+    return _unlike(overlay, action)
+
+
+def _unlike(overlay: Overlay, action: act.GrantPower) -> Drop | None:
+    """Nodes of one gang get equal caps in one round, since the slowest sets the pace; below its safe cap none can go."""
+    granted: dict[str, int] = overlay.memo.get("granted", {})
+    for peer in _peers(overlay).get(action.node, ()):
+        watts = granted.get(peer, action.watts)
+        larger = action.node if action.watts > watts else peer
+        if watts != action.watts and max(watts, action.watts) > safe_watts(overlay, larger):
+            what = f"grant to {action.node}, unlike {peer} of the same gang"
+            return Drop("Unsafe", what, action.watts, watts, watts, "W")
     return None
+
+
+def _peers(overlay: Overlay) -> dict[str, tuple[str, ...]]:
+    """Nodes that share a live gang with each node."""
+    found: dict[str, tuple[str, ...]] | None = overlay.memo.get("peers")
+    if found is None:
+        together: dict[str, set[str]] = {}
+        for gang in overlay.read("gangs").values():
+            if gang.phase not in (GangPhase.STOPPED, GangPhase.FAILED, GangPhase.DONE):
+                nodes = {slot.node for slot in gang.layout.slots}
+                for node in nodes:
+                    together.setdefault(node, set()).update(nodes - {node})
+        found = overlay.memo["peers"] = {node: tuple(sorted(peers)) for node, peers in together.items()}
+    return found
 
 
 def _row(overlay: Overlay, node: str) -> int | None:

@@ -209,6 +209,7 @@ def _isolate(overlay: Overlay, action: act.Isolate) -> None:
 
 def _grant_power(overlay: Overlay, action: act.GrantPower) -> None:
     now = overlay.base.stamp.taken_seconds
+    overlay.memo.setdefault("granted", {})[action.node] = action.watts
     old = charged_watts(overlay, action.node, now)
     charged = max(action.watts, old)
     before = overlay.read("leases").get(action.node)

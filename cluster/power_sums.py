@@ -61,13 +61,22 @@ def held_watts(
 
 def charged_watts(overlay: Overlay, node: str, now_seconds: float) -> int:
     """What a node counts for now. Unknown safe watts count as its maximum, as the agent or its product has it."""
+    _, reported, until = _row(overlay, node)
+    lease = overlay.read("leases").get(node)
+    return held_watts(safe_watts(overlay, node), reported, until, lease, now_seconds)
+
+
+def safe_watts(overlay: Overlay, node: str) -> float:
+    """What a node draws at most on its own: its safe watts, else its maximum; NaN when neither is known."""
+    safe, _, _ = _row(overlay, node)
+    return _worst(overlay, node) if math.isnan(safe) else safe
+
+
+def _row(overlay: Overlay, node: str) -> tuple[float, float, float]:
     rows: dict[str, tuple[float, float, float]] | None = overlay.memo.get("power_rows")
     if rows is None:
         rows = overlay.memo["power_rows"] = _power_rows(overlay)
-    safe, reported, until = rows.get(node, (math.nan, math.nan, math.nan))
-    if math.isnan(safe):
-        safe = _worst(overlay, node)
-    return held_watts(safe, reported, until, overlay.read("leases").get(node), now_seconds)
+    return rows.get(node, (math.nan, math.nan, math.nan))
 
 
 def _power_rows(overlay: Overlay) -> dict[str, tuple[float, float, float]]:

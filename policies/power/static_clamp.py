@@ -157,17 +157,20 @@ def _grants(view: PowerView, rows: Rows, tree: Tree, limits: Ints) -> Ints:
 
 
 def _equal(view: PowerView, rows: Rows, watts: Ints) -> Ints:
-    """Every node of a group at the group's least; never under a node's safe watts."""
+    """Every node of a group at the group's least, groups that share a node together; never under safe watts."""
     if not view.groups:
         return watts
     at = view.node_table.index()
-    levelled = watts.copy()
-    for group in view.groups:
-        members = np.array(
-            [at[node] for node in group if node in at and rows.reachable[at[node]]], dtype=np.int64
-        )
-        if len(members) > 1:
-            levelled[members] = int(levelled[members].min())
+    groups = [
+        np.array([at[node] for node in group if node in at and rows.reachable[at[node]]], dtype=np.int64)
+        for group in view.groups
+    ]
+    levelled, before = watts.copy(), None
+    while before is None or not np.array_equal(levelled, before):
+        before = levelled.copy()
+        for members in groups:
+            if len(members) > 1:
+                levelled[members] = int(levelled[members].min())
     return np.maximum(levelled, rows.safe)
 
 
