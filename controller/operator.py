@@ -220,6 +220,8 @@ class Operator:
     async def _run_planner(self, now: float) -> None:
         if not (self.caches.synced and self.caches.fresh):
             return
+        if self._hub is not None and not self.world.acquainted(now):
+            return
         self.observer.tidy()
         snapshot = self.observer.snapshot(now, self.epoch)
         context = self.planner.begin(now, self.epoch)

@@ -28,6 +28,8 @@ from controller.resources.modelservice import ModelService
 from controller.resources.powerdomain import PowerDomain as PowerDomainObject
 from controller.resources.trainingjob import TrainingJob
 
+ACQUAINT_SECONDS = 5.0
+"""How long after a start agents are waited for before anything is planned: their longest pause between two tries."""
 SILENT_SECONDS = 10.0
 """A node whose agent has not reported for this long gives no capacity (two lease lifetimes)."""
 
@@ -347,6 +349,9 @@ class World:
             noun, self._memory[key] = gangs.gang(
                 members, lost, progress, self._memory.get(key), newest_attempt=newest, now_seconds=now
             )
+            # What agents told a predecessor is in the job's status: a restart must not go back behind it.
+            saved = max(noun.checkpoint_step, self._saved(job_key))
+            noun = msgspec.structs.replace(noun, checkpoint_step=saved)
             before = self.observer.live("gangs").get(key)
             self._fold(noun, now)
             # Steps go by without a decision: only what a plan depends on wakes the planner.
@@ -367,9 +372,22 @@ class World:
 
     def checkpoint_of(self, job: str) -> int:
         """Last checkpointed step of a job, as its newest gang or its status has it."""
-        obj: TrainingJob | None = self.objects["TrainingJob"].get(job)
         seen = [g.checkpoint_step for g in self.observer.live("gangs").values() if g.job == job]
-        return int(max([*seen, obj.status.checkpoint_step if obj is not None else 0]))
+        return int(max([*seen, self._saved(job)]))
+
+    def _saved(self, job: str) -> int:
+        obj: TrainingJob | None = self.objects["TrainingJob"].get(job)
+        return obj.status.checkpoint_step if obj is not None else 0
+
+    def acquainted(self, now_seconds: float) -> bool:
+        """Whether every node that is ready was heard of, or had its time since the start to make itself heard.
+
+        Before that links and health of its devices are unknown, and a gang might start on no network.
+        """
+        if now_seconds - self.started_seconds >= ACQUAINT_SECONDS:
+            return True
+        ready = (name for name, obj in self.objects["Node"].items() if obj.ready)
+        return all(name in self.inventories for name in ready)
 
     def uids(self) -> dict[tuple[str, str], str]:
         """uid of every object of ours by (kind, key), for events."""

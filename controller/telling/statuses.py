@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+import msgspec
+
 from cluster.base import Ref
 from cluster.reasons import Quantity, Reason, Verdict, sentence
 from cluster.serving import Mode, Replica, ReplicaPhase, Service
@@ -35,6 +37,7 @@ CAPACITY_CODES = frozenset(
 GANG_CODES = frozenset(
     {"GangStarted", "GangWaiting", "GangRestarted", "GangStopped", "GangDone", "RestartLimitReached"}
 )
+LAST_CODES = frozenset({"GangDone", "RestartLimitReached"})
 CONFIG_CODES = frozenset({"PolicyConfigInvalid"})
 POWER_CODES = frozenset({"PowerGranted", "PowerClamped", "PowerUnsafe", "DomainInvalid"})
 LIVE = (ReplicaPhase.PENDING, ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.DRAINING)
@@ -139,13 +142,13 @@ _GANG_PHASE: dict[GangPhase, JobWord] = {
 def job_status(
     obj: TrainingJob, snapshot: Snapshot, sayings: Sayings, faults: tuple[str, ...], now_seconds: float
 ) -> TrainingJobStatus:
-    """Status of a TrainingJob. A finished job's status is final."""
+    """Status of a TrainingJob. A finished job's status is final but for the last word on why."""
     key, generation = obj.metadata.key, obj.metadata.generation
+    said = sayings.latest("TrainingJob", key, GANG_CODES)
     if obj.status.phase in ("Succeeded", "Failed"):
-        return obj.status
+        return _final(obj.status, said, now_seconds)
     job = snapshot.jobs.get(key)
     gang = newest_gang(snapshot, key)
-    said = sayings.latest("TrainingJob", key, GANG_CODES)
     phase = _job_phase(job, gang, faults, said)
     conditions = [
         _accepted(faults, generation, sayings, ("TrainingJob", key)),
@@ -175,6 +178,15 @@ def job_status(
         conditions=merge(obj.status.conditions, conditions, now_seconds),
         observed_generation=generation,
     )
+
+
+def _final(status: TrainingJobStatus, said: Said | None, now_seconds: float) -> TrainingJobStatus:
+    if said is None or said.reason.code not in LAST_CODES or said.reason.code == status.why:
+        return status
+    planned = _planned(said, status.observed_generation, ())
+    others = [planned if c.type == planned.type else c for c in status.conditions]
+    conditions = merge(status.conditions, others, now_seconds)
+    return msgspec.structs.replace(status, why=said.reason.code, conditions=conditions)
 
 
 def newest_gang(snapshot: Snapshot, job: str) -> Gang | None:

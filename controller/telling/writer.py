@@ -24,6 +24,10 @@ log = logging.getLogger("plimsoll.status")
 QUIET_SECONDS = 10.0
 """A status that only moved in its numbers is written at most this often; what it *says* is written at once."""
 
+SIZES = (
+    "phase", "why", "ready", "replicas", "attempt", "checkpoint_step", "gpu_count", "observed_generation"
+)  # fmt: skip
+
 Status = Callable[[Any, Snapshot, Sayings, tuple[str, ...], float], msgspec.Struct]
 
 _STATUS: dict[str, Status] = {
@@ -83,9 +87,9 @@ class StatusWriter:
 
 
 def _says(status: Any) -> tuple[Any, ...]:
-    """What a status says apart from its numbers: phase, code, sizes, and every condition's status and code."""
-    sizes = tuple(
-        getattr(status, name, None)
-        for name in ("phase", "why", "ready", "replicas", "attempt", "gpu_count", "observed_generation")
-    )
+    """What a status says apart from its numbers: phase, code, sizes, and every condition's status and code.
+
+    The last checkpoint is among them: the next leader restarts from what is written there.
+    """
+    sizes = tuple(getattr(status, name, None) for name in SIZES)
     return (*sizes, tuple((c.type, c.status, c.reason) for c in status.conditions))
