@@ -24,7 +24,7 @@ from controller.actor.pods import gang_pods, replica_pod, split_key
 from controller.observe import labels
 from controller.resources.core import POD
 from controller.resources.kinds import TRAINING_JOB
-from controller.store.errors import AlreadyExists, Conflict, NotFound, StoreError
+from controller.store.errors import AlreadyExists, Conflict, NotFound, StoreError, Unavailable
 from controller.store.interface import JsonObject, Resource, Store
 
 
@@ -61,6 +61,10 @@ class OwnWrites(Protocol):
 
     def wrote(self, resource: Resource, obj: JsonObject) -> None:
         """A write was answered with this object."""
+        ...
+
+    def doubted(self, resource: Resource, key: str) -> None:
+        """The answer to a creation was lost: the object may be there."""
         ...
 
 
@@ -139,6 +143,9 @@ class Actor:
         try:
             created = await self._store.create(POD, pod, field_manager=labels.MANAGER)
             self._writes.wrote(POD, created)
+        except Unavailable:
+            self._writes.doubted(POD, f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
+            raise
         except AlreadyExists:
             found = await self._store.get(POD, pod["metadata"]["name"], pod["metadata"]["namespace"])
             wanted = pod["metadata"]["ownerReferences"][0]["uid"]
@@ -243,8 +250,18 @@ class Actor:
         return Outcome(stamped=item, status="done")
 
     async def _claim_attempt(self, job: Ref, attempt: int) -> None:
-        """Write the attempt number before any pod exists: a crash in between wastes a number, never doubles a gang."""
+        """Write the attempt number before any pod exists: a crash in between wastes a number, never doubles a gang.
+
+        By compare-and-swap on what the store has now: a number is claimed once, whatever our cache believes, so that
+        pods of one attempt are of one layout. Raises Conflict where it is taken.
+        """
         namespace, name = split_key(job.name)
+        found = await self._store.get(TRAINING_JOB, name, namespace)
+        taken = int(found.get("status", {}).get("attempt", 0))
+        if taken >= attempt:
+            raise Conflict(
+                f"attempt {attempt} of {job.name} cannot be claimed: the store has {taken} already"
+            )
         patch = {"status": {"attempt": attempt, "restarts": max(0, attempt - 1)}}
         patched = await self._store.patch(
             TRAINING_JOB,
@@ -253,6 +270,7 @@ class Actor:
             namespace,
             field_manager=labels.MANAGER,
             uid=job.uid,
+            resource_version=found["metadata"]["resourceVersion"],
             subresource="status",
         )
         self._writes.wrote(TRAINING_JOB, patched)

@@ -24,6 +24,8 @@ _SHAPES: tuple[tuple[Resource, type[Any]], ...] = (
     (core.POD, core.Pod),
 )
 
+DOUBT_SECONDS = 10.0
+"""How long an object whose creation was not answered may take to show."""
 UNSEEN_SECONDS = 30.0
 """How long an own write may stay unseen before it is no longer waited for (the watch is surely new by then)."""
 
@@ -39,6 +41,7 @@ class Caches:
         }
         self._pending: list[Change] = []
         self._awaited: dict[tuple[str, str], float] = {}
+        self._doubts: dict[tuple[str, str], float] = {}
 
     @property
     def synced(self) -> bool:
@@ -62,16 +65,25 @@ class Caches:
         self.reflectors[resource.kind].wrote(obj)
         self._awaited[resource.kind, key] = self._clock.monotonic() + UNSEEN_SECONDS
 
+    def doubted(self, resource: Resource, key: str) -> None:
+        """The answer to a creation was lost: nothing is decided until the object shows, or surely never will."""
+        self._doubts[resource.kind, key] = self._clock.monotonic() + DOUBT_SECONDS
+
     @property
     def fresh(self) -> bool:
         """False while an own write has not come back yet: a plan made now would not see its own past."""
         now = self._clock.monotonic()
+        self._doubts = {
+            (kind, key): until
+            for (kind, key), until in self._doubts.items()
+            if until > now and key not in self.reflectors[kind].objects
+        }
         self._awaited = {
             (kind, key): until
             for (kind, key), until in self._awaited.items()
             if until > now and not self.reflectors[kind].fresh(key)
         }
-        return not self._awaited
+        return not self._awaited and not self._doubts
 
     async def close(self) -> None:
         """Give all streams up."""

@@ -28,6 +28,9 @@ SIZES = (
     "phase", "why", "ready", "replicas", "attempt", "checkpoint_step", "gpu_count", "observed_generation"
 )  # fmt: skip
 
+ACTORS = frozenset({"attempt", "restarts"})
+"""Fields of a status that only the actor writes, by compare-and-swap."""
+
 Status = Callable[[Any, Snapshot, Sayings, tuple[str, ...], float], msgspec.Struct]
 
 _STATUS: dict[str, Status] = {
@@ -71,7 +74,7 @@ class StatusWriter:
             await self._store.patch(
                 BY_KIND[kind].resource,
                 name,
-                {"status": render(status)},
+                {"status": {k: v for k, v in render(status).items() if k not in ACTORS}},
                 namespace,
                 field_manager=labels.MANAGER,
                 uid=obj.metadata.uid,

@@ -63,7 +63,8 @@ class TrainRun:
     # ------------------------------------------------------------------------------------- attempts that exist
 
     def tend(self) -> None:
-        """Stop what is suspended, restart what is broken, set how often the rest saves."""
+        """Stop what is suspended or left over, restart what is broken, set how often the rest saves."""
+        self._stop_strays()
         for job in self.jobs:
             gang = self.gangs.get(job.name)
             if gang is None:
@@ -79,6 +80,14 @@ class TrainRun:
                 self._restart(job, gang)
             elif gang.phase is GangPhase.RUNNING:
                 self._set_cadence(job)
+
+    def _stop_strays(self) -> None:
+        """Older attempts that still hold something: what a lost answer or a crash left behind."""
+        for key in sorted(self.view.gangs):
+            gang = self.view.gangs[key]
+            job = self.view.jobs.get(gang.job)
+            if job is not None and gang.attempt < self.gangs[gang.job].attempt:
+                self._stop(job, gang, 1.0, save=False)
 
     def _is_broken(self, job: Job, gang: Gang) -> bool:
         config = self.config
