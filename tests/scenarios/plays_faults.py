@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
+from controller.store.errors import Unavailable
 from controller.store.faults import CALM, FaultRates
+from controller.store.interposed import Request
 from simulator.physics.catalogue import L4
 from tests.scenarios.plays_serving import SHORT_MEMORY, began, settled
 from tests.scenarios.props import fleet, job, manifests, service
@@ -341,7 +345,44 @@ def _disturb(stage: Stage, how: str) -> None:
             stage.faults.counts["silent"] += 1
 
 
+def _lose_first_answer(stage: Stage, owner: str) -> None:
+    """The first pod of an owner is created, its answer is lost, and nobody hears of it for some seconds."""
+    store, send, lost = stage.faults, stage.faults.send, []
+
+    async def losing(request: Request, answer: Callable[[], Awaitable[Any]]) -> Any:
+        result = await send(request, answer)
+        if request.verb == "create" and request.resource.kind == "Pod" and owner in request.name and not lost:
+            lost.append(request.name)
+            stage.operator.caches.reflectors["Pod"]._watch.delay(8.0)  # type: ignore[union-attr]
+            raise Unavailable(f"the answer to {request} was lost")
+        return result
+
+    store.send = losing  # type: ignore[method-assign]
+
+
+async def _unheard(stage: Stage) -> None:
+    _lose_first_answer(stage, "chat")
+    await stage.until(lambda _: settled(stage, CHAT, 2), 60, "two replicas ready")
+    made = [line for line in stage.mutating_calls if line.startswith("create Pod")]
+    assert len(made) == 2, made
+    _lose_first_answer(stage, "bert")
+    await stage.apply(job("bert"))
+    await stage.until(lambda seen: seen.phase("TrainingJob", BERT) == "Succeeded", 200, "the gang succeeds")
+    await stage.until(lambda seen: len(seen.pods(BERT)) == 2, 60, "nothing of a half-made attempt is left")
+
+
+UNHEARD = Scenario(
+    name="a pod is made and nobody hears of it",
+    fleet=fleet(l4=1, h100=2),
+    manifests=manifests(service("chat", "replicas: 2\nmaxReplicas: 2")),
+    script=_unheard,
+    final={CHAT_SERVICE: {"status.phase": "Serving"}, f"TrainingJob/{BERT}": {"status.phase": "Succeeded"}},
+    converges=False,
+)
+
+
 DISTURBED = [
+    UNHEARD,
     disturbed("watches end with 410", "expire"),
     disturbed("storms of 409", "conflicts"),
     disturbed("storms of 429", "throttle"),
