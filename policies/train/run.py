@@ -166,7 +166,7 @@ class TrainRun:
         candidates = []
         for job in self.jobs:
             gang = self.gangs.get(job.name)
-            if waits(job, gang):
+            if waits(self.view, job, gang):
                 candidates.append(job)
             elif gang is None and job.attempt > job.restart_limit and job.phase is JobPhase.WAITING:
                 self.draft.because(why.limit_reached(job, 0))

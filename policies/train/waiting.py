@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cluster.hardware import Offer
 from cluster.snapshot import Snapshot
 from cluster.training import Gang, GangPhase, Job, JobPhase
 
@@ -26,10 +27,26 @@ def in_queue_order(jobs: Mapping[str, Job]) -> list[Job]:
     return sorted(jobs.values(), key=lambda j: (-j.priority, j.waiting_since_seconds, j.name))
 
 
-def waits(job: Job, gang: Gang | None) -> bool:
-    """Whether a job should start and has no attempt in view that holds anything."""
+def waits(view: Snapshot, job: Job, gang: Gang | None) -> bool:
+    """Whether a job should start and has no attempt in view that holds anything it could use."""
     if job.suspended or job.phase in (JobPhase.DONE, JobPhase.FAILED):
         return False
     if job.attempt > job.restart_limit:
         return False
-    return gang is None or gang.phase is GangPhase.STOPPED
+    return gang is None or gang.phase is GangPhase.STOPPED or _buried(view, gang)
+
+
+def _buried(view: Snapshot, gang: Gang) -> bool:
+    """Whether all that is left of a stopping attempt lies on lost nodes: nobody will say that it is gone before they
+    are back, and its ranks are fenced by then.
+    """
+    if gang.phase is not GangPhase.STOPPING:
+        return False
+    claims = [view.claims.get(member.partition("#")[0]) for member in gang.members]
+    left = [claim for claim in claims if claim is not None]
+    return all(claim.phase == "stopping" and _lost(view, claim.slot.node) for claim in left)
+
+
+def _lost(view: Snapshot, name: str) -> bool:
+    node = view.nodes.get(name)
+    return node is None or node.offer is Offer.LOST
