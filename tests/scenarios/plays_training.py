@@ -13,6 +13,19 @@ BERT_JOB = f"TrainingJob/{BERT}"
 CHAT = "shop/chat"
 
 
+BLOCKER = """
+apiVersion: v1
+kind: Pod
+metadata: {name: blocker, namespace: lab}
+spec:
+  nodeName: h100-01
+  containers:
+    - name: main
+      image: busybox:1
+      resources: {limits: {nvidia.com/gpu: "1"}}
+"""
+
+
 def job_uid(stage: Stage) -> str:
     """The job's uid."""
     return str(stage.seen.objects["TrainingJob"][BERT]["metadata"]["uid"])
@@ -114,6 +127,33 @@ NODE_LOSS = Scenario(
 )
 
 
+# ------------------------------------------------------------------------- no other node, and the lost one stays away
+
+
+async def _no_spare(stage: Stage) -> None:
+    """What is left of the attempt lies on a dead node for ever; the job goes on as soon as another node is free."""
+    await stage.until(lambda _: step(stage) >= 60, 90, "it has saved some steps")
+    met = attempts(stage)
+    stage.fail(node_of(stage.seen.pods(BERT)[1]))
+    await stage.seconds(60)
+    assert attempts(stage) == met, "there is no node for another attempt"
+    await stage.restart()
+    await stage.seconds(5)
+    await stage.delete("Pod", "lab/blocker")
+    await stage.until(over, 300, "another attempt has met on the node that became free, and succeeded")
+
+
+NO_SPARE = Scenario(
+    name="gang without a spare node",
+    fleet=fleet(h100=3),
+    manifests=manifests(BLOCKER.replace("h100-01", "h100-00"), job("bert", steps=300)),
+    script=_no_spare,
+    final={BERT_JOB: {"status.phase": "Succeeded"}},
+    events={BERT: frozenset({"GangStarted", "GangDone"})},
+    converges=False,
+)
+
+
 # ---------------------------------------------------------------------------------------- old ranks stay outside
 
 
@@ -142,18 +182,6 @@ FENCED = Scenario(
 
 
 # -------------------------------------------------------------------------------------------- it does not fit yet
-
-BLOCKER = """
-apiVersion: v1
-kind: Pod
-metadata: {name: blocker, namespace: lab}
-spec:
-  nodeName: h100-01
-  containers:
-    - name: main
-      image: busybox:1
-      resources: {limits: {nvidia.com/gpu: "1"}}
-"""
 
 
 async def _waits(stage: Stage) -> None:
@@ -317,4 +345,4 @@ PREEMPTS = Scenario(
     events={BERT: frozenset({"GangStarted", "GangWaiting"})},
 )
 
-ALL = [GANG, NODE_LOSS, FENCED, WAITS, SUSPENDED, LIMIT, DELETED, EVICTED, PREEMPTS]
+ALL = [GANG, NODE_LOSS, NO_SPARE, FENCED, WAITS, SUSPENDED, LIMIT, DELETED, EVICTED, PREEMPTS]
