@@ -15,7 +15,8 @@ from simulator.physics.catalogue import L4
 from tests.scenarios.plays_serving import SHORT_MEMORY, began, settled
 from tests.scenarios.props import fleet, job, manifests, service
 from tests.scenarios.scenario import Scenario
-from tests.scenarios.stage import Stage, node_of
+from tests.scenarios.seen import node_of
+from tests.scenarios.stage import Stage
 
 CHAT, DRAFT, BERT = "shop/chat", "shop/draft", "lab/bert"
 CHAT_SERVICE, DRAFT_SERVICE = f"ModelService/{CHAT}", f"ModelService/{DRAFT}"

@@ -6,7 +6,8 @@ import re
 
 from tests.scenarios.props import domain, fleet, job, manifests, service
 from tests.scenarios.scenario import Scenario
-from tests.scenarios.stage import Seen, Stage
+from tests.scenarios.seen import Seen
+from tests.scenarios.stage import Stage
 
 ROW_A, ROW_DOMAIN = "row-a", "PowerDomain/row-a"
 BERT = "lab/bert"

@@ -8,7 +8,8 @@ import msgspec
 
 from tests.scenarios.props import fleet, manifests, service
 from tests.scenarios.scenario import Scenario
-from tests.scenarios.stage import Seen, Stage, exists, owner_of
+from tests.scenarios.seen import Seen, owner_of
+from tests.scenarios.stage import Stage, exists
 
 CHAT, DRAFT = "shop/chat", "shop/draft"
 CHAT_SERVICE, DRAFT_SERVICE = f"ModelService/{CHAT}", f"ModelService/{DRAFT}"

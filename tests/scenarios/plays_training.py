@@ -6,7 +6,8 @@ import re
 
 from tests.scenarios.props import fleet, job, manifests, service
 from tests.scenarios.scenario import Scenario
-from tests.scenarios.stage import Seen, Stage, node_of
+from tests.scenarios.seen import Seen, node_of
+from tests.scenarios.stage import Stage
 
 BERT = "lab/bert"
 BERT_JOB = f"TrainingJob/{BERT}"

@@ -15,8 +15,9 @@ import msgspec
 from controller.config import OperatorConfig, PolicyDefault
 from controller.store.faults import CrashPoint
 from simulator.fleet.specs import FleetSpec
+from tests.scenarios.seen import Seen, owner_of
 from tests.scenarios.soundness import assert_sound
-from tests.scenarios.stage import Script, Seen, Stage, owner_of
+from tests.scenarios.stage import Script, Stage
 from tests.scenarios.stage import field as field_of
 
 CONFIG = OperatorConfig(
