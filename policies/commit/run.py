@@ -98,7 +98,9 @@ class CommitRun:
     def settle_all(self) -> None:
         """Everyone in order: by priority, waiting jobs before services of the same, then by name."""
         gangs = newest_gangs(self.view)
-        jobs = [job for job in in_queue_order(dict(self.view.jobs)) if waits(self.view, job, gangs.get(job.name))]
+        jobs = [
+            job for job in in_queue_order(dict(self.view.jobs)) if waits(self.view, job, gangs.get(job.name))
+        ]
         islands = islands_of(self.view.nodes) if jobs else []
         for service in self.scope:
             while jobs and jobs[0].priority >= service.priority:
