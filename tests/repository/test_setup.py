@@ -1,5 +1,6 @@
 """The two commands of the README, and what set-up does on a machine without the Python it needs."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -24,6 +25,21 @@ def test_ci_runs_the_command_of_the_readme():
     script = (ROOT / ".ci" / "run").read_text()
     assert "make test" in script
     assert "CI=true" in script
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_ci_ends_on_the_closing_line_of_pytest_and_with_the_status_of_make(tmp_path: Path, status: int):
+    closing = "==== 3 passed in 1.00s ===="
+    lines = f"echo a test; echo '{closing}'; echo 'make: *** [Makefile:19: test] Error 1' >&2; exit {status}"
+    (tmp_path / "make").write_text(f"#!/bin/sh\n{lines}\n")
+    (tmp_path / "make").chmod(0o755)
+    told = subprocess.run(
+        [str(ROOT / ".ci" / "run")],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.returncode == status
+    assert told.stdout.splitlines() == ["a test", closing]
+    assert not told.stderr
 
 
 @pytest.fixture
