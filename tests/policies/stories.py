@@ -102,7 +102,7 @@ def told(found: PlannerRun) -> Iterator[str]:
         for reason in plan.reasons:
             again = from_json(to_json(reason), Reason)
             assert again == reason, "every reason has numbers that JSON can carry, in units that exist"
-            yield f"  {render(reason)} {_reason(reason)}"
+            yield f"  {render(reason)} {reason_line(reason)}"
         for action in plan.actions:
             held = "" if action in staged.actions else "(recommended) "
             yield f"  {held}{action.kind} {_line(to_builtins(action))}"
@@ -111,7 +111,7 @@ def told(found: PlannerRun) -> Iterator[str]:
             yield f"  {held}{aim.target_key(target)} {_target(target)}"
 
 
-def _reason(reason: Reason) -> str:
+def reason_line(reason: Reason) -> str:
     """What the sentence does not show: names of the numbers, what was weighed, what would cure it."""
     plain = to_builtins(reason)
     for slot in ("need", "have", "limit"):
