@@ -309,8 +309,9 @@ def test_a_state_of_another_schema_is_begun_anew_and_told() -> None:
     old = msgspec.structs.replace(first.states, states={**first.states.states, key: {"schema": 0}})
     found = run_planner(snapshot, old, context(now=NOW), {})
     reset = [r for staged in found.stages for r in staged.plan.reasons if r.code == "StateReset"]
-    assert [line(r) for r in reset] == [
+    said = (
         f"{key}: started from the initial state (schema version 0, wanted version 1). "
         f"{{choice:{key},code:StateReset,have:stored 0.0 versions,need:schema 1.0 versions,"
         "subject:Policy/scale/hpa,verdict:rejected}"
-    ]  # fmt: skip
+    )
+    assert [line(r) for r in reset] == [said]
