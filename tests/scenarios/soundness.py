@@ -79,6 +79,9 @@ def _one_attempt(stage: Stage) -> None:
         met = meeting.rendezvous
         ranks = stage.cluster.fleet.gangs.attempts(met.job_uid)
         assert len(ranks) == len(set(ranks)), f"an attempt of {met.job_uid} met twice: {ranks}"
+        assert met.joins <= met.size, f"{met.joins} ranks joined attempt {met.attempt}, which has {met.size}"
+        if meeting.gang is not None:
+            assert met.joins == met.size
 
 
 def _claims_fit(stage: Stage) -> None:

@@ -1,6 +1,6 @@
 """The operator killed before and after every mutating call: whoever takes over ends where it would have ended.
 
-K, the number of mutating calls of a scenario's undisturbed run, is printed. A sample of them runs in the ordinary
+K, the number of mutating calls of a scenario's undisturbed run, is in the summary. A sample of them runs in the ordinary
 suite, all of them with the slow tests.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from controller.store.faults import CrashPoint
 from tests.scenarios import plays_faults, plays_power, plays_serving, plays_training
 from tests.scenarios.scenario import Ending, Scenario, play
 
+Recorder = Callable[[str, object], None]
 PLAYS = (*plays_serving.ALL, *plays_training.ALL, *plays_power.ALL, *plays_faults.ALL)
 KILLED = [scenario for scenario in PLAYS if scenario.converges]
 SAMPLED = [
@@ -36,10 +37,13 @@ SAMPLE = 2
 
 
 def whole(scenario: Scenario, tmp_path: Path) -> Ending:
-    """The undisturbed run, with K printed."""
-    ended = play(scenario, folder(tmp_path, "whole"))
-    print(f"{scenario.name}: K = {len(ended.mutating_calls)}")
-    return ended
+    """The undisturbed run: its number of mutating calls is K."""
+    return play(scenario, folder(tmp_path, "whole"))
+
+
+def told(scenario: Scenario, undisturbed: Ending, crashes: list[CrashPoint]) -> tuple[str, str]:
+    """What the summary of the test run says of the scenario (see conftest)."""
+    return "kills", f"{scenario.name}: K = {len(undisturbed.mutating_calls)}, killed {len(crashes)} times"
 
 
 def folder(tmp_path: Path, name: str) -> Path:
@@ -66,19 +70,21 @@ def kills(
 
 
 @pytest.mark.parametrize("scenario", SAMPLED, ids=lambda each: each.name)
-def test_a_kill_at_some_calls(scenario: Scenario, tmp_path: Path) -> None:
+def test_a_kill_at_some_calls(scenario: Scenario, tmp_path: Path, record_property: Recorder) -> None:
     undisturbed = whole(scenario, tmp_path)
     calls = random.Random(scenario.name).sample(range(1, len(undisturbed.mutating_calls) + 1), SAMPLE)
     crashes = [CrashPoint(call, when) for call, when in zip(calls, ("before", "after"), strict=True)]
+    record_property(*told(scenario, undisturbed, crashes))
     wrong = kills(scenario, tmp_path, undisturbed, crashes)
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", KILLED, ids=lambda each: each.name)
-def test_a_kill_at_every_call(scenario: Scenario, tmp_path: Path) -> None:
+def test_a_kill_at_every_call(scenario: Scenario, tmp_path: Path, record_property: Recorder) -> None:
     undisturbed = whole(scenario, tmp_path)
     every = range(1, len(undisturbed.mutating_calls) + 1)
     crashes = [CrashPoint(call, when) for call in every for when in ("before", "after")]
+    record_property(*told(scenario, undisturbed, crashes))
     wrong = kills(scenario, tmp_path, undisturbed, crashes)
     assert not wrong, f"{len(wrong)} of {len(crashes)} kills:\n" + "\n".join(wrong)

@@ -73,12 +73,22 @@ class Watchman:
                 continue
             members = [m for m in domain.members if m in held]
             total = sum(held[m] for m in members)
+            self._granted(name, domain)
             self.worst_watts[name] = max(self.worst_watts.get(name, 0), total)
             safe = sum(self._stage.cluster.fleet.nodes[m].spec.safe_watts for m in members)
             if total > max(domain.rating_watts, safe):
                 self._note(f"{name}: leases of {total} W on a rating of {domain.rating_watts} W")
             drawn = self._stage.cluster.fleet.true_power_watts(members)
             self.over_seconds += drawn > max(domain.rating_watts, safe)
+
+    def _granted(self, name: str, domain: Any) -> None:
+        """By the operator's own book: what is leased, and safe watts where nothing is, within the limit."""
+        leases = self._stage.operator.observer.live("leases")
+        nodes = self._stage.cluster.fleet.nodes
+        safe = {m: nodes[m].spec.safe_watts for m in domain.members if m in nodes}
+        charged = sum(max(safe[m], leases[m].charged_watts if m in leases else 0) for m in safe)
+        if charged > max(domain.limit_watts, sum(safe.values())):
+            self._note(f"{name}: {charged} W are granted, {domain.limit_watts} W may be")
 
 
 def gpus_of(pod: dict[str, Any]) -> int:
