@@ -155,4 +155,5 @@ async def _follow_lives(fleet: Fleet, store: RemoteStore, stop: asyncio.Event) -
         if store.life != life:
             life = store.life
             log.warning("the operator's store began anew: all nodes register again")
-            fleet.meet_new_store()
+            for node in fleet.nodes.values():
+                node.registration.forget()

@@ -209,10 +209,12 @@ def test_an_old_leader_is_not_obeyed_and_learns_it() -> None:
             held = made.authority.issue(HUB_IDENTITY)
             server = HubServer(older, lambda: held, port=made.server.port)
             await server.start()
-            for _ in range(10):
+            for _ in range(100):
                 clock.advance_to(clock.now() + 1)
                 if await agent.tick(clock.now()):
                     break
+                await asyncio.sleep(0.02)
+            await until(lambda: older.connected("n1"))
             [opened] = older.inbox.drain_sessions()
             assert opened.highest_epoch == 5 == older.highest_epoch_seen
             with pytest.raises(NotConnected, match="has obeyed epoch 5; this hub is of epoch 3"):

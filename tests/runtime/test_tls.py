@@ -240,9 +240,13 @@ def test_renewed_server_credentials_are_used_without_a_restart() -> None:
         server = HubServer(hub, lambda: held[0])
         await server.start()
         try:
-            await (await open_link(server.endpoint, authority.issue(NODE), "n1")).close()
+            first = await open_link(server.endpoint, authority.issue(NODE), "n1")
+            await until(lambda: hub.stats.opened == 1)
+            await first.close()
             held[0] = successor.issue(HUB_IDENTITY)
-            await (await open_link(server.endpoint, successor.issue(NODE), "n1")).close()
+            second = await open_link(server.endpoint, successor.issue(NODE), "n1")
+            await until(lambda: hub.stats.opened == 2)
+            await second.close()
             with pytest.raises(LinkError):
                 await open_link(server.endpoint, authority.issue(NODE), "n1")
             assert hub.stats.opened == 2
