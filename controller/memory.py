@@ -6,6 +6,7 @@ Kept in the ledger. Losing it costs money or latency for a while, never correctn
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from cluster import events as ev
 from cluster.codec import from_json, to_json
 from cluster.observer import Observer
 from cluster.occupancy import Reservation
+from cluster.serving import Service
 from cluster.snapshot import Snapshot
 from cluster.targets import AnyTarget
 from controller.ledger.ledger import Ledger, Memory
@@ -30,10 +32,11 @@ LOAD_EVERY_SECONDS = 60.0
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """Targets and reservations in force."""
+    """Targets and reservations in force; of services whose specification became invalid, the last good one."""
 
     targets: tuple[AnyTarget, ...] = ()
     reservations: tuple[Reservation, ...] = ()
+    services: tuple[Service, ...] = ()
 
 
 class Remembered:
@@ -74,19 +77,25 @@ class Remembered:
             observer.fold(
                 ev.Aimed(source="ledger", observed_seconds=now, delivered_seconds=now, target=target)
             )
-        for reservation in standing.reservations:
-            if reservation.expires_seconds > now:
-                observer.fold(
-                    ev.Seen(source="ledger", observed_seconds=now, delivered_seconds=now, noun=reservation)
-                )
+        nouns: list[Reservation | Service] = [*standing.services]
+        nouns += [each for each in standing.reservations if each.expires_seconds > now]
+        for noun in nouns:
+            observer.fold(ev.Seen(source="ledger", observed_seconds=now, delivered_seconds=now, noun=noun))
 
     def store(
-        self, planner: PlannerLoop, power: PowerLoop, snapshot: Snapshot, epoch: int, now_seconds: float
+        self,
+        planner: PlannerLoop,
+        power: PowerLoop,
+        snapshot: Snapshot,
+        invalid: Collection[str],
+        epoch: int,
+        now_seconds: float,
     ) -> None:
-        """Queue what changed since the last call."""
+        """Queue what changed since the last call. `invalid` names services whose specification cannot be acted on."""
         standing = Standing(
             targets=tuple(t for _, t in sorted(snapshot.targets.items())),
             reservations=tuple(r for _, r in sorted(snapshot.reservations.items())),
+            services=tuple(s for name, s in sorted(snapshot.services.items()) if name in invalid),
         )
         self._keep("planner", "planner", planner.states, epoch, now_seconds)
         self._keep("standing", "targets", standing, epoch, now_seconds)

@@ -222,6 +222,7 @@ class Operator:
             return
         if self._hub is not None and not self.world.acquainted(now):
             return
+        self.world.tidy(now)
         self.observer.tidy()
         snapshot = self.observer.snapshot(now, self.epoch)
         context = self.planner.begin(now, self.epoch)
@@ -337,7 +338,8 @@ class Operator:
         await self.narrator.publish(self.world.uids(), now, self.epoch)
         if now >= self._state_due:
             self._state_due = now + self.config.state_seconds
-            self._memory.store(self.planner, self.power, snapshot, self.epoch, now)
+            invalid = self.world.invalid("ModelService")
+            self._memory.store(self.planner, self.power, snapshot, invalid, self.epoch, now)
         if now >= self._measure_due:
             self._measure_due = now + self.config.measure_seconds
             every = self.config.measure_seconds
@@ -399,9 +401,8 @@ class Operator:
         await self.caches.close()
         if self._ledger is not None and self.epoch:
             self._ledger.epoch(EpochRow(self.epoch, self.config.identity, VERSION, self._led_seconds, now))
-            self._memory.store(
-                self.planner, self.power, self.observer.snapshot(now, self.epoch), self.epoch, now
-            )
+            snapshot, invalid = self.observer.snapshot(now, self.epoch), self.world.invalid("ModelService")
+            self._memory.store(self.planner, self.power, snapshot, invalid, self.epoch, now)
             self._ledger.flush(force=True)
 
 

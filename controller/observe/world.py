@@ -379,6 +379,15 @@ class World:
         obj: TrainingJob | None = self.objects["TrainingJob"].get(job)
         return obj.status.checkpoint_step if obj is not None else 0
 
+    def tidy(self, now_seconds: float) -> None:
+        """Forget services that were taken over from a predecessor and do not exist. Call it when all were listed."""
+        for key in sorted(set(self.observer.live("services")) - set(self.objects["ModelService"])):
+            self._forget("services", key, now_seconds)
+
+    def invalid(self, kind: str) -> set[str]:
+        """Keys of the objects of a kind that cannot be acted on as they are."""
+        return {key for of, key in self.faults if of == kind}
+
     def acquainted(self, now_seconds: float) -> bool:
         """Whether every node that is ready was heard of, or had its time since the start to make itself heard.
 
