@@ -194,6 +194,36 @@ UNKNOWN_PRODUCT = Scenario(
     events={"l4-01": frozenset({"NodeUnknownProduct"}), CHAT: frozenset({"SpecInvalid"})},
 )
 
+
+async def _spoiled(stage: Stage) -> None:
+    """What serves goes on serving under a specification that became invalid, whoever leads."""
+    await stage.until(lambda _: settled(stage, CHAT, 2), 60, "two replicas ready")
+    before = {pod["metadata"]["uid"] for pod in stage.seen.pods(CHAT)}
+    stage.load(CHAT, 1.0, 40)
+    await stage.patch("ModelService", CHAT, {"spec": {"accelerators": ["b999"]}})
+    await stage.seconds(15)
+    await stage.restart()
+    await stage.until(lambda _: not stage.traffic.open, 90, "all have ended")
+    assert len(stage.traffic.ended("served")) == 40
+    assert {pod["metadata"]["uid"] for pod in stage.seen.pods(CHAT)} == before
+    await stage.patch("ModelService", CHAT, {"spec": {"accelerators": ["l4"], "replicas": 1}})
+    await stage.until(lambda _: settled(stage, CHAT, 1), 60, "one replica, as the mended specification says")
+    await stage.delete("ModelService", CHAT)
+    await stage.until(lambda seen: not seen.pods(CHAT) and CHAT not in stage.routes, 60, "nothing is left")
+    await stage.restart()
+    await stage.seconds(10)
+    assert CHAT not in stage.operator.observer.live("services")
+
+
+SPOILED = Scenario(
+    name="a specification that becomes invalid",
+    fleet=fleet(l4=1),
+    manifests=manifests(service("chat", "replicas: 2\nmaxReplicas: 2")),
+    script=_spoiled,
+    events={CHAT: frozenset({"SpecInvalid"})},
+    converges=False,
+)
+
 IMPOSSIBLE = Scenario(
     name="impossible objective",
     fleet=fleet(l4=2),
@@ -405,6 +435,7 @@ ALL = [
     ONE_SILENT,
     ALL_SILENT,
     UNKNOWN_PRODUCT,
+    SPOILED,
     IMPOSSIBLE,
     NO_INVENTORY,
     BAD_POLICY,

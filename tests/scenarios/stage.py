@@ -199,6 +199,8 @@ class Stage:
             await self.restart()
         self.traffic.take(self.cluster.feeder.results)
         self.cluster.feeder.results = []
+        if self.cluster.ledger is not None:
+            self.cluster.ledger.flush()  # as its thread does in real time
         await self._look()
         self.watchman.look()
 
