@@ -95,16 +95,19 @@ class EnginesService(engine_pb2_grpc.EnginesServicer):
             self._close(gateway, former)
         session = _Session(self.host.open_stream(gateway), context, asyncio.current_task())
         self._sessions[gateway] = session
-        writing = asyncio.create_task(session.write())
+        writing: asyncio.Task[None] | None = None
         try:
+            # Only then the writer: a first frame sends initial metadata too, and gRPC breaks on two at once.
             await context.send_initial_metadata(ACCEPTED)
+            writing = asyncio.create_task(session.write())
             await self._listen(session, context)
         except asyncio.CancelledError:
             if not session.ended:
                 raise
             await context.abort(grpc.StatusCode.ABORTED, session.ended)
         finally:
-            writing.cancel()
+            if writing is not None:
+                writing.cancel()
             self._close(gateway, session)
 
     async def _listen(self, session: _Session, context: Any) -> None:

@@ -104,6 +104,27 @@ def test_each_window_is_answered_by_exactly_one_frame_of_its_tick() -> None:
     run(story())
 
 
+def test_a_frame_that_is_due_before_a_stream_is_accepted_reaches_its_gateway() -> None:
+    """Real time: the heartbeat may fall between a stream's coming and its acceptance."""
+
+    async def story() -> None:
+        async with node() as (authority, server):
+            for number in range(1, 6):
+                name = f"g{number}"
+
+                async def due(name: str = name, until: float = ORIGIN + number) -> None:
+                    while name not in server.service.gateways:  # noqa: ASYNC110 - not a turn of the loop too late
+                        await asyncio.sleep(0)
+                    server.service.advance(until)
+
+                heartbeat = asyncio.create_task(due())
+                stream = Stream(authority, server.endpoint, gateway(name))
+                assert (await stream.read()).observed_seconds == ORIGIN + number
+                await heartbeat
+
+    run(story())
+
+
 def test_which_gateway_was_faster_changes_no_event() -> None:
     async def tell(order: tuple[str, str], told: list[bytes]) -> None:
         async with node() as (authority, server):
