@@ -21,7 +21,8 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     The planner runs on change after `debounce_seconds`, and at least every `plan_seconds`; `seed` feeds
     tie ranks and every policy's random stream. `action_seconds` is how long an action stays valid. `threaded` lets the planner decide in a thread of its own
-    (real time); accelerated time needs it off.
+    and renews power leases in a task of their own (real time); accelerated time needs it off. `writes_at_once` actions
+    wait for the store together.
     """
 
     seed: int = 1
@@ -37,4 +38,5 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     plan_units: int = 1_000_000
     records_kept: int = 0
     threaded: bool = False
+    writes_at_once: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     policies: dict[str, PolicyDefault] = {}

@@ -8,6 +8,7 @@ when its decisions are made.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from cluster.observer import Observer
 from cluster.occupancy import Reservation
 from cluster.plan import Context
 from cluster.power import Lease
-from cluster.reasons import Quantity, Reason, Verdict
+from cluster.reasons import Reason
 from cluster.snapshot import Snapshot
 from cluster.targets import AnyTarget
 from controller.actor.actor import Actor, Effects
@@ -46,12 +47,11 @@ from controller.routes import RoutesServicer
 from controller.routing import RouteBook
 from controller.store.errors import StoreError
 from controller.store.interface import Store
+from controller.telling.faults import faults_found
 from controller.telling.narrator import Narrator
 from controller.telling.nodes import NodeWriter
-from controller.telling.statuses import unknown_product_reason
 from controller.telling.writer import StatusWriter
 from policies.planner import PlannerRun
-from policies.registry import PolicyConfigError
 from runtime.clock import Clock, WallClock
 
 log = logging.getLogger("plimsoll.operator")
@@ -108,7 +108,9 @@ class Operator:
         self._ledger = ledger
         self._listener = listener
         self._power_sender = PowerSender(hub)
-        self._actor = Actor(store, self._power_sender, self.routes_book, self.world, self.caches)
+        self._actor = Actor(
+            store, self._power_sender, self.routes_book, self.world, self.caches, config.writes_at_once
+        )
         self._memory = Remembered(ledger)
         self._led_seconds = 0.0
         self._power_tick = 0
@@ -149,10 +151,7 @@ class Operator:
         changed = await self._observe(now)
         if changed:
             self.planner.wake(now)
-        if now >= self._power_due:
-            late = now - max(self._power_due, self.world.started_seconds)
-            self._power_due = now + self.config.power_seconds
-            await self._run_power(now, late)
+        await self._power_if_due(now)
         if self._deciding is not None:
             await self._collect(now)
         elif self.planner.due(now):
@@ -181,10 +180,7 @@ class Operator:
     async def _observe(self, now: float) -> bool:
         await self.caches.pump()
         self.world.apply(self.caches.changes())
-        if self._hub is not None:
-            self._hub.inbox.drain_sessions()
-            for report in self._hub.inbox.drain():
-                fold_agent(self.world, report, now)
+        self._hear_agents(now)
         if self._routes is not None:
             for sketch in self._routes.drain():
                 if self.sketches.fold(self.observer, sketch, now):
@@ -195,7 +191,29 @@ class Operator:
         self.beliefs.refresh(self.observer, now)
         return changed
 
+    def _hear_agents(self, now: float) -> None:
+        if self._hub is not None:
+            self._hub.inbox.drain_sessions()
+            for report in self._hub.inbox.drain():
+                fold_agent(self.world, report, now)
+
     # decide and act
+
+    async def _keep_leases(self, stop: asyncio.Event) -> None:
+        """Renew power leases on time in real time, whatever else waits for the store (a grant waits for nobody)."""
+        while not stop.is_set():
+            now = self.clock.now()
+            if self.epoch:
+                self._hear_agents(now)
+                await self._power_if_due(now)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self.config.power_seconds / 4)
+
+    async def _power_if_due(self, now: float) -> None:
+        if now >= self._power_due:
+            late = now - max(self._power_due, self.world.started_seconds)
+            self._power_due = now + self.config.power_seconds
+            await self._run_power(now, late)
 
     async def _run_power(self, now: float, late: float) -> None:
         self._power_tick += 1
@@ -330,7 +348,7 @@ class Operator:
         if now < self._status_due:
             return
         self._status_due = now + self.config.status_seconds
-        self._say_faults(now)
+        self.narrator.say(faults_found(self.observer, self.world, self.power.config_faults), "observe", now)
         if self.planner.tick:  # one that has just begun knows less than what its predecessor wrote
             await self.statuses.write(self.world, snapshot, self.narrator.sayings, now)
         if now >= self._measure_due:
@@ -347,30 +365,6 @@ class Operator:
                 self.observer, snapshot, self.caches, self._hub, self._ledger, every_seconds=every
             )
 
-    def _say_faults(self, now: float) -> None:
-        """Faults in objects and unknown products are said like any other reason."""
-        reasons = [
-            Reason(
-                code="SpecInvalid",
-                subject=self.world.subject(kind, key),
-                verdict=Verdict.REJECTED,
-                choice=" ".join(faults)[:900],
-                need=Quantity("allowed", 0.0, "faults"),
-                have=Quantity("found", float(len(faults)), "faults"),
-            )
-            for (kind, key), faults in sorted(self.world.faults.items())
-        ]
-        reasons += [
-            PolicyConfigError(fault).reason(self.world.subject("PowerDomain", root))
-            for root, fault in sorted(self.power.config_faults.items())
-        ]
-        known = len(self.observer.live("accelerators"))
-        reasons += [
-            unknown_product_reason(node, facts.unknown_product, facts.gpus, known)
-            for node, facts in sorted(self.world.unknown_products.items())
-        ]
-        self.narrator.say(reasons, "observe", now)
-
     # life
 
     async def run(
@@ -380,16 +374,21 @@ class Operator:
 
         `beat` is called after each round that was carried out, for a health check.
         """
-        while not stop.is_set():
-            try:
-                await self.step()
-                beat()
-            except StoreError as error:
-                log.warning("the store does not answer (%s); trying again", error)
-            try:
-                await asyncio.wait_for(stop.wait(), tick_seconds)
-            except TimeoutError:
-                continue
+        leases = asyncio.create_task(self._keep_leases(stop)) if self.config.threaded else None
+        try:
+            while not stop.is_set():
+                if leases is not None and leases.done():
+                    leases.result()  # a defect there must end the process: without leases every node is clamped
+                try:
+                    await self.step()
+                    beat()
+                except StoreError as error:
+                    log.warning("the store does not answer (%s); trying again", error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), tick_seconds)
+        finally:
+            if leases is not None:
+                leases.cancel()
 
     async def stop(self) -> None:
         """End in order: the lease is given back, what was decided is written down."""

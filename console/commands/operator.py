@@ -37,6 +37,8 @@ log = logging.getLogger("plimsoll.operator")
 
 KINDS_SERVED = (*CORE_RESOURCES, *(kind.resource for kind in KINDS))
 CHANGES_KEPT = 20_000
+WRITES_AT_ONCE = 32
+"""Creations and deletions that wait for the store together, unless the settings say otherwise."""
 """Changes of a kind kept for watches; node leases alone make one a node each ten seconds."""
 COLLECT_SECONDS = 1.0
 LOOP_LIMIT_SECONDS = 15.0
@@ -85,6 +87,8 @@ def read_config(path: Path | None, seed: int | None = None) -> OperatorConfig:
         fields = ", ".join(OperatorConfig.__struct_fields__)
         raise Refused(f"{path}: {error}. Its fields are {fields}.") from error
     more = {"seed": seed} if seed is not None else {}
+    if not isinstance(values, dict) or "writes_at_once" not in values:
+        more["writes_at_once"] = WRITES_AT_ONCE
     return msgspec.structs.replace(config, threaded=True, **more)
 
 

@@ -7,6 +7,7 @@ starts from what is really there.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -77,13 +78,28 @@ class Effects(msgspec.Struct, kw_only=True):
     weights: dict[str, dict[str, float]] = {}
 
 
+WITHOUT_STORE = (act.GrantPower, act.SetRoutes, act.Reserve, act.Release)
+"""Actions that wait for nobody: always carried out at their turn."""
+
+
 class Actor:
-    """Carries out stamped actions on a store, a hub and the gateways."""
+    """Carries out stamped actions on a store, a hub and the gateways.
+
+    `at_once` bounds how many actions wait for the store together; with 1 each is over before the next is checked, so
+    that the order of calls is the order of actions (accelerated time, kills at the k-th call).
+    """
 
     def __init__(
-        self, store: Store, power: Power, routes: RoutesSink, images: Images, writes: OwnWrites
+        self,
+        store: Store,
+        power: Power,
+        routes: RoutesSink,
+        images: Images,
+        writes: OwnWrites,
+        at_once: int = 1,
     ) -> None:
         """Bind to the world."""
+        self._at_once = at_once
         self._store = store
         self._power = power
         self._routes = routes
@@ -108,20 +124,32 @@ class Actor:
     async def carry_out(
         self, stamped: list[act.Stamped], snapshot: Snapshot, now_seconds: float
     ) -> tuple[list[Outcome], Effects]:
-        """Check and carry out actions in order; each accepted one is charged before the next is checked."""
+        """Check and carry out actions in order; each accepted one is charged before the next is checked.
+
+        One that waits for the store beside others is charged when it is sent: what the store then refuses stays
+        charged until the next plan, which starts from what is there.
+        """
         overlay = Overlay(snapshot)
-        outcomes: list[Outcome] = []
+        outcomes: list[Outcome | asyncio.Task[Outcome]] = []
         effects = Effects()
+        free = asyncio.Semaphore(self._at_once)
         for item in stamped:
             drop = check(overlay, item, now_seconds)
             if drop is not None:
                 outcomes.append(Outcome(stamped=item, status="dropped", drop=drop.reason(_subject(item))))
-                continue
-            outcome = await self._attempt(item, overlay, effects)
-            if outcome.status in ("done", "sent"):
+            elif self._at_once > 1 and not isinstance(item.action, WITHOUT_STORE):
+                await free.acquire()
+                sent = asyncio.create_task(self._attempt(item, overlay, effects))
+                sent.add_done_callback(lambda _: free.release())
+                await asyncio.sleep(0)  # it has read what it needs and has sent its first call
                 overlay.apply(item.action)
-            outcomes.append(outcome)
-        return outcomes, effects
+                outcomes.append(sent)
+            else:
+                outcome = await self._attempt(item, overlay, effects)
+                if outcome.status in ("done", "sent"):
+                    overlay.apply(item.action)
+                outcomes.append(outcome)
+        return [o if isinstance(o, Outcome) else await o for o in outcomes], effects
 
     async def _attempt(self, item: act.Stamped, overlay: Overlay, effects: Effects) -> Outcome:
         try:
