@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 MANAGER = "plimsoll-operator"
+STATUS_MANAGER = "plimsoll-status"
+"""Manager of the fields in statuses that are told rather than counted on."""
 """Field manager of every write of the operator."""
 
 MANAGED_BY = "app.kubernetes.io/managed-by"

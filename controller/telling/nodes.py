@@ -101,9 +101,12 @@ class NodeWriter:
             if name not in self._written:
                 with contextlib.suppress(AlreadyExists):
                     await self._store.create(ACCELERATOR_NODE, obj, field_manager=labels.MANAGER)
-            patch = {"status": render(status)}
-            await self._store.patch(
-                ACCELERATOR_NODE, name, patch, field_manager=labels.MANAGER, subresource="status"
+            await self._store.apply(
+                ACCELERATOR_NODE,
+                obj | {"status": render(status)},
+                field_manager=labels.STATUS_MANAGER,
+                force=True,  # an agent can write nothing, so whoever wrote it before was a person or a predecessor
+                subresource="status",
             )
         except NotFound:
             self._written.pop(name, None)  # deleted by hand: made again next time

@@ -1,4 +1,8 @@
-"""Writes statuses of our kinds, only when they say something new."""
+"""Writes statuses of our kinds by server-side apply, only when they say something new.
+
+One manager writes them all but for the actor's own fields (`ACTORS`), so that a field left out is removed, and another
+writer of the same field is noticed (`controller.telling.contests`).
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,12 @@ from cluster.snapshot import Snapshot
 from controller.actor.pods import split_key
 from controller.observe import labels
 from controller.observe.world import World
-from controller.resources.base import render
+from controller.resources.base import API_VERSION, render
 from controller.resources.kinds import BY_KIND
 from controller.store.errors import Conflict, NotFound, StoreError
-from controller.store.interface import Store
+from controller.store.interface import JsonObject, Store
+from controller.telling.conditions import merge
+from controller.telling.contests import Contests, is_contest
 from controller.telling.memory import Sayings
 from controller.telling.statuses import class_status, domain_status, job_status, service_status
 
@@ -41,52 +47,104 @@ _STATUS: dict[str, Status] = {
 }
 
 
+class _Written(msgspec.Struct, frozen=True):
+    """What was written last: of which object, what, and the version that the server gave it."""
+
+    uid: str
+    status: Any
+    version: int
+
+
 class StatusWriter:
     """One writer a kind. A status that did not change is not written; one that cannot be is tried again later."""
 
     def __init__(self, store: Store) -> None:
         """Bind to a store."""
+        self.contests = Contests()
         self._store = store
-        self._written: dict[tuple[str, str], Any] = {}
+        self._written: dict[tuple[str, str], _Written] = {}
         self._at: dict[tuple[str, str], float] = {}
 
     async def write(self, world: World, snapshot: Snapshot, sayings: Sayings, now_seconds: float) -> int:
         """Bring every object's status up to date; how many were written."""
         written = 0
+        there: set[tuple[str, str]] = set()
         for kind, compute in _STATUS.items():
-            for key, obj in sorted(world.objects[kind].items()):
-                faults = world.faults.get((kind, key), ())
-                status = compute(obj, snapshot, sayings, faults, now_seconds)
-                if status != obj.status and self._due(kind, key, obj, status, now_seconds):
-                    written += await self._patch(kind, key, obj, status)
-                    self._at[kind, key] = now_seconds
+            for name, obj in sorted(world.objects[kind].items()):
+                key = (kind, name)
+                there.add(key)
+                if self.contests.waiting(key, now_seconds):
+                    continue
+                faults = world.faults.get(key, ())
+                status = self._contested(
+                    key, obj, compute(obj, snapshot, sayings, faults, now_seconds), now_seconds
+                )
+                if status != obj.status and self._due(key, obj, status, now_seconds):
+                    written += await self._put(key, obj, status, now_seconds)
+                    self._at[key] = now_seconds
+        self.contests.keep(there, now_seconds)
         return written
 
-    def _due(self, kind: str, key: str, obj: Any, status: Any, now_seconds: float) -> bool:
-        if self._written.get((kind, key)) == (obj.metadata.uid, status):
+    def _contested(self, key: tuple[str, str], obj: Any, status: Any, now_seconds: float) -> Any:
+        told = self.contests.condition(key, obj.metadata.generation)
+        if told is None:
+            return status
+        return msgspec.structs.replace(
+            status, conditions=[*status.conditions, *merge(obj.status.conditions, [told], now_seconds)]
+        )
+
+    def _due(self, key: tuple[str, str], obj: Any, status: Any, now_seconds: float) -> bool:
+        last = self._written.get(key)
+        # Not seen yet, or seen as the server keeps it: only a change of somebody else's makes it due again.
+        if (
+            last is not None
+            and (last.uid, last.status) == (obj.metadata.uid, status)
+            and last.version >= _version(obj)
+        ):
             return False
         news = _says(status) != _says(obj.status)
-        return news or now_seconds - self._at.get((kind, key), float("-inf")) >= QUIET_SECONDS
+        return news or now_seconds - self._at.get(key, float("-inf")) >= QUIET_SECONDS
 
-    async def _patch(self, kind: str, key: str, obj: Any, status: msgspec.Struct) -> int:
-        namespace, name = split_key(key)
+    async def _put(self, key: tuple[str, str], obj: Any, status: Any, now_seconds: float) -> int:
         try:
-            await self._store.patch(
-                BY_KIND[kind].resource,
-                name,
-                {"status": {k: v for k, v in render(status).items() if k not in ACTORS}},
-                namespace,
-                field_manager=labels.MANAGER,
-                uid=obj.metadata.uid,
-                subresource="status",
-            )
+            try:
+                applied = await self._apply(key, obj, status)
+            except Conflict as error:
+                if not is_contest(error):
+                    return 0  # another object of that name by now
+                contest = self.contests.lost(key, error, now_seconds)
+                log.warning(
+                    "status of %s %s: %s; restored once, then after %.0f s", *key, error, contest.wait_seconds
+                )
+                status = self._contested(key, obj, status, now_seconds)
+                applied = await self._apply(key, obj, status, force=True)
         except (NotFound, Conflict):
             return 0
         except StoreError as error:
-            log.warning("status of %s %s not written: %s", kind, key, error)
+            log.warning("status of %s %s not written: %s", *key, error)
             return 0
-        self._written[kind, key] = (obj.metadata.uid, status)
+        version = int(applied["metadata"].get("resourceVersion") or 0)
+        self._written[key] = _Written(obj.metadata.uid, status, version)
         return 1
+
+    async def _apply(self, key: tuple[str, str], obj: Any, status: Any, *, force: bool = False) -> JsonObject:
+        kind, name = key
+        namespace, name = split_key(name)
+        meta = {"name": name, "uid": obj.metadata.uid} | ({"namespace": namespace} if namespace else {})
+        told = {field: value for field, value in render(status).items() if field not in ACTORS}
+        wanted = {"apiVersion": API_VERSION, "kind": kind, "metadata": meta, "status": told}
+        return await self._store.apply(
+            BY_KIND[kind].resource,
+            wanted,
+            field_manager=labels.STATUS_MANAGER,
+            force=force,
+            subresource="status",
+        )
+
+
+def _version(obj: Any) -> int:
+    text = obj.metadata.resource_version
+    return int(text) if text.isdecimal() else 0
 
 
 def _says(status: Any) -> tuple[Any, ...]:
