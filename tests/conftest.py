@@ -9,6 +9,8 @@ import pytest
 
 import runtime  # noqa: F401 - before any test imports grpc: it leaves gRPC no TLS but 1.3
 
+pytest_plugins = ["tests.controlplane"]
+
 hypothesis.settings.register_profile(
     "quick", deadline=None, derandomize=True, max_examples=50, print_blob=True, database=None
 )
