@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import math
@@ -17,8 +18,10 @@ from controller.resources.base import API_VERSION, render
 from controller.resources.kinds import ACCELERATOR_NODE
 from controller.store.errors import AlreadyExists, NotFound, StoreError
 from controller.store.interface import Store
+from controller.store.workqueue import WorkQueue
 from controller.telling.clock_text import rfc3339
 from controller.telling.conditions import condition, merge
+from runtime.clock import Clock
 
 log = logging.getLogger("plimsoll.status")
 
@@ -68,53 +71,67 @@ def node_status(
 
 
 class NodeWriter:
-    """Creates, updates and deletes AcceleratorNodes; remembers what it wrote."""
+    """Creates, updates and deletes AcceleratorNodes; remembers what it wrote. `at_once` are on their way together."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock, at_once: int = 1) -> None:
         """Bind to a store."""
         self._store = store
+        self._queue: WorkQueue[str] = WorkQueue(clock)
+        self._at_once = at_once
         self._written: dict[str, tuple[Any, float]] = {}
 
     async def write(self, world: World, snapshot: Snapshot, now_seconds: float) -> int:
         """Bring a bounded number of nodes up to date; how many were written."""
-        written = 0
         present = sorted(set(world.inventories) & set(world.objects["Node"]))
+        wanted: dict[str, AcceleratorNodeStatus] = {}
         for name in present:
-            if written >= WRITES_PER_STEP:
-                break
             status = node_status(name, world.inventories[name], world, snapshot, now_seconds)
-            says = _says(status)
             known = self._written.get(name)
-            if known is not None and known[0] == says and now_seconds - known[1] < QUIET_SECONDS:
-                continue
-            if await self._put(name, status):
-                self._written[name] = (says, now_seconds)
-                written += 1
+            if known is None or known[0] != _says(status) or now_seconds - known[1] >= QUIET_SECONDS:
+                wanted[name] = status
+                self._queue.add(name)
         for gone in sorted(set(self._written) - set(present)):
+            self._queue.forget(gone)
             await self._delete(gone)
             del self._written[gone]
+        written, left = 0, WRITES_PER_STEP
+        while left > 0 and (names := self._queue.take(min(left, self._at_once))):
+            left -= len(names)
+            written += sum(
+                await asyncio.gather(*(self._work(name, wanted.get(name), now_seconds) for name in names))
+            )
         return written
 
-    async def _put(self, name: str, status: AcceleratorNodeStatus) -> bool:
-        obj = {"apiVersion": API_VERSION, "kind": "AcceleratorNode", "metadata": {"name": name}}
+    async def _work(self, name: str, status: AcceleratorNodeStatus | None, now_seconds: float) -> int:
+        if status is None:
+            self._queue.done(name)
+            return 0
         try:
-            if name not in self._written:
-                with contextlib.suppress(AlreadyExists):
-                    await self._store.create(ACCELERATOR_NODE, obj, field_manager=labels.MANAGER)
-            await self._store.apply(
-                ACCELERATOR_NODE,
-                obj | {"status": render(status)},
-                field_manager=labels.STATUS_MANAGER,
-                force=True,  # an agent can write nothing, so whoever wrote it before was a person or a predecessor
-                subresource="status",
-            )
+            await self._put(name, status)
         except NotFound:
             self._written.pop(name, None)  # deleted by hand: made again next time
-            return False
+            self._queue.done(name)
+            return 0
         except StoreError as error:
-            log.warning("AcceleratorNode %s not written: %s", name, error)
-            return False
-        return True
+            pause = self._queue.failed(name)
+            log.warning("AcceleratorNode %s not written: %s; again in %.1f s", name, error, pause)
+            return 0
+        self._queue.done(name)
+        self._written[name] = (_says(status), now_seconds)
+        return 1
+
+    async def _put(self, name: str, status: AcceleratorNodeStatus) -> None:
+        obj = {"apiVersion": API_VERSION, "kind": "AcceleratorNode", "metadata": {"name": name}}
+        if name not in self._written:
+            with contextlib.suppress(AlreadyExists):
+                await self._store.create(ACCELERATOR_NODE, obj, field_manager=labels.MANAGER)
+        await self._store.apply(
+            ACCELERATOR_NODE,
+            obj | {"status": render(status)},
+            field_manager=labels.STATUS_MANAGER,
+            force=True,  # an agent can write nothing, so whoever wrote it before was a person or a predecessor
+            subresource="status",
+        )
 
     async def _delete(self, name: str) -> None:
         try:

@@ -6,6 +6,7 @@ writer of the same field is noticed (`controller.telling.contests`).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +19,14 @@ from controller.observe import labels
 from controller.observe.world import World
 from controller.resources.base import API_VERSION, render
 from controller.resources.kinds import BY_KIND
-from controller.store.errors import Conflict, NotFound, StoreError
+from controller.store.errors import Conflict, NotFound, StoreError, TooManyRequests
 from controller.store.interface import JsonObject, Store
+from controller.store.workqueue import WorkQueue
 from controller.telling.conditions import merge
-from controller.telling.contests import Contests, is_contest
+from controller.telling.contests import Contests, Key, is_contest
 from controller.telling.memory import Sayings
 from controller.telling.statuses import class_status, domain_status, job_status, service_status
+from runtime.clock import Clock
 
 log = logging.getLogger("plimsoll.status")
 
@@ -56,36 +59,72 @@ class _Written(msgspec.Struct, frozen=True):
 
 
 class StatusWriter:
-    """One writer a kind. A status that did not change is not written; one that cannot be is tried again later."""
+    """One writer a kind. A status that did not change is not written; one that cannot be comes back ever later.
 
-    def __init__(self, store: Store) -> None:
+    `at_once` bounds how many are on their way together.
+    """
+
+    def __init__(self, store: Store, clock: Clock, at_once: int = 1) -> None:
         """Bind to a store."""
         self.contests = Contests()
         self._store = store
-        self._written: dict[tuple[str, str], _Written] = {}
-        self._at: dict[tuple[str, str], float] = {}
+        self._queue: WorkQueue[Key] = WorkQueue(clock)
+        self._at_once = at_once
+        self._wanted: dict[Key, tuple[Any, Any]] = {}
+        self._written: dict[Key, _Written] = {}
+        self._at: dict[Key, float] = {}
 
     async def write(self, world: World, snapshot: Snapshot, sayings: Sayings, now_seconds: float) -> int:
         """Bring every object's status up to date; how many were written."""
-        written = 0
-        there: set[tuple[str, str]] = set()
+        there: set[Key] = set()
         for kind, compute in _STATUS.items():
             for name, obj in sorted(world.objects[kind].items()):
                 key = (kind, name)
                 there.add(key)
-                if self.contests.waiting(key, now_seconds):
-                    continue
                 faults = world.faults.get(key, ())
                 status = self._contested(
                     key, obj, compute(obj, snapshot, sayings, faults, now_seconds), now_seconds
                 )
                 if status != obj.status and self._due(key, obj, status, now_seconds):
-                    written += await self._put(key, obj, status, now_seconds)
-                    self._at[key] = now_seconds
+                    self._wanted[key] = (obj, status)
+                    self._queue.add(key)
+                else:
+                    self._wanted.pop(key, None)
         self.contests.keep(there, now_seconds)
+        for gone in (self._wanted.keys() | self._written.keys()) - there:
+            self._forget(gone)
+        written = 0
+        while keys := self._queue.take(self._at_once):
+            written += sum(await asyncio.gather(*(self._work(key, now_seconds) for key in keys)))
         return written
 
-    def _contested(self, key: tuple[str, str], obj: Any, status: Any, now_seconds: float) -> Any:
+    def _forget(self, key: Key) -> None:
+        self._queue.forget(key)
+        for book in (self._wanted, self._written, self._at):
+            book.pop(key, None)
+
+    async def _work(self, key: Key, now_seconds: float) -> int:
+        wanted = self._wanted.pop(key, None)
+        if wanted is None:
+            self._queue.done(key)
+            return 0
+        try:
+            version = await self._put(key, *wanted, now_seconds)
+        except (NotFound, Conflict):
+            self._queue.done(key)  # gone or another object of that name: the cache will tell
+            return 0
+        except StoreError as error:
+            least = error.retry_after_seconds if isinstance(error, TooManyRequests) else 0.0
+            pause = self._queue.failed(key, least)
+            log.warning("status of %s %s not written: %s; again in %.1f s", *key, error, pause)
+            return 0
+        self._queue.done(key)
+        obj, status = wanted
+        self._written[key] = _Written(obj.metadata.uid, status, version)
+        self._at[key] = now_seconds
+        return 1
+
+    def _contested(self, key: Key, obj: Any, status: Any, now_seconds: float) -> Any:
         told = self.contests.condition(key, obj.metadata.generation)
         if told is None:
             return status
@@ -93,7 +132,9 @@ class StatusWriter:
             status, conditions=[*status.conditions, *merge(obj.status.conditions, [told], now_seconds)]
         )
 
-    def _due(self, key: tuple[str, str], obj: Any, status: Any, now_seconds: float) -> bool:
+    def _due(self, key: Key, obj: Any, status: Any, now_seconds: float) -> bool:
+        if self.contests.waiting(key, now_seconds):
+            return False
         last = self._written.get(key)
         # Not seen yet, or seen as the server keeps it: only a change of somebody else's makes it due again.
         if (
@@ -105,29 +146,21 @@ class StatusWriter:
         news = _says(status) != _says(obj.status)
         return news or now_seconds - self._at.get(key, float("-inf")) >= QUIET_SECONDS
 
-    async def _put(self, key: tuple[str, str], obj: Any, status: Any, now_seconds: float) -> int:
+    async def _put(self, key: Key, obj: Any, status: Any, now_seconds: float) -> int:
+        """Apply it, once more by force where another manager holds a field; the version it has then."""
         try:
-            try:
-                applied = await self._apply(key, obj, status)
-            except Conflict as error:
-                if not is_contest(error):
-                    return 0  # another object of that name by now
-                contest = self.contests.lost(key, error, now_seconds)
-                log.warning(
-                    "status of %s %s: %s; restored once, then after %.0f s", *key, error, contest.wait_seconds
-                )
-                status = self._contested(key, obj, status, now_seconds)
-                applied = await self._apply(key, obj, status, force=True)
-        except (NotFound, Conflict):
-            return 0
-        except StoreError as error:
-            log.warning("status of %s %s not written: %s", *key, error)
-            return 0
-        version = int(applied["metadata"].get("resourceVersion") or 0)
-        self._written[key] = _Written(obj.metadata.uid, status, version)
-        return 1
+            applied = await self._apply(key, obj, status)
+        except Conflict as error:
+            if not is_contest(error):
+                raise
+            contest = self.contests.lost(key, error, now_seconds)
+            log.warning(
+                "status of %s %s: %s; restored once, then after %.0f s", *key, error, contest.wait_seconds
+            )
+            applied = await self._apply(key, obj, self._contested(key, obj, status, now_seconds), force=True)
+        return int(applied["metadata"].get("resourceVersion") or 0)
 
-    async def _apply(self, key: tuple[str, str], obj: Any, status: Any, *, force: bool = False) -> JsonObject:
+    async def _apply(self, key: Key, obj: Any, status: Any, *, force: bool = False) -> JsonObject:
         kind, name = key
         namespace, name = split_key(name)
         meta = {"name": name, "uid": obj.metadata.uid} | ({"namespace": namespace} if namespace else {})
