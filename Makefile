@@ -17,14 +17,20 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 demo: setup ## Serve and train on a simulated cluster for an hour of trace; writes OUT/report.html. TRACE=FILE SEED=N OUT=DIR
 	@$(BIN)/plimsoll demo $(if $(TRACE),--trace "$(TRACE)") $(if $(SEED),--seed "$(SEED)") --out "$(or $(OUT),out)"
 
-test: lint type ## Lint, types, contracts between rooms, then every quick test
+test: lint type control-plane ## Lint, types, contracts between rooms, then every quick test
 	@printf '\n-- tests (%s workers)\n' "$(WORKERS)"
 	@$(PYTEST) $(ARGS)
 
-.PHONY: test-all lint format type bench mutants constraints setup clean help FORCE
-test-all: lint type ## The same with the slow tests and ten times the random cases
+.PHONY: test-all control-plane cluster lint format type bench mutants constraints setup clean help FORCE
+test-all: lint type control-plane ## The same with the slow tests and ten times the random cases
 	@printf '\n-- all tests (%s workers)\n' "$(WORKERS)"
 	@PLIMSOLL_PROPERTIES=thorough $(PYTEST) -m "" $(ARGS)
+
+control-plane: setup ## Build etcd, kube-apiserver, … and kubectl into a cache outside this folder (once: 5 to 8 minutes)
+	@$(BIN)/python -m console.controlplane build
+
+cluster: control-plane ## Run a real control plane until Ctrl-C
+	@exec $(BIN)/python -m console.controlplane up
 
 lint: setup ## ruff: rules and format; import-linter: arrows between rooms point down
 	@printf -- '-- ruff\n'

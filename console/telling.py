@@ -70,6 +70,7 @@ def _sentence(error: Exception) -> str | None:
         "LedgerError",
         "LedgerUnavailable",
         "ClientError",
+        "ControlPlaneError",
         "DriverError",
         "PolicyConfigError",
     }:

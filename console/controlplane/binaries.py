@@ -44,6 +44,8 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
     tags: str = ""
     stamps: tuple[str, ...] = ()
     """Linker variables; `{version}`, `{major}`, `{minor}` are filled in."""
+    asked: dict[str, tuple[str, ...]] = {}
+    """How binaries are asked for their version, which must be that of the module. Others say one of their own."""
     cost: str
     """What the first build costs, for people."""
 
@@ -106,6 +108,12 @@ KUBE = Module(
     ),
     tags="selinux,notest,grpcnotrace",  # as the released binaries are built
     stamps=tuple(f"{where}.{name}={value}" for where in (_BASE, _CLIENT) for name, value in _STAMPED.items()),
+    asked={
+        "kube-apiserver": ("--version",),
+        "kube-controller-manager": ("--version",),
+        "kube-scheduler": ("--version",),
+        "kubectl": ("version", "--client"),
+    },
     cost="5 to 8 minutes on two cores and about 4 GB of cache",
 )
 HELM = Module(
@@ -116,6 +124,7 @@ HELM = Module(
         "helm.sh/helm/v4/internal/version.version={version}",
         "helm.sh/helm/v4/internal/version.gitTreeState=clean",
     ),
+    asked={"helm": ("version",)},
     cost="2 to 3 minutes on two cores and about 2 GB of cache",
 )
 NAMES = tuple(target.name for target in KUBE.targets)

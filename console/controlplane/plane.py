@@ -250,6 +250,13 @@ class ControlPlane:
         """Whether all four work now."""
         return all(self._ready(component) for component in Component)
 
+    def died(self) -> str:
+        """Which component has ended by itself, with the end of its log; empty while all run."""
+        for component, process in self._processes.items():
+            if (code := process.poll()) is not None:
+                return str(self._failed(component, f"ended with {code}"))
+        return ""
+
     def _until(self, holds: Callable[[], bool], component: Component, deadline: float) -> None:
         while not holds():
             process = self._processes.get(component)

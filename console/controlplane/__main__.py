@@ -1,0 +1,58 @@
+"""`python -m console.controlplane`: what `make control-plane` and `make cluster` run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+import typer
+
+from console.options import LOG, LogJson, LogLevel, Output
+from console.telling import one_sentence
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+
+
+@app.command()
+def build() -> None:
+    """Build the control plane unless it is there, or is given by KUBEBUILDER_ASSETS or PATH; then say where it is."""
+    from console.controlplane import binaries, building
+
+    with one_sentence():
+        given = binaries.given(os.environ)
+        if given is None:
+            building.ensure(binaries.KUBE)
+        found = given or binaries.find()
+        building.tell(f"control plane: {found.path('kube-apiserver').parent} ({found.origin})")
+
+
+@app.command()
+def helm() -> None:
+    """Build helm unless it is there; print its path."""
+    from console.controlplane import binaries, building
+
+    with one_sentence():
+        paths = building.ensure(binaries.HELM, lambda line: typer.echo(f"-- {line}", err=True))
+        typer.echo(str(paths["helm"]))
+
+
+@app.command()
+def up(output: Output = "table", log_level: LogLevel = LOG, log_json: LogJson = False) -> None:
+    """Run a control plane until Ctrl-C."""
+    from console.controlplane.up import run_up
+    from console.process import Talk
+
+    raise typer.Exit(run_up(Talk(output=output, log_level=log_level, log_json=log_json)))
+
+
+@app.command()
+def environment() -> None:
+    """Print the line that puts kubectl and the other binaries on PATH."""
+    from console.controlplane import binaries
+
+    with one_sentence():
+        typer.echo(f"export PATH={shlex.quote(str(binaries.find().path('kubectl').parent))}:$PATH")
+
+
+if __name__ == "__main__":
+    app()
