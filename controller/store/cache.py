@@ -238,7 +238,7 @@ class Reflector(Generic[T]):
         self.close()
         if isinstance(error, Gone):
             self._listed = False
-        least = error.retry_after_seconds if isinstance(error, TooManyRequests) else 0.0
+        least = error.retry_after_seconds if isinstance(error, TooManyRequests | Unavailable) else 0.0
         wait = self._backoff.failed(least)
         now = self._clock.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since

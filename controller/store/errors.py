@@ -98,10 +98,19 @@ class TooManyRequests(StoreError):
 
 
 class Unavailable(StoreError):
-    """503, a time-out or a broken connection: whether a write happened is unknown."""
+    """503, a time-out or a broken connection: whether a write happened is unknown.
+
+    `retry_after_seconds` is the server's own word on when to come back; 0.0 when it gave none.
+    """
 
     code = 503
     reason = "ServiceUnavailable"
+
+    def __init__(
+        self, message: str, causes: tuple[Cause, ...] = (), retry_after_seconds: float = 0.0
+    ) -> None:
+        super().__init__(message, causes)
+        self.retry_after_seconds = retry_after_seconds
 
 
 RETRYABLE: tuple[type[StoreError], ...] = (TooManyRequests, Unavailable)

@@ -97,7 +97,7 @@ def fault_of(error: StoreError) -> pb.StoreFault:
             )
             for cause in error.causes[:MOST_CAUSES]
         ],
-        retry_after_seconds=error.retry_after_seconds if isinstance(error, TooManyRequests) else 0.0,
+        retry_after_seconds=getattr(error, "retry_after_seconds", 0.0),
     )
 
 
@@ -106,7 +106,10 @@ def error_of(fault: pb.StoreFault) -> StoreError:
     kind = _ERRORS.get(fault.reason, StoreError)
     if kind is TooManyRequests:
         return TooManyRequests(fault.message, fault.retry_after_seconds)
-    return kind(fault.message, tuple(Cause(each.field, each.reason, each.message) for each in fault.causes))
+    causes = tuple(Cause(each.field, each.reason, each.message) for each in fault.causes)
+    if kind is Unavailable:
+        return Unavailable(fault.message, causes, fault.retry_after_seconds)
+    return kind(fault.message, causes)
 
 
 def unanswered(error: BaseException, endpoint: str, doing: str) -> StoreError:
