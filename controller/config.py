@@ -16,13 +16,30 @@ class PolicyDefault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     config: dict[str, object] = {}
 
 
+class PodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every pod of ours has in common.
+
+    `engine_image`, `rank_image`: where the user names none. `priority_class`: a PriorityClass of the cluster, best
+    one that never preempts (the chart has one): who gives way to whom is decided here, with a reason. Empty: the
+    cluster's default. `run_as_user`: numeric user of the containers; 0 leaves it to the image, which a namespace of
+    the level `restricted` refuses.
+    """
+
+    engine_image: str = "plimsoll/engine:0.1.0"
+    rank_image: str = "plimsoll/trainer:0.1.0"
+    priority_class: str = ""
+    run_as_user: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 65_532
+
+
 class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the operator runs.
 
     The planner runs on change after `debounce_seconds`, and at least every `plan_seconds`; `seed` feeds
     tie ranks and every policy's random stream. `action_seconds` is how long an action stays valid. `threaded` lets the planner decide in a thread of its own
     and renews power leases in a task of their own (real time); accelerated time needs it off. `writes_at_once` actions
-    wait for the store together.
+    wait for the store together. `gateway_url` is where clients reach the gateways
+    (`https://plimsoll-gateway.plimsoll-system.svc`); a service's address is its namespace and name below it. Empty:
+    no address is told.
     """
 
     seed: int = 1
@@ -39,4 +56,6 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     records_kept: int = 0
     threaded: bool = False
     writes_at_once: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    gateway_url: str = ""
+    pods: PodSettings = PodSettings()
     policies: dict[str, PolicyDefault] = {}

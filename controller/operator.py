@@ -24,7 +24,9 @@ from cluster.reasons import Reason
 from cluster.snapshot import Snapshot
 from cluster.targets import AnyTarget
 from controller.actor.actor import Actor, Effects
+from controller.actor.gates import Gates
 from controller.actor.outcome import Outcome
+from controller.actor.services import Services
 from controller.beliefs import CapacityBeliefs
 from controller.config import OperatorConfig
 from controller.hub.service import Hub
@@ -108,9 +110,10 @@ class Operator:
         self._ledger = ledger
         self._listener = listener
         self._power_sender = PowerSender(hub)
-        self._actor = Actor(
-            store, self._power_sender, self.routes_book, self.world, self.caches, config.writes_at_once
-        )
+        parts = (self._power_sender, self.routes_book, self.world, self.caches)
+        self._actor = Actor(store, *parts, config.writes_at_once, config.pods)
+        self._services = Services(store)
+        self._gates = Gates(store, confirmed=hub is not None)
         self._memory = Remembered(ledger)
         self._led_seconds = 0.0
         self._power_tick = 0
@@ -187,6 +190,7 @@ class Operator:
                     self.planner.wake(now)
                 self._memory.load(sketch, now)
         changed = self.world.settle(now)
+        changed |= await self._open_gates(now)
         self.observer.expire(now)
         self.beliefs.refresh(self.observer, now)
         return changed
@@ -196,6 +200,17 @@ class Operator:
             self._hub.inbox.drain_sessions()
             for report in self._hub.inbox.drain():
                 fold_agent(self.world, report, now)
+
+    async def _open_gates(self, now: float) -> bool:
+        """Let replicas become ready whose engines are up; whether the model learnt something new by it."""
+        opened = await self._gates.open(self.world, now)
+        for resource, obj in opened:
+            self.caches.wrote(resource, obj)
+        if not opened:
+            return False
+        await self.caches.pump()
+        self.world.apply(self.caches.changes())
+        return self.world.settle(now)
 
     # decide and act
 
@@ -348,7 +363,11 @@ class Operator:
         if now < self._status_due:
             return
         self._status_due = now + self.config.status_seconds
-        self.narrator.say(faults_found(self.observer, self.world, self.power.config_faults), "observe", now)
+        if self.caches.synced:
+            for resource, obj in await self._services.keep(self.world, now):
+                self.caches.wrote(resource, obj)
+        faults = faults_found(self.observer, self.world, self.power.config_faults)
+        self.narrator.say([*faults, *self._services.reasons(self.world)], "observe", now)
         if self.planner.tick:  # one that has just begun knows less than what its predecessor wrote
             await self.statuses.write(self.world, snapshot, self.narrator.sayings, now)
         if now >= self._measure_due:

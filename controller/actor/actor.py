@@ -21,7 +21,8 @@ from cluster.overlay import Overlay
 from cluster.power import Lease
 from cluster.snapshot import Snapshot
 from controller.actor.outcome import Outcome
-from controller.actor.pods import gang_pods, replica_pod, split_key
+from controller.actor.pods import DEFAULTS, gang_pods, replica_pod, split_key
+from controller.config import PodSettings
 from controller.observe import labels
 from controller.resources.core import POD
 from controller.resources.kinds import TRAINING_JOB
@@ -50,6 +51,10 @@ class Images(Protocol):
 
     def image_of(self, ref: Ref) -> str:
         """Image the user asked for, or empty."""
+        ...
+
+    def command_of(self, ref: Ref) -> list[str]:
+        """Command the user asked for, or none: the image's own."""
         ...
 
     def checkpoint_of(self, job: str) -> int:
@@ -97,9 +102,11 @@ class Actor:
         images: Images,
         writes: OwnWrites,
         at_once: int = 1,
+        settings: PodSettings = DEFAULTS,
     ) -> None:
         """Bind to the world."""
         self._at_once = at_once
+        self._settings = settings
         self._store = store
         self._power = power
         self._routes = routes
@@ -162,7 +169,8 @@ class Actor:
         assert isinstance(action, act.CreateReplica)  # noqa: S101 - the table of handlers guarantees it
         service = overlay.read("services")[action.service]
         accelerator = overlay.read("accelerators")[action.variant.accelerator]
-        pod = replica_pod(action, service, accelerator, self._images.image_of(service.ref))
+        image = self._images.image_of(service.ref)
+        pod = replica_pod(action, service, accelerator, image, self._settings)
         await self._create_pod(pod, item)
         return Outcome(stamped=item, status="done")
 
@@ -272,8 +280,8 @@ class Actor:
         job = overlay.read("jobs")[action.job.name]
         product = overlay.read("nodes")[action.layout.slots[0].node].accelerator
         accelerator = overlay.read("accelerators")[product]
-        image = self._images.image_of(job.ref)
-        for pod in gang_pods(action, job, accelerator, image, restore_step):
+        image, command = self._images.image_of(job.ref), self._images.command_of(job.ref)
+        for pod in gang_pods(action, job, accelerator, image, restore_step, self._settings, command):
             await self._create_pod(pod, item)
         return Outcome(stamped=item, status="done")
 

@@ -1,11 +1,13 @@
 """Pods as the operator writes them: pinned to their node, owned by the user's object, named for good.
 
 A pod is pinned by required affinity on `metadata.name` (`nodeSelector` loses the scheduler's fast path:
-DESIGN §3.3); the default scheduler binds it, so taints, volumes and device plugins stay honest.
+DESIGN §3.3); the default scheduler binds it, so taints, volumes and device plugins stay honest. What the API
+server thinks of each field stands in docs/designs/0009-pods.md.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from cluster.actions import CreateReplica, RestartGang, StartGang
@@ -14,15 +16,18 @@ from cluster.hardware import AcceleratorClass, Slot
 from cluster.launch import EngineLaunch, RankLaunch
 from cluster.serving import Service
 from cluster.training import Job
+from controller.config import PodSettings
 from controller.observe import labels
 from controller.resources.base import API_VERSION
 
-DEFAULT_ENGINE_IMAGE = "plimsoll/engine:0.1.0"
-DEFAULT_RANK_IMAGE = "plimsoll/trainer:0.1.0"
 UNREACHABLE_SECONDS = 30
 """How long a pod tolerates an unreachable node (Kubernetes' default is 300 s, which no gang can wait for)."""
 ENGINE_PORT = 8000
 RENDEZVOUS_PORT = 29400
+RANK_GRACE_SECONDS = 10
+"""Least time ranks have to end; the time to write a checkpoint comes on top."""
+LABEL_LIMIT = 63
+DEFAULTS = PodSettings()
 
 
 def split_key(key: str) -> tuple[str, str]:
@@ -31,8 +36,27 @@ def split_key(key: str) -> tuple[str, str]:
     return namespace, name
 
 
+def engines_name(service: str) -> str:
+    """Name of the headless Service over a ModelService's replicas (at most 48 characters)."""
+    return f"{service}-engines"
+
+
+def ranks_name(job: str) -> str:
+    """Name of the headless Service that gives a TrainingJob's ranks their host names (at most 46 characters)."""
+    return f"{job}-ranks"
+
+
+def label_value(text: str) -> str:
+    """Text as a label's value: what Kubernetes refuses there becomes `-`, and what is too long is cut."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower())[:LABEL_LIMIT].strip("-._")
+
+
 def replica_pod(
-    action: CreateReplica, service: Service, accelerator: AcceleratorClass, image: str
+    action: CreateReplica,
+    service: Service,
+    accelerator: AcceleratorClass,
+    image: str,
+    settings: PodSettings = DEFAULTS,
 ) -> dict[str, Any]:
     """The pod of a replica with its own launcher, on one slot."""
     slot = action.slots[0]
@@ -47,48 +71,58 @@ def replica_pod(
     )
     marks = {
         labels.SERVICE: split_key(service.name)[1],
-        labels.VARIANT: action.variant.key.lower(),
+        labels.VARIANT: label_value(action.variant.key),
         labels.GENERATION: str(service.ref.version),
     }
-    pod = _pod(
-        action.name, slot, accelerator, marks, to_json(launch).decode(), _owner("ModelService", service.ref)
-    )
+    owner = owner_reference("ModelService", service.ref.name, service.ref.uid)
+    pod = _pod(action.name, slot, accelerator, marks, to_json(launch).decode(), owner, settings)
     container = pod["spec"]["containers"][0]
-    container |= {"name": "engine", "image": image or DEFAULT_ENGINE_IMAGE}
+    container |= {"name": "engine", "image": image or settings.engine_image}
     container["ports"] = [{"containerPort": ENGINE_PORT}]
     container["readinessProbe"] = {"httpGet": {"path": "/health", "port": ENGINE_PORT}, "periodSeconds": 1}
     container["lifecycle"] = {"preStop": {"httpGet": {"path": "/drain", "port": ENGINE_PORT}}}
     pod["spec"]["terminationGracePeriodSeconds"] = max(1, round(service.drain_seconds))
-    pod["spec"]["priority"] = service.priority
+    # The kubelet's word is not enough: the operator opens this gate when the engine is registered and warm.
+    pod["spec"]["readinessGates"] = [{"conditionType": labels.REGISTERED}]
     return pod
 
 
 def gang_pods(
-    action: StartGang | RestartGang, job: Job, accelerator: AcceleratorClass, image: str, restore_step: int
+    action: StartGang | RestartGang,
+    job: Job,
+    accelerator: AcceleratorClass,
+    image: str,
+    restore_step: int,
+    settings: PodSettings = DEFAULTS,
+    command: list[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Every pod of an attempt, one a node, in rank order; names and rendezvous are the attempt's own."""
+    """Every pod of an attempt, one a node, in rank order; names and rendezvous are the attempt's own.
+
+    Host name and subdomain give rank 0 the DNS name that the others dial, by the headless Service of the job.
+    """
     namespace, name = split_key(job.name)
     rendezvous = f"{job.ref.uid or name}-a{action.attempt}"
-    master = f"{name}-a{action.attempt}-r0.{name}.{namespace}"
+    subdomain = ranks_name(name)
+    master = f"{name}-a{action.attempt}-r0.{subdomain}.{namespace}.svc"
+    owner = owner_reference("TrainingJob", job.ref.name, job.ref.uid)
     pods = []
     for rank, slot in enumerate(action.layout.slots):
         launch = rank_launch(action, job, rank, rendezvous, restore_step)
         marks = {labels.JOB: name, labels.ATTEMPT: str(action.attempt), labels.NODE_RANK: str(rank)}
-        pod = _pod(
-            f"{namespace}/{name}-a{action.attempt}-r{rank}",
-            slot,
-            accelerator,
-            marks,
-            to_json(launch).decode(),
-            _owner("TrainingJob", job.ref),
-        )
+        key = f"{namespace}/{name}-a{action.attempt}-r{rank}"
+        pod = _pod(key, slot, accelerator, marks, to_json(launch).decode(), owner, settings)
         pod["metadata"]["annotations"][labels.RENDEZVOUS] = rendezvous
         container = pod["spec"]["containers"][0]
-        container |= {"name": "ranks", "image": image or DEFAULT_RANK_IMAGE}
+        container |= {"name": "ranks", "image": image or settings.rank_image}
         container["env"] += torchrun_environment(launch, master)
-        pod["spec"]["restartPolicy"] = "Never"
-        pod["spec"]["terminationGracePeriodSeconds"] = 10
-        pod["spec"]["priority"] = job.priority
+        if command:
+            container["command"] = list(command)
+        pod["spec"] |= {
+            "hostname": pod["metadata"]["name"],
+            "subdomain": subdomain,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": RANK_GRACE_SECONDS + round(job.checkpoint.write_seconds),
+        }
         pods.append(pod)
     return pods
 
@@ -139,13 +173,16 @@ def torchrun_environment(launch: RankLaunch, master: str) -> list[dict[str, str]
     return [{"name": name, "value": str(value)} for name, value in values.items()]
 
 
-def _owner(kind: str, ref: Any) -> dict[str, Any]:
-    # blockOwnerDeletion would need update on the owner's finalizers (measured: 403 without), and buys nothing here.
+def owner_reference(kind: str, key: str, uid: str) -> dict[str, Any]:
+    """A reference to one of our objects: its deletion takes the dependent with it.
+
+    blockOwnerDeletion would need update on the owner's finalizers (measured: 403 without), and buys nothing here.
+    """
     return {
         "apiVersion": API_VERSION,
         "kind": kind,
-        "name": split_key(ref.name)[1],
-        "uid": ref.uid,
+        "name": split_key(key)[1],
+        "uid": uid,
         "controller": True,
         "blockOwnerDeletion": False,
     }
@@ -158,13 +195,10 @@ def _pod(
     marks: dict[str, str],
     launch: str,
     owner: dict[str, Any],
+    settings: PodSettings,
 ) -> dict[str, Any]:
     namespace, name = split_key(key)
-    resources: dict[str, Any] = {accelerator.resource_name: str(slot.gpus)}
-    if slot.cpu_millis:
-        resources["cpu"] = f"{slot.cpu_millis}m"
-    if slot.memory_bytes:
-        resources["memory"] = str(slot.memory_bytes)
+    resources = _resources(slot, accelerator)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -181,6 +215,10 @@ def _pod(
             },
             "tolerations": _tolerations(accelerator),
             "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": _security(settings),
+            # Never `priority`: admission computes it from the class and refuses another number.
+            **({"priorityClassName": settings.priority_class} if settings.priority_class else {}),
             "containers": [
                 {
                     "name": "main",
@@ -192,6 +230,28 @@ def _pod(
             ],
         },
     }
+
+
+def _resources(slot: Slot, accelerator: AcceleratorClass) -> dict[str, str]:
+    resources = {accelerator.resource_name: str(slot.gpus)}
+    if slot.cpu_millis:
+        resources["cpu"] = f"{slot.cpu_millis}m"
+    if slot.memory_bytes:
+        resources["memory"] = str(slot.memory_bytes)
+    return resources
+
+
+def _security(settings: PodSettings) -> dict[str, Any]:
+    """What a namespace of the level `restricted` asks of a pod."""
+    context: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
+    if settings.run_as_user:
+        context |= {
+            "runAsNonRoot": True,
+            "runAsUser": settings.run_as_user,
+            "runAsGroup": settings.run_as_user,
+            "fsGroup": settings.run_as_user,
+        }
+    return context
 
 
 def _only(node: str) -> dict[str, Any]:
@@ -210,4 +270,4 @@ def _tolerations(accelerator: AcceleratorClass) -> list[dict[str, Any]]:
         }
         for key in ("unreachable", "not-ready")
     ]
-    return [{"key": accelerator.resource_name, "operator": "Exists", "effect": "NoSchedule"}, *lost]
+    return [{"key": accelerator.resource_name, "operator": "Exists"}, *lost]

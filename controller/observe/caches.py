@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from controller.observe import labels
 from controller.observe.world import Change
 from controller.resources import core
 from controller.resources.acceleratorclass import AcceleratorClass
@@ -21,8 +22,11 @@ _SHAPES: tuple[tuple[Resource, type[Any]], ...] = (
     (POWER_DOMAIN, PowerDomain),
     (MODEL_SERVICE, ModelService),
     (TRAINING_JOB, TrainingJob),
+    (core.SERVICE, core.ServiceObject),
     (core.POD, core.Pod),
 )
+_OURS_ONLY = {core.SERVICE.kind: f"{labels.MANAGED_BY}=plimsoll"}
+"""Kinds of which only what the operator made is followed, by label selector."""
 
 DOUBT_SECONDS = 10.0
 """How long an object whose creation was not answered may take to show."""
@@ -37,7 +41,10 @@ class Caches:
         """Open nothing yet; the first `pump` lists."""
         self._clock = clock
         self.reflectors: dict[str, Reflector[Any]] = {
-            resource.kind: Reflector(store, resource, shape, clock, seed=seed) for resource, shape in _SHAPES
+            resource.kind: Reflector(
+                store, resource, shape, clock, seed=seed, label_selector=_OURS_ONLY.get(resource.kind, "")
+            )
+            for resource, shape in _SHAPES
         }
         self._pending: list[Change] = []
         self._awaited: dict[tuple[str, str], float] = {}

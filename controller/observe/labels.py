@@ -19,6 +19,8 @@ DRAIN_UNTIL = "plimsoll.dev/drain-until-seconds"
 REASON = "plimsoll.dev/reason"
 RENDEZVOUS = "plimsoll.dev/rendezvous"
 EPOCH = "plimsoll.dev/epoch"
+REGISTERED = "plimsoll.dev/registered"
+"""Readiness gate and condition of a replica's pod: the engine is registered and warm. The operator writes it."""
 
 PRODUCT = "nvidia.com/gpu.product"
 """GPU feature discovery's label of the product."""

@@ -12,13 +12,17 @@ from controller.observe import labels
 from controller.observe.quantities import quantity_of
 from controller.resources.core import Node as NodeObject
 
+REPELLING = ("NoSchedule", "NoExecute")
+"""Effects of taints that keep pods off a node."""
+
 
 class NodeFacts(NamedTuple):
-    """A node noun, or the product name nobody recognises."""
+    """A node noun, or the product name nobody recognises; `closed` says why it takes no new work, empty: it does."""
 
     node: Node | None
     unknown_product: str = ""
     gpus: int = 0
+    closed: str = ""
 
 
 def product_names(classes: dict[str, AcceleratorClass]) -> dict[str, str]:
@@ -45,6 +49,7 @@ def node(
         return NodeFacts(None, found or "unlabelled", gpus) if gpus or found else NodeFacts(None)
     accelerator = classes[name]
     devices = _devices(obj, inventory, accelerator)
+    offer, closed = _offer(obj, accelerator.resource_name, silent=silent)
     noun = Node(
         ref=Ref("Node", obj.metadata.name, obj.metadata.uid),
         pool=_pool(obj, name, pools),
@@ -60,10 +65,10 @@ def node(
             v for k in (labels.ZONE, labels.BLOCK, labels.RACK) if (v := obj.metadata.labels.get(k, ""))
         ),
         power_domain=domain,
-        offer=_offer(obj, silent=silent),
+        offer=offer,
         order=stable_hash(seed, obj.metadata.uid or obj.metadata.name) >> 16,
     )
-    return NodeFacts(noun, gpus=len(devices))
+    return NodeFacts(noun, gpus=len(devices), closed=closed)
 
 
 def _reported_product(inventory: InventorySeen | None) -> str:
@@ -114,15 +119,27 @@ def _pool(obj: NodeObject, accelerator: str, pools: dict[str, Pool]) -> str:
     return matching[0].name if matching else ""
 
 
-def _offer(obj: NodeObject, *, silent: bool) -> Offer:
-    if silent or not obj.ready:
-        return Offer.LOST
+def _offer(obj: NodeObject, resource_name: str, *, silent: bool) -> tuple[Offer, str]:
+    """Whether a node takes new work, and why not: what its own objects say, in their words."""
+    if not obj.ready:
+        return Offer.LOST, _not_ready(obj)
+    if silent:
+        return Offer.LOST, "its agent is silent"
     if obj.metadata.deletion_timestamp is not None:
-        return Offer.RECLAIMING
+        return Offer.RECLAIMING, "it is being deleted"
     if obj.spec.unschedulable:
-        return Offer.CORDONED
-    blocked = any(
-        t.effect in ("NoSchedule", "NoExecute") and not t.key.startswith("nvidia.com/")
-        for t in obj.spec.taints
-    )
-    return Offer.CORDONED if blocked else Offer.OPEN
+        return Offer.CORDONED, "it is cordoned"
+    for taint in obj.spec.taints:
+        # Our pods tolerate the taint that GPU nodes carry, whatever its effect, and no other one.
+        if taint.effect in REPELLING and taint.key != resource_name:
+            value = f"={taint.value}" if taint.value else ""
+            return Offer.CORDONED, f"its taint {taint.key}{value}:{taint.effect} is not tolerated"
+    return Offer.OPEN, ""
+
+
+def _not_ready(obj: NodeObject) -> str:
+    ready = next((c for c in obj.status.conditions if c.type == "Ready"), None)
+    if ready is None:
+        return "its kubelet has not said that it is ready"
+    said = ": ".join(part for part in (ready.reason, ready.message[:200]) if part)
+    return f"its Ready condition is {ready.status}" + (f" ({said})" if said else "")

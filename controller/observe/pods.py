@@ -14,7 +14,10 @@ from cluster.occupancy import Claim
 from cluster.serving import Launcher, Replica, ReplicaPhase, template_of
 from controller.observe import labels
 from controller.observe.quantities import quantity_of
-from controller.resources.core import Pod
+from controller.resources.core import Container, Pod
+
+OBSTACLE_LIMIT = 200
+"""Characters kept of what scheduler or kubelet say."""
 
 
 class PodFacts(NamedTuple):
@@ -26,13 +29,36 @@ class PodFacts(NamedTuple):
     rank: RankLaunch | None = None
 
 
+SIDECAR = "Always"
+"""restartPolicy of an init container that stays beside the others."""
+
+
 def pod_gpus(pod: Pod, resource_names: frozenset[str]) -> int:
-    """GPUs a pod asks for, over all its containers."""
-    return sum(
-        quantity_of(container.resources.limits or container.resources.requests, name)
-        for container in pod.spec.containers
-        for name in resource_names
-    )
+    """GPUs a pod holds, of all the resource names together (of extended resources the limit is the request)."""
+    return sum(effective(pod, name, 1, limits_first=True) for name in resource_names)
+
+
+def effective(pod: Pod, name: str, scale: int, *, limits_first: bool = False) -> int:
+    """What a pod takes of a resource, times `scale`, as the scheduler counts it.
+
+    Containers and sidecars run together; an init container runs with the sidecars before it, and gives back what it
+    had: the larger of the two counts. What the runtime class takes comes on top.
+    """
+
+    def wanted(container: Container) -> int:
+        given = container.resources
+        both = {**given.requests, **given.limits} if limits_first else {**given.limits, **given.requests}
+        return quantity_of(both, name, scale)
+
+    sidecars = most = 0
+    for container in pod.spec.init_containers:
+        if container.restart_policy == SIDECAR:
+            sidecars += wanted(container)
+            most = max(most, sidecars)
+        else:
+            most = max(most, sidecars + wanted(container))
+    running = sidecars + sum(wanted(container) for container in pod.spec.containers)
+    return max(running, most) + quantity_of(pod.spec.overhead, name, scale)
 
 
 def node_of(pod: Pod) -> str:
@@ -73,18 +99,12 @@ def _claim(
         slot=Slot(
             node=node_of(pod),
             devices=devices or tuple(range(-gpus, 0)),
-            cpu_millis=_requests(pod, "cpu", 1000),
-            memory_bytes=_requests(pod, "memory", 1),
+            cpu_millis=effective(pod, "cpu", 1000),
+            memory_bytes=effective(pod, "memory", 1),
         ),
         priority=pod.spec.priority,
         phase=phase,
         foreign=foreign,
-    )
-
-
-def _requests(pod: Pod, name: str, scale: int) -> int:
-    return sum(
-        quantity_of(c.resources.requests or c.resources.limits, name, scale) for c in pod.spec.containers
     )
 
 
@@ -110,12 +130,31 @@ def _engine(pod: Pod, launch: EngineLaunch, *, node_lost: bool, now_seconds: flo
         variant=launch.variant,
         pool=launch.pool,
         phase=phase,
-        stage=pod.status.reason if phase is ReplicaPhase.STARTING else "",
+        stage=_stage(pod, phase),
         ordinal=launch.ordinal,
         template=template_of(launch.model, launch.image),
         phase_since_seconds=now_seconds,
     )
     return PodFacts(claim, launcher, replica)
+
+
+def _stage(pod: Pod, phase: ReplicaPhase) -> str:
+    """The start-up stage; of a pod that does not get on, what scheduler or kubelet say about it."""
+    if phase not in (ReplicaPhase.PENDING, ReplicaPhase.STARTING, ReplicaPhase.FAILED):
+        return ""
+    reason = pod.status.reason if phase is not ReplicaPhase.PENDING else ""
+    return pod.obstacle[:OBSTACLE_LIMIT] or reason
+
+
+def awaits_registration(pod: Pod) -> bool:
+    """Whether a pod is up but for the gate that the operator opens."""
+    return (
+        any(gate.condition_type == labels.REGISTERED for gate in pod.spec.readiness_gates)
+        and pod.holds("ContainersReady")
+        and not pod.holds(labels.REGISTERED)
+        and pod.metadata.deletion_timestamp is None
+        and not pod.finished
+    )
 
 
 def _phase(pod: Pod, *, node_lost: bool) -> ReplicaPhase:
@@ -129,4 +168,4 @@ def _phase(pod: Pod, *, node_lost: bool) -> ReplicaPhase:
         return ReplicaPhase.DRAINING
     if not pod.spec.node_name:
         return ReplicaPhase.PENDING
-    return ReplicaPhase.READY if pod.ready else ReplicaPhase.STARTING
+    return ReplicaPhase.READY if pod.serving else ReplicaPhase.STARTING

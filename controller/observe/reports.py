@@ -19,6 +19,10 @@ def fold_agent(world: World, report: NodeReport, now_seconds: float) -> None:
     if report.inventory is not None:
         world.inventory(report.node, report.inventory, report.observed_seconds)
     world.heard(report.node, report.observed_seconds)
+    if report.replicas is not None:
+        world.engines[report.node] = {row.name: (row.uid, row.phase) for row in report.replicas}
+    elif report.inventory is not None:
+        world.engines.setdefault(report.node, {})
     for gang in report.gangs or ():
         key = gang_key(gang.job, gang.attempt)
         world.progress(

@@ -55,6 +55,8 @@ class World:
         self.faults: dict[tuple[str, str], tuple[str, ...]] = {}
         self.inventories: dict[str, InventorySeen] = {}
         self.unknown_products: dict[str, nodes.NodeFacts] = {}
+        self.closed: dict[str, nodes.NodeFacts] = {}
+        """Nodes of ours that take no new work, with why."""
         self.last_report: dict[str, float] = {}
         self.started_seconds = started_seconds
         self.domains = DomainBook()
@@ -69,6 +71,10 @@ class World:
         self._waiting: dict[str, tuple[str, float]] = {}
         self._node_of: dict[str, str] = {}
         self._deleted: set[str] = set()
+        self.engines: dict[str, dict[str, tuple[str, str]]] = {}
+        """Replicas as each node's agent tells them: pod key to (uid, phase)."""
+        self.ungated: set[str] = set()
+        """Keys of pods that are up but for the gate the operator opens."""
 
     # what comes in
 
@@ -88,6 +94,18 @@ class World:
         if self.inventories.get(node) != report:
             self.inventories[node] = report
             self._dirty["Node"].add(node)
+
+    def engine_up(self, pod: core.Pod) -> bool:
+        """Whether the agent of a pod's node says that its engine is registered and warm.
+
+        An agent that knows nothing of the pod (one beside engines that do not talk to it) leaves the word to the
+        engine's own readiness probe; one that was not heard yet may know better.
+        """
+        told = self.engines.get(pod.spec.node_name)
+        if told is None:
+            return False
+        uid, phase = told.get(pod.metadata.key, (pod.metadata.uid, "ready"))
+        return uid == pod.metadata.uid and phase == "ready"
 
     def heard(self, node: str, observed_seconds: float) -> None:
         """A node's agent reported."""
@@ -136,7 +154,7 @@ class World:
         for node, silence in quiet.items():
             silent = silence > SILENT_SECONDS
             if silence > FORGET_SECONDS and node not in self.objects["Node"]:
-                for book in (self.inventories, self.last_report):
+                for book in (self.inventories, self.last_report, self.engines):
                     book.pop(node, None)
                 self._silent.discard(node)
             elif silent != (node in self._silent):
@@ -200,6 +218,7 @@ class World:
     def _node(self, name: str, now: float) -> bool:
         obj: core.Node | None = self.objects["Node"].get(name)
         self._dirty["Pod"].update(self._pods_on[name])
+        self.closed.pop(name, None)
         if obj is None:
             self.unknown_products.pop(name, None)
             if self._pods_on[name]:
@@ -220,6 +239,8 @@ class World:
             if facts.unknown_product:
                 self.unknown_products[name] = facts
             return self._forget("nodes", name, now)
+        if facts.closed:
+            self.closed[name] = facts
         return self._fold(facts.node, now)
 
     def _service(self, key: str, now: float) -> bool:
@@ -264,6 +285,8 @@ class World:
         before = self._facts.pop(key, None)
         if before is not None:
             self._unlink(key, before)
+        waits = pod is not None and pods.awaits_registration(pod)
+        (self.ungated.add if waits else self.ungated.discard)(key)
         if pod is None:
             self._deleted &= self._pods_on.keys()
             return self._forget_pod(key, before, now)
@@ -370,6 +393,11 @@ class World:
         obj = self.objects[ref.kind].get(ref.name)
         return obj.spec.image if obj is not None else ""
 
+    def command_of(self, ref: Ref) -> list[str]:
+        """Command the user wants a job's nodes to run; empty for the image's own."""
+        obj = self.objects[ref.kind].get(ref.name)
+        return list(obj.spec.command) if obj is not None else []
+
     def checkpoint_of(self, job: str) -> int:
         """Last checkpointed step of a job, as its newest gang or its status has it."""
         seen = [g.checkpoint_step for g in self.observer.live("gangs").values() if g.job == job]
@@ -383,6 +411,11 @@ class World:
         """Forget services that were taken over from a predecessor and do not exist. Call it when all were listed."""
         for key in sorted(set(self.observer.live("services")) - set(self.objects["ModelService"])):
             self._forget("services", key, now_seconds)
+
+    def gpus_used(self, node: str) -> int:
+        """GPUs of a node that pods hold, ours and others'."""
+        held = (self._facts[key].claim for key in self._pods_on.get(node, ()))
+        return sum(claim.slot.gpus for claim in held if claim is not None)
 
     def invalid(self, kind: str) -> set[str]:
         """Keys of the objects of a kind that cannot be acted on as they are."""

@@ -91,12 +91,16 @@ class EnvVar(CoreStruct, frozen=True, kw_only=True):
 
 
 class Container(CoreStruct, frozen=True, kw_only=True):
-    """What of a container decides where its pod fits and which rank it is."""
+    """What of a container decides where its pod fits and which rank it is.
+
+    `restart_policy` is read of init containers only: one of Always is a sidecar, which stays.
+    """
 
     name: str
     image: str = ""
     resources: Resources = Resources()
     env: list[EnvVar] = []
+    restart_policy: str = ""
 
 
 class Toleration(CoreStruct, frozen=True, kw_only=True):
@@ -150,11 +154,23 @@ class SchedulingGate(CoreStruct, frozen=True, kw_only=True):
     name: str
 
 
+class ReadinessGate(CoreStruct, frozen=True, kw_only=True):
+    """A condition that must be True, beside the containers, before the kubelet calls the pod ready."""
+
+    condition_type: str
+
+
 class PodSpec(CoreStruct, frozen=True, kw_only=True):
-    """Where a pod is or wants to be, what it takes and how it ends."""
+    """Where a pod is or wants to be, what it takes and how it ends.
+
+    `overhead` is what its runtime class takes beside the containers.
+    """
 
     node_name: str = ""
     containers: list[Container] = []
+    init_containers: list[Container] = []
+    overhead: dict[str, str | int] = {}
+    readiness_gates: list[ReadinessGate] = []
     affinity: Affinity | None = None
     node_selector: dict[str, str] = {}
     tolerations: list[Toleration] = []
@@ -162,6 +178,26 @@ class PodSpec(CoreStruct, frozen=True, kw_only=True):
     priority: int = 0
     scheduler_name: str = "default-scheduler"
     termination_grace_period_seconds: int | None = None
+
+
+class Waiting(CoreStruct, frozen=True, kw_only=True):
+    """Why a container does not run yet, such as ErrImagePull."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerState(CoreStruct, frozen=True, kw_only=True):
+    """What a container does; only waiting is read."""
+
+    waiting: Waiting | None = None
+
+
+class ContainerStatus(CoreStruct, frozen=True, kw_only=True):
+    """One container as its kubelet sees it."""
+
+    name: str = ""
+    state: ContainerState = ContainerState()
 
 
 class PodStatus(CoreStruct, frozen=True, kw_only=True):
@@ -173,6 +209,7 @@ class PodStatus(CoreStruct, frozen=True, kw_only=True):
     pod_ip: str = msgspec.field(name="podIP", default="")
     start_time: str | None = None
     conditions: list[CoreCondition] = []
+    container_statuses: list[ContainerStatus] = []
 
 
 class Pod(CoreStruct, frozen=True, kw_only=True):
@@ -197,7 +234,36 @@ class Pod(CoreStruct, frozen=True, kw_only=True):
     @property
     def ready(self) -> bool:
         """True when the kubelet says that the pod takes requests."""
-        return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions)
+        return self.holds("Ready")
+
+    @property
+    def serving(self) -> bool:
+        """True when the kubelet says ready, or will as soon as it looks: containers ready, every gate open."""
+        gates = self.spec.readiness_gates
+        open_gates = (
+            gates and self.holds("ContainersReady") and all(self.holds(g.condition_type) for g in gates)
+        )
+        return self.ready or bool(open_gates)
+
+    def condition(self, name: str) -> CoreCondition | None:
+        """One condition, or None while nobody wrote it."""
+        return next((c for c in self.status.conditions if c.type == name), None)
+
+    def holds(self, name: str) -> bool:
+        """Whether a condition is True."""
+        found = self.condition(name)
+        return found is not None and found.status == "True"
+
+    @property
+    def obstacle(self) -> str:
+        """In the words of scheduler or kubelet, what keeps the pod from running; empty when nothing is said."""
+        for each in self.status.container_statuses:
+            if each.state.waiting is not None and each.state.waiting.message:
+                return f"{each.state.waiting.reason}: {each.state.waiting.message}"
+        scheduled = self.condition("PodScheduled")
+        if scheduled is not None and scheduled.status == "False":
+            return scheduled.message
+        return self.status.message
 
     @property
     def finished(self) -> bool:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from cluster.observer import Observer
 from cluster.reasons import Quantity, Reason, Verdict
 from controller.observe.world import World
-from controller.telling.statuses import unknown_product_reason
+from controller.telling.statuses import node_closed_reason, unknown_product_reason
 from policies.registry import PolicyConfigError
 
 
 def faults_found(observer: Observer, world: World, config_faults: Mapping[str, str]) -> list[Reason]:
-    """Invalid objects, policies of power domains that cannot be built (by domain), and nodes of unknown products."""
+    """Invalid objects, policies of power domains that cannot be built (by domain), nodes of unknown products, and
+    nodes that take no new work.
+    """
     reasons = [
         Reason(
             code="SpecInvalid",
@@ -32,5 +34,10 @@ def faults_found(observer: Observer, world: World, config_faults: Mapping[str, s
     reasons += [
         unknown_product_reason(node, facts.unknown_product, facts.gpus, known)
         for node, facts in sorted(world.unknown_products.items())
+    ]
+    reasons += [
+        node_closed_reason(facts.node.ref, facts.closed, facts.gpus, world.gpus_used(name))
+        for name, facts in sorted(world.closed.items())
+        if facts.node is not None
     ]
     return reasons

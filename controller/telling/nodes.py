@@ -49,6 +49,9 @@ def node_status(
     phase: Literal["Online", "Silent", "Faulty"] = "Silent" if silent else "Faulty" if faulty else "Online"
     heard = world.last_report.get(name, 0.0)
     told = condition("Ready", phase == "Online", phase, f"Last heard at {rfc3339(heard)}.", 0)
+    closed = world.closed.get(name)
+    why = f"No new work: {closed.closed}." if closed is not None else "New work may be placed here."
+    takes = condition("Schedulable", closed is None, "Closed" if closed is not None else "Open", why, 0)
     return AcceleratorNodeStatus(
         phase=phase,
         accelerator=accelerator,
@@ -66,7 +69,7 @@ def node_status(
         watts=0.0 if math.isnan(watts) else round(watts, 1),
         cap_watts=0 if math.isnan(cap) else int(cap),
         last_report=rfc3339(heard),
-        conditions=merge([], [told], now),
+        conditions=merge([], [told, takes], now),
     )  # fmt: skip
 
 
@@ -150,4 +153,5 @@ def _says(status: AcceleratorNodeStatus) -> tuple[Any, ...]:
         tuple(status.gpus),
         tuple((n.name, n.link, n.rate_bits_per_second) for n in status.nics),
         status.fabric,
+        tuple((c.type, c.message) for c in status.conditions if c.type == "Schedulable"),
     )

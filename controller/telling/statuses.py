@@ -273,6 +273,18 @@ def unknown_product_reason(node: str, product: str, gpus: int, classes: int) -> 
     )
 
 
+def node_closed_reason(node: Ref, why: str, gpus: int, used: int) -> Reason:
+    """Why a node gets no new pods: cordoned, tainted, not ready, silent or leaving."""
+    return Reason(
+        code="NodeClosed",
+        subject=node,
+        verdict=Verdict.BLOCKED,
+        choice=why,
+        need=Quantity("gpus", gpus, "GPU"),
+        have=Quantity("used", used, "GPU"),
+    )
+
+
 def class_status(
     obj: AcceleratorClass, snapshot: Snapshot, sayings: Sayings, faults: tuple[str, ...], now_seconds: float
 ) -> AcceleratorClassStatus:

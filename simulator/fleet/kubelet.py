@@ -45,8 +45,11 @@ class Report(msgspec.Struct, frozen=True):
     reason: str = ""
     message: str = ""
     ready: bool = False
+    """Whether its containers are."""
     served: bool = False
     """Whether its engine listens: the endpoint is to be written before it is called ready."""
+    closed_gates: tuple[str, ...] = ()
+    """Readiness gates of the pod that nobody has opened: with any, its containers are ready and it is not."""
     started_seconds: float | None = None
     ready_since_seconds: float = 0.0
 
@@ -105,6 +108,12 @@ class Kubelet:
                 return
             run = self._admit(pod, now_seconds)
         run.pod = pod
+        closed = tuple(pod.closed_gates)
+        if closed != run.report.closed_gates:
+            run.report = msgspec.structs.replace(
+                run.report, closed_gates=closed, ready_since_seconds=now_seconds
+            )
+            self.dirty.add(key)
         if pod.deleted:
             self._ask_to_stop(run, now_seconds)
 
@@ -212,7 +221,7 @@ class Kubelet:
     def _say(self, run: Run, report: Report, now: float) -> None:
         if report.phase != run.report.phase or report.reason != run.report.reason:
             run.since_seconds = now
-        run.report = report
+        run.report = msgspec.structs.replace(report, closed_gates=tuple(run.pod.closed_gates))
         self.dirty.add(run.key)
         self._rows = None
 

@@ -135,8 +135,14 @@ class _Gate(_Part, frozen=True, kw_only=True):
     name: str
 
 
+class _ReadinessGate(_Part, frozen=True, kw_only=True):
+    condition_type: str
+
+
 class PodSpec(_Part, frozen=True, kw_only=True):
     """Where a pod is or wants to be, and what it takes."""
+
+    readiness_gates: list[_ReadinessGate] = []
 
     node_name: str = ""
     containers: list[Container] = []
@@ -149,11 +155,21 @@ class PodSpec(_Part, frozen=True, kw_only=True):
     termination_grace_period_seconds: int = 30
 
 
+class Condition(_Part, frozen=True, kw_only=True):
+    """One observed aspect of a pod or node."""
+
+    type: str
+    status: str = "Unknown"
+    reason: str = ""
+    last_transition_time: str | None = None
+
+
 class PodStatus(_Part, frozen=True, kw_only=True):
     """How far a pod is."""
 
     phase: str = "Pending"
     reason: str = ""
+    conditions: list[Condition] = []
 
 
 class Pod(_Part, frozen=True, kw_only=True):
@@ -185,6 +201,12 @@ class Pod(_Part, frozen=True, kw_only=True):
         """Whether somebody asked for its deletion."""
         return self.metadata.deletion_timestamp is not None
 
+    @property
+    def closed_gates(self) -> list[str]:
+        """Readiness gates that nobody has opened."""
+        true = {c.type for c in self.status.conditions if c.status == "True"}
+        return [g.condition_type for g in self.spec.readiness_gates if g.condition_type not in true]
+
     def requests(self) -> dict[str, float]:
         """Sum over its containers, in base units (cores, bytes, GPUs)."""
         total: dict[str, float] = {}
@@ -193,15 +215,6 @@ class Pod(_Part, frozen=True, kw_only=True):
             for name, quantity in wanted.items():
                 total[name] = total.get(name, 0.0) + parse_quantity(str(quantity))
         return total
-
-
-class Condition(_Part, frozen=True, kw_only=True):
-    """One observed aspect of a node."""
-
-    type: str
-    status: str = "Unknown"
-    reason: str = ""
-    last_transition_time: str | None = None
 
 
 class NodeSpecPart(_Part, frozen=True, kw_only=True):

@@ -50,43 +50,55 @@ class PodWriter:
         if run.report.served and not run.endpoint_told:
             self.writes += 1
             patch: JsonObject = {"metadata": {"annotations": {ENDPOINT: endpoint}}}
-            await self._patch(run, patch)
+            await self._store.patch(
+                POD, meta.name, patch, meta.namespace, field_manager=KUBELET, uid=meta.uid
+            )
             run.endpoint_told = True
         if run.report != run.told:
             self.writes += 1
-            await self._patch(run, {"status": status_of(run.report, now)}, status=True)
+            await self._say(run, now)
             run.told = run.report
 
-    async def _patch(self, run: Run, patch: JsonObject, *, status: bool = False) -> None:
+    async def _say(self, run: Run, now: float) -> None:
+        """Apply the status: conditions that are not the kubelet's (gates, disruption) are left as they are."""
         meta = run.pod.metadata
-        await self._store.patch(
-            POD,
-            meta.name,
-            patch,
-            meta.namespace,
-            field_manager=KUBELET,
-            uid=meta.uid,
-            subresource="status" if status else "",
-        )
+        wanted: JsonObject = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
+            "status": status_of(run.report, now),
+        }
+        await self._store.apply(POD, wanted, field_manager=KUBELET, force=True, subresource="status")
 
 
 def status_of(report: Report, now_seconds: float) -> JsonObject:
-    """A pod's status; what is empty is removed."""
-    since = report.ready_since_seconds if report.ready else now_seconds
-    running = report.phase == "Running"
-    return {
-        "phase": report.phase,
-        "reason": report.reason or None,
-        "message": report.message[:1024] or None,
-        "podIP": POD_IP if running else None,
-        "startTime": utc(report.started_seconds) if report.started_seconds is not None else None,
-        "conditions": [
-            {"type": "PodScheduled", "status": "True", "lastTransitionTime": utc(now_seconds)},
-            {
-                "type": "Ready",
-                "status": "True" if report.ready else "False",
-                "reason": "" if report.ready else "ContainersNotReady",
-                "lastTransitionTime": utc(since),
-            },
-        ],
-    }
+    """A pod's status as its kubelet applies it: what is not there is not so any more."""
+    status: JsonObject = {"phase": report.phase, "conditions": _conditions(report, now_seconds)}
+    if report.reason:
+        status["reason"] = report.reason
+    if report.message:
+        status["message"] = report.message[:1024]
+    if report.phase == "Running":
+        status["podIP"] = POD_IP
+    if report.started_seconds is not None:
+        status["startTime"] = utc(report.started_seconds)
+    return status
+
+
+def _conditions(report: Report, now_seconds: float) -> list[JsonObject]:
+    up = report.ready
+    since = report.ready_since_seconds if up else now_seconds
+    ready = {"type": "Ready", "status": "True" if up else "False", "lastTransitionTime": utc(since)}
+    if not up:
+        ready["reason"] = "ContainersNotReady"
+    elif report.closed_gates:
+        ready |= {"status": "False", "reason": "ReadinessGatesNotReady"}
+        ready["message"] = "; ".join(
+            f'corresponding condition of pod readiness gate "{gate}" does not exist.'
+            for gate in report.closed_gates
+        )
+    return [
+        {"type": "PodScheduled", "status": "True", "lastTransitionTime": utc(now_seconds)},
+        {"type": "ContainersReady", "status": "True" if up else "False", "lastTransitionTime": utc(since)},
+        ready,
+    ]

@@ -65,7 +65,7 @@ async def _gang(stage: Stage) -> None:
     assert [e["RANK"] for e in told] == ["0", "2"]
     assert {(e["NNODES"], e["NPROC_PER_NODE"], e["WORLD_SIZE"]) for e in told} == {("2", "2", "4")}
     assert {e["RDZV_ID"] for e in told} == {f"{job_uid(stage)}-a{attempt}"}
-    assert {e["RDZV_ENDPOINT"] for e in told} == {f"bert-a{attempt}-r0.bert.lab:29400"}
+    assert {e["RDZV_ENDPOINT"] for e in told} == {f"bert-a{attempt}-r0.bert-ranks.lab.svc:29400"}
     assert len({pod["metadata"]["name"] for pod in pods}) == 2
     await stage.until(lambda seen: seen.phase("TrainingJob", BERT) == "Running", 30, "it runs")
     assert stage.seen.status("TrainingJob", BERT)["gpus"] == 4
