@@ -26,6 +26,8 @@ DNS_SUFFIX = "plimsoll.internal"
 BACKDATE_SECONDS = 300.0
 """Certificates are valid from a little before they were made: machines' dates differ."""
 DAY_SECONDS = 86_400.0
+TRUSTED = "trusted.pem"
+"""File beside an authority's own: further roots that peers trust, while one root replaces another."""
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,198}[a-z0-9])?")
 
@@ -128,7 +130,8 @@ class Authority:
         self._key = key
         self._certificate = certificate
         self._clock = clock
-        self._pem = certificate.public_bytes(serialization.Encoding.PEM)
+        self._pem = pem_of(certificate)
+        self._trusted = self._pem
 
     def __repr__(self) -> str:
         """Names the authority, never the key."""
@@ -146,7 +149,7 @@ class Authority:
         number = x509.random_serial_number()
         subject = _subject(f"plimsoll authority {number & 0xFFFFFFFF:08x}")
         certificate = (
-            _builder(subject, subject, key, number, clock.now(), validity_seconds)
+            _builder(subject, subject, key.public_key(), number, clock.now(), validity_seconds)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(signs_certificates=True), critical=True)
             .sign(key, hashes.SHA256())
@@ -155,23 +158,57 @@ class Authority:
 
     @classmethod
     def read(cls, folder: Path, clock: Clock) -> Authority:
-        """The root that `write` wrote. Raises: AuthorityError when it is missing or damaged."""
+        """The root that `write` wrote, and the further roots in `TRUSTED` beside it if there are any.
+
+        Raises: AuthorityError when one is missing or damaged, or the key is not the root's.
+        """
         try:
             key = serialization.load_pem_private_key((folder / "authority.key").read_bytes(), password=None)
             certificate = x509.load_pem_x509_certificate((folder / "authority.pem").read_bytes())
+            kept = folder / TRUSTED
+            further = kept.read_bytes() if kept.exists() else b""
         except (OSError, ValueError) as error:
             raise AuthorityError(f"No usable authority in {folder}: {error}. Create one anew.") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise AuthorityError(
                 f"The authority in {folder} has no elliptic-curve key; TLS 1.3 alone needs one."
             )
-        return cls(key, certificate, clock)
+        if key.public_key() != certificate.public_key():
+            raise AuthorityError(
+                f"The key in {folder} is not that of the root beside it: put both there again."
+            )
+        found = cls(key, certificate, clock)
+        return found.trusting(further) if further.strip() else found
 
     def write(self, folder: Path) -> None:
         """Writes authority.key and authority.pem, readable by the owner alone."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(folder / "authority.key", _key_pem(self._key))
+        write_private(folder / "authority.key", key_pem(self._key))
         write_private(folder / "authority.pem", self._pem)
+
+    @property
+    def trusted_pem(self) -> bytes:
+        """What peers are to trust: this root, then those kept beside it (its predecessor or its successor)."""
+        return self._trusted
+
+    def trusting(self, further_pem: bytes) -> Authority:
+        """The same authority, whose peers also trust these roots (PEM): two stand side by side while one replaces
+        the other. Raises: AuthorityError when they are no certificates of authorities.
+        """
+        for root in roots_of(further_pem):
+            try:
+                basic = root.extensions.get_extension_for_class(x509.BasicConstraints).value
+            except x509.ExtensionNotFound:
+                basic = x509.BasicConstraints(ca=False, path_length=None)
+            if not basic.ca:
+                raise AuthorityError(
+                    f"{root.subject.rfc4514_string()[:120]!r} is not the certificate of an authority; peers must not "
+                    "be told to trust it."
+                )
+        kept = [pem_of(root) for root in roots_of(further_pem) if root != self._certificate]
+        made = Authority(self._key, self._certificate, self._clock)
+        made._trusted = b"".join([self._pem, *dict.fromkeys(kept)])
+        return made
 
     def issue(
         self, identity: Identity, validity_seconds: float = DAY_SECONDS, hosts: tuple[str, ...] = ()
@@ -180,6 +217,28 @@ class Authority:
 
         `hosts` are further DNS names a server is dialled by. Raises: AuthorityError for a name that is no DNS
         name, or a validity that is not positive.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self.sign(identity, key.public_key(), validity_seconds, hosts)
+        return Credentials(
+            identity=identity,
+            key_pem=key_pem(key),
+            certificate_pem=pem_of(certificate),
+            authority_pem=self._trusted,
+            expires_seconds=certificate.not_valid_after_utc.timestamp(),
+        )
+
+    def sign(
+        self,
+        identity: Identity,
+        key: ec.EllipticCurvePublicKey,
+        validity_seconds: float = DAY_SECONDS,
+        hosts: tuple[str, ...] = (),
+    ) -> x509.Certificate:
+        """A certificate for a key that somebody else holds. It never outlives the root.
+
+        Raises: AuthorityError for a name that is no DNS name, a validity that is not positive, a key that is not on
+        P-256, or a root that has ended.
         """
         if not _NAME.fullmatch(identity.name):
             raise AuthorityError(
@@ -190,16 +249,23 @@ class Authority:
             raise AuthorityError(
                 f"A validity of {validity_seconds} s is none; give a positive number of seconds."
             )
-        key = ec.generate_private_key(ec.SECP256R1())
+        if not isinstance(key.curve, ec.SECP256R1):
+            raise AuthorityError(
+                f"A key on the curve {key.curve.name} is not signed here; make one on P-256."
+            )
+        now = self._clock.now()
+        rest = self._certificate.not_valid_after_utc.timestamp() - now
+        if rest <= 0:
+            raise AuthorityError("The root of this authority has expired: create it anew.")
         names: list[x509.GeneralName] = [x509.DNSName(name) for name in (identity.dns, *hosts)]
-        certificate = (
+        return (
             _builder(
                 _subject(f"{identity.role} {identity.name}"[:64]),
                 self._certificate.subject,
                 key,
                 x509.random_serial_number(),
-                self._clock.now(),
-                validity_seconds,
+                now,
+                min(validity_seconds, rest),
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
@@ -213,13 +279,26 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
-        return Credentials(
-            identity=identity,
-            key_pem=_key_pem(key),
-            certificate_pem=certificate.public_bytes(serialization.Encoding.PEM),
-            authority_pem=self._pem,
-            expires_seconds=certificate.not_valid_after_utc.timestamp(),
-        )
+
+
+def roots_of(bundle_pem: bytes) -> list[x509.Certificate]:
+    """The certificates of a bundle. Raises: AuthorityError when there is none, or one cannot be read."""
+    try:
+        return x509.load_pem_x509_certificates(bundle_pem)
+    except ValueError as error:
+        raise AuthorityError(f"No certificate can be read from the bundle of roots: {error}.") from error
+
+
+def pem_of(certificate: x509.Certificate) -> bytes:
+    """A certificate as PEM."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A private key as PKCS #8 in PEM, not encrypted: for memory and for files of mode 0600."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def identity_of(certificate: x509.Certificate) -> Identity:
@@ -256,16 +335,10 @@ def _subject(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePublicKey,
     serial: int,
     now_seconds: float,
     validity_seconds: float,
@@ -275,11 +348,11 @@ def _builder(
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(serial)
         .not_valid_before(now - dt.timedelta(seconds=BACKDATE_SECONDS))
         .not_valid_after(now + dt.timedelta(seconds=validity_seconds))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
 

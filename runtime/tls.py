@@ -33,9 +33,10 @@ class PeerRefused(Exception):
     """The peer may not make this call; the text is a sentence for both sides' logs."""
 
 
-def server_credentials(source: Source) -> grpc.ServerCredentials:
+def server_credentials(source: Source, *, demand_certificate: bool = True) -> grpc.ServerCredentials:
     """Credentials of a server that demands the peer's certificate, re-read from `source` as connections come.
 
+    `demand_certificate` False is for the one door at which peers get their first certificate, and no other.
     Raises: TransportUnsafe when the process would still speak TLS 1.2.
     """
     require_only_tls13()
@@ -43,7 +44,8 @@ def server_credentials(source: Source) -> grpc.ServerCredentials:
 
     def configuration(credentials: Credentials) -> grpc.ServerCertificateConfiguration:
         return grpc.ssl_server_certificate_configuration(
-            [(credentials.key_pem, credentials.certificate_pem)], credentials.authority_pem
+            [(credentials.key_pem, credentials.certificate_pem)],
+            credentials.authority_pem if demand_certificate else None,
         )
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
@@ -57,7 +59,7 @@ def server_credentials(source: Source) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(
         configuration(held),
         fetch,  # type: ignore[arg-type]  # grpc's own page: None means unchanged
-        require_client_authentication=True,
+        require_client_authentication=demand_certificate,
     )
 
 
@@ -69,21 +71,22 @@ def channel_credentials(credentials: Credentials) -> grpc.ChannelCredentials:
     )
 
 
+def certificate_free_credentials(authority_pem: bytes) -> grpc.ChannelCredentials:
+    """Credentials of a peer that has no certificate yet; it checks the server's against these roots.
+
+    Raises: TransportUnsafe when the process would still speak TLS 1.2.
+    """
+    require_only_tls13()
+    return grpc.ssl_channel_credentials(authority_pem)
+
+
 def caller(context: AuthContext) -> Identity:
     """Who is at the other end of a call, from its `context.auth_context()`.
 
     Raises: PeerRefused when the connection is not TLS 1.3 with privacy and integrity, or the certificate does not
     name exactly one identity of ours.
     """
-    for key, wanted in (
-        ("transport_security_type", b"ssl"),
-        ("security_level", b"TSI_PRIVACY_AND_INTEGRITY"),
-        ("ssl_tls_version", b"TLSv1.3"),
-    ):
-        found = context.get(key, [])
-        if found != [wanted]:
-            shown = b", ".join(found).decode("ascii", "replace") or "nothing"
-            raise PeerRefused(f"Only mutual TLS 1.3 is spoken here: {key} is {shown}, not {wanted.decode()}.")
+    require_transport(context)
     uris = context.get("peer_uri", [])
     if len(uris) != 1:
         raise PeerRefused(
@@ -93,6 +96,19 @@ def caller(context: AuthContext) -> Identity:
         return Identity.parse(uris[0].decode("ascii", "replace"))
     except AuthorityError as error:
         raise PeerRefused(str(error)) from error
+
+
+def require_transport(context: AuthContext) -> None:
+    """Raises PeerRefused when a call did not come over TLS 1.3 with privacy and integrity."""
+    for key, wanted in (
+        ("transport_security_type", b"ssl"),
+        ("security_level", b"TSI_PRIVACY_AND_INTEGRITY"),
+        ("ssl_tls_version", b"TLSv1.3"),
+    ):
+        found = context.get(key, [])
+        if found != [wanted]:
+            shown = b", ".join(found).decode("ascii", "replace") or "nothing"
+            raise PeerRefused(f"Only TLS 1.3 is spoken here: {key} is {shown}, not {wanted.decode()}.")
 
 
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]

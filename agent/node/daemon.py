@@ -21,7 +21,7 @@ from agent.node.drivers.base import Driver, DriverError
 from agent.node.lease import Lease
 from agent.node.link import HubLink, LinkError
 from agent.node.reporter import DeadBand, Reporter
-from runtime.authority import Credentials, Identity, Role
+from runtime.authority import AuthorityError, Credentials, Identity, Role
 from runtime.channels import NODE_PLANE, Backoff, Limits
 from runtime.clock import Clock
 from wire import agent_pb2 as pb
@@ -140,6 +140,9 @@ class Agent:
                 self._receive,
                 self._config.limits,
             )
+        except AuthorityError as error:
+            self.counters.connect_failures += 1
+            raise LinkError(f"The hub at {self._config.endpoint} cannot be dialled: {error}") from error
         except LinkError:
             self.counters.connect_failures += 1
             raise

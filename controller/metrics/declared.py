@@ -122,6 +122,16 @@ DECLARED: tuple[Declared, ...] = (
     ),
     _counter("watch_events_total", "Events taken from watches.", "kind", "type"),
     # -- agents
+    _counter(
+        "enrolments_total",
+        "Answers to agents that ask for a certificate: `signed`, or the reason of the refusal.",
+        "outcome",
+    ),
+    _histogram(
+        "enrolment_duration_seconds",
+        "From an agent's request for a certificate to the answer, the API server's review included.",
+        _REQUEST,
+    ),
     _gauge("hub_sessions", "Agents with an open stream."),
     _counter(
         "hub_session_changes_total",

@@ -162,6 +162,11 @@ class Metrics:
         _advance_all(families, "hub_commands_total", totals.commands)
         _advance_all(families, "hub_command_answers_total", totals.answers)
 
+    def enrolled(self, outcome: str, duration_seconds: float) -> None:
+        """An agent that asked for a certificate was answered: `signed`, or the reason of the refusal."""
+        self._families.count("enrolments_total", outcome)
+        self._families.observe("enrolment_duration_seconds", value=duration_seconds)
+
     def command_answered(self, kind: str, duration_seconds: float) -> None:
         """An agent answered a command that long after it was sent."""
         self._families.observe("hub_command_duration_seconds", kind, value=duration_seconds)

@@ -76,6 +76,8 @@ def use_everything(metrics: Metrics) -> None:
     metrics.watched("Pod", "MODIFIED", 5)
     metrics.hub(24, HubTotals.of(HUB))
     metrics.command_answered("GrantPower", 0.02)
+    metrics.enrolled("signed", 0.03)
+    metrics.enrolled("wrong_audience", 0.001)
     metrics.power(
         "row-1", rating_watts=50_000, limit_watts=48_000, leased_watts=40_000, metered_watts=39_000.5
     )
@@ -129,6 +131,9 @@ def test_every_method_shows_what_it_was_told(metrics: Metrics) -> None:
         ("hub_command_answers_total", "old_epoch"): 2,
         ("hub_rejected_values_total",): 3,
         ("hub_oversized_messages_total",): 1,
+        ("enrolments_total", "signed"): 1,
+        ("enrolments_total", "wrong_audience"): 1,
+        ("enrolment_duration_seconds_count",): 2,
         ("power_rating_watts", "row-1"): 50_000,
         ("power_leased_watts", "row-1"): 40_000,
         ("power_metered_watts", "row-1"): 39_000.5,

@@ -69,6 +69,7 @@ PLANTED = [
         "agent.node", "import simulator.physics", "agent imports", id="an agent knows it is simulated"
     ),
     pytest.param("agent.node", "import highspy", "A node agent", id="an agent solves"),
+    pytest.param("agent.node", "import kubernetes", "A node agent", id="an agent asks the API server"),
     pytest.param("gateway", "import policies.power", "gateway imports", id="a gateway decides on power"),
     pytest.param(
         "controller", "import simulator.fleet", "controller imports", id="the operator knows its fleet"
