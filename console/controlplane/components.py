@@ -80,6 +80,9 @@ def _etcd(site: Site) -> list[str]:
         "--peer-client-cert-auth=true",
         f"--peer-trusted-ca-file={trusted}",
         "--socket-reuse-port=true",
+        # A member that is alone elects itself after one such time; it is waited for at each start.
+        "--heartbeat-interval=50",
+        "--election-timeout=250",
         # What is thrown away at the end need not survive a power failure.
         "--unsafe-no-fsync",
         "--log-level=warn",
