@@ -58,3 +58,23 @@ def condition(kind: str, status: str = "True") -> Json:
         "message": "",
         "lastTransitionTime": "2026-11-21T00:00:00Z",
     }
+
+
+def of_managed_fields(obj: Json, manager: str) -> list[str]:
+    """Leaves that a manager owns by metadata.managedFields, as dotted paths in order."""
+    found: list[str] = []
+
+    def walk(fields: Json, path: str) -> None:
+        for key, below in fields.items():
+            if key == ".":
+                continue
+            here = f"{path}.{key.removeprefix('f:')}" if key.startswith("f:") else f"{path}[{key[2:]}]"
+            if below:
+                walk(below, here)
+            else:
+                found.append(here)
+
+    for row in obj["metadata"].get("managedFields", ()):
+        if row["manager"] == manager:
+            walk(row["fieldsV1"], "")
+    return sorted(found)

@@ -73,7 +73,7 @@ def test_a_foreign_continue_token(store: EmbeddedStore, token: str) -> None:
     if not token:
         assert names(run(store.list(POD, continue_token=token))) == ["a"]
         return
-    with pytest.raises(Gone, match="list again from the start"):
+    with pytest.raises(BadRequest, match="continue key is not valid"):
         run(store.list(POD, continue_token=token))
 
 
@@ -106,7 +106,7 @@ def test_label_selectors(store: EmbeddedStore, selector: str, expected: str) -> 
 
 @pytest.mark.parametrize("selector", ["a b", "in (x)", "a=b=c", "(a)"])
 def test_a_malformed_label_selector_is_refused(store: EmbeddedStore, selector: str) -> None:
-    with pytest.raises(BadRequest, match="unable to parse"):
+    with pytest.raises(BadRequest, match=r"unable to parse|^found '"):
         run(store.list(POD, label_selector=selector))
 
 
@@ -115,10 +115,15 @@ def test_field_selectors_know_the_fields_of_the_kind(store: EmbeddedStore) -> No
     run(store.create(POD, pod("b"), field_manager=WRITER))
     assert names(run(store.list(POD, field_selector="spec.nodeName=n1"))) == ["a"]
     assert names(run(store.list(POD, field_selector="spec.nodeName!=n1,metadata.name=b"))) == ["b"]
-    with pytest.raises(BadRequest, match=r'field label not supported: "spec\.hostname"'):
+    with pytest.raises(BadRequest, match=r"field label not supported: spec\.hostname"):
         run(store.list(POD, field_selector="spec.hostname=x"))
-    with pytest.raises(BadRequest, match="unable to parse"):
+    with pytest.raises(BadRequest, match=r"unable to parse|invalid selector"):
         run(store.list(EVENT, field_selector="reason"))
+
+
+def going(event: Any) -> bool:
+    """Marked for deletion: a server with controllers says so before an object is gone, the embedded store need not."""
+    return "deletionTimestamp" in event.object["metadata"]
 
 
 class TestWatch:
@@ -129,7 +134,7 @@ class TestWatch:
         fill(store, "b")
         run(store.patch(POD, "a", {"metadata": {"labels": {"x": "y"}}}, "default", field_manager=WRITER))
         run(store.delete(POD, "b", "default"))
-        events = watch.drain()
+        events = [e for e in watch.drain() if e.type != "MODIFIED" or not going(e)]
         assert [(e.type, e.object["metadata"]["name"]) for e in events] == [
             ("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b"),
         ]  # fmt: skip
@@ -185,7 +190,7 @@ class TestWatch:
             run(store.watch(POD, resource_version="999999"))
 
     def test_a_version_of_somebody_else_is_refused(self, store: EmbeddedStore) -> None:
-        with pytest.raises(BadRequest, match="invalid resource version"):
+        with pytest.raises(BadRequest, match=r"invalid resource version|resourceVersion: Invalid value"):
             run(store.watch(POD, resource_version="abc"))
 
     def test_an_idle_watch_is_told_the_version_each_minute(

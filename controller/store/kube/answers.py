@@ -87,6 +87,16 @@ _PASSING = ("etcdserver:", "rpc error:", "context deadline exceeded", "storage i
 """Words of a 500 that speak of the server's own troubles, which pass, and not of the request."""
 
 
+_REFUSED = (
+    "field not declared in schema",
+    "resourceVersion: Invalid value",
+    "resourceVersion should not be set",
+)
+"""Words of a 500 that are about the request all the same (measured on 1.36.3)."""
+
+_NOWHERE = ("the server could not find the requested resource", "404 page not found")
+
+
 def error_of(answer: ApiException, doing: str) -> StoreError:
     """The store's error for an answer that is no success. `doing` says what was asked, in words."""
     body = answer.body or ""
@@ -117,12 +127,12 @@ def refusal(status: Status, doing: str, retry_after_seconds: float = 0.0) -> Sto
             "kubeconfig, or look whether the account's token is mounted"
         )
     kind = _BY_REASON.get(status.reason) or _BY_CODE.get(status.code, StoreError)
-    if kind is StoreError and message.startswith(_PASSING):
-        kind = TooLarge if "request is too large" in message else Unavailable
+    if kind is StoreError:
+        kind = _by_words(message)
     if kind is Unavailable:
         return Unavailable(f"{doing}: {message}", status.causes, retry_after_seconds)
-    if kind is NotFound and ("could not find the requested" in message or message == "404 page not found"):
-        message = f"{message} ({doing})"
+    if kind is NotFound and message in _NOWHERE:
+        message = f"the server could not find the requested resource ({doing.partition(' ')[2]})"
     elif kind is StoreError:
         message = f"{doing}: {message}"
     return kind(message, status.causes)
@@ -140,6 +150,15 @@ def unanswered(error: BaseException, endpoint: str, doing: str) -> StoreError:
     return Unavailable(
         f"{doing}: the API server at {endpoint} gave no answer ({str(error) or type(error).__name__})"
     )
+
+
+def _by_words(message: str) -> type[StoreError]:
+    """What a 500 without a reason means."""
+    if any(words in message for words in _REFUSED):
+        return BadRequest
+    if not message.startswith(_PASSING):
+        return StoreError
+    return TooLarge if "request is too large" in message else Unavailable
 
 
 def seconds(header: str | None) -> float:
