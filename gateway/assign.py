@@ -159,7 +159,7 @@ class Assigner:
 
     def _decide(self, service: ServiceState, ticket: Ticket, at: float) -> Dispatch | Hold | Reject | None:
         arrival, route = ticket.arrival, service.route
-        waiting = ticket.phase == "held"
+        waiting = ticket in service.held
         view = DispatchView(
             request=Request(
                 id=str(ticket.request_id),
@@ -189,7 +189,7 @@ class Assigner:
         return action if isinstance(action, (Dispatch, Hold, Reject)) else None
 
     def _submit(self, service: ServiceState, ticket: Ticket, row: Row, at: float) -> None:
-        if ticket.phase == "held":
+        if ticket in service.held:
             self.unhold(service, ticket, at)
         self.ledger.transitions.move(ticket, "dispatched")
         arrival, tick = ticket.arrival, self.window.tick
@@ -225,7 +225,8 @@ class Assigner:
         if over and ticket.epoch == 0:
             self._refuse(service, ticket, None, at)
             return
-        self.ledger.transitions.move(ticket, "held")
+        if ticket.phase != "held":
+            self.ledger.transitions.move(ticket, "held")
         ticket.held_since_seconds = at
         if not held and not service.rows.ready_count:
             self.urgent = True
@@ -247,7 +248,7 @@ class Assigner:
         again = max(
             self.config.hold.retry_after_floor_seconds, action.retry_after_seconds if action else room
         )
-        if ticket.phase == "held":
+        if ticket in service.held:
             self.unhold(service, ticket, at)
         text = sentence(
             code if code in _POLICY_CODES else "RejectCap",
@@ -292,8 +293,9 @@ class Assigner:
 
     def withdraw(self, ticket: Ticket, at: float) -> None:
         """Take a request from wherever it is, telling its owner to stop; its end is the caller's next step."""
-        if ticket.phase == "held":
-            self.unhold(self.services[ticket.arrival.service], ticket, at)
+        service = self.services.get(ticket.arrival.service)
+        if service is not None and ticket in service.held:
+            self.unhold(service, ticket, at)
         self.tell_owner(ticket)
         if ticket.row is not None:
             del ticket.row.open[ticket.request_id]

@@ -54,6 +54,10 @@ class HoldQueue:
         """All held tickets, in the order in which they would leave."""
         return chain(self._replays.values(), self._first.values())
 
+    def __contains__(self, ticket: Ticket) -> bool:
+        """Whether it waits here. Its phase does not say: one whose service left the routes was held, and is nowhere."""
+        return ticket.request_id in self._replays or ticket.request_id in self._first
+
     @property
     def first_comers(self) -> int:
         """Held tickets that never had an owner: only these count against the cap."""

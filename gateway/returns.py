@@ -58,9 +58,8 @@ class Returns:
     def _missing(self, service: ServiceState, row: Row, report: EngineReport, now: float) -> None:
         """The node does not list the instance: it is not there now, whether not yet or no more."""
         self._ledger.counts.lost_rows += not row.absent
-        row.absent = True
+        service.rows.missing(row, report.tick)
         self.lose_all(row, report.tick, now, f"{row.name} is not on {row.node}")
-        row.account(report.tick)
         service.rows.refresh(row, now)
 
     def _refresh(self, service: ServiceState, row: Row, now: float) -> None:

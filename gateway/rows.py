@@ -150,6 +150,12 @@ class Rows:
         row.account(tick)
         self._mirror(row)
 
+    def missing(self, row: Row, tick: int) -> None:
+        """Take in that its node does not list it: what was sent up to `tick` never arrived."""
+        row.absent = True
+        row.account(tick)
+        self._mirror(row)
+
     def clear(self, row: Row) -> None:
         """Forget the load of an instance that was lost: it owns nothing and nothing is on its way to it."""
         row.reported = None

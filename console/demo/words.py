@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 
 LONGEST_NAME = 60
 LONGEST_SENTENCE = 600
@@ -23,7 +22,7 @@ def clean(text: str, longest: int = LONGEST_SENTENCE) -> str:
 
 
 def _printable(character: str) -> bool:
-    return unicodedata.category(character) not in {"Cc", "Cs", "Cn", "Co"} and character not in _TRICKS
+    return character.isprintable() and character not in _TRICKS
 
 
 def short(name: str, longest: int = LONGEST_NAME) -> str:

@@ -178,10 +178,10 @@ class HeldPower(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def mean_clock(self, shares: PhaseShares) -> float:
         """Mean clock of the busy time of ``shares``, a fraction of the maximum; that of decode when all is idle."""
-        busy = 1.0 - shares.idle
+        training = shares.training + shares.boundary
+        busy = shares.prefill + shares.decode + training  # the weights' own sum: 1 - idle may round below it
         if busy <= 0.0:
             return self.decode_clock
-        training = shares.training + shares.boundary
         clocks = (
             shares.prefill * self.prefill_clock
             + shares.decode * self.decode_clock

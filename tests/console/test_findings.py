@@ -8,7 +8,7 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from console.demo import words
@@ -67,6 +67,7 @@ def test_a_duration_stands_beside_its_objective() -> None:
 
 
 @given(st.text(max_size=200), st.integers(8, 60))
+@example("\xad soft hyphen", 20)
 def test_cleaned_text_is_one_printable_bounded_line(text: str, longest: int) -> None:
     line = words.clean(text, longest)
     assert len(line) <= longest

@@ -152,3 +152,46 @@ def test_what_is_on_its_way_to_an_instance_that_is_not_there_is_not_pending_any_
     world.fold(world.frame("n1", absent=["shop/a"]))
     (row,) = world.core.services[CHAT].rows.ordered
     assert (row.pending, row.pending_tokens, row.open) == (0, 0, {})
+
+
+def lost_and_held() -> tuple[World, tuple[object, ...]]:
+    """A request that lost its owner, waits for another, and whose service then leaves the routes."""
+    world = World()
+    whole = (service(instance("a", "n1")), service(name="shop/other"))
+    world.route(*whole)
+    world.step(arrival(1, 0.1))
+    world.core.node_down("n1", world.now)
+    world.step()
+    assert len(world.core.services[CHAT].held) == 1
+    world.route(service(name="shop/other"), up=False)
+    return world, whole
+
+
+@pytest.mark.parametrize("ready", [True, False], ids=["with an instance", "with nobody ready"])
+def test_a_service_that_leaves_the_routes_and_is_back_before_the_next_step_gets_its_waiting_requests(
+    ready: bool,
+) -> None:
+    world, whole = lost_and_held()
+    world.route(*whole, up=ready)  # type: ignore[arg-type]
+    world.step()
+    assert [s.epoch for s in world.sent] == ([1, 2] if ready else [1])
+    assert len(world.core.services[CHAT].held) == (0 if ready else 1)
+    assert world.core.refused_transitions == {}
+    assert world.core.open_requests == 1
+
+
+def test_a_client_that_leaves_meanwhile_takes_its_request_with_it() -> None:
+    world, _ = lost_and_held()
+    assert world.core.cancel_client(0, world.now) == 1
+    world.step()
+    assert codes(world) == [(1, End.CANCELLED, "ClientGone")]
+    assert world.core.open_requests == 0
+
+
+def test_what_was_sent_to_an_instance_that_its_node_does_not_list_is_not_pending_there() -> None:
+    world = World()
+    world.route(service(instance("a", "n1")))
+    world.step(arrival(1, 0.1))
+    world.fold(world.frame("n1", absent=["shop/a"]))
+    rows = world.core.services[CHAT].rows
+    assert (rows.ordered[0].pending, rows.table.pending[0], rows.table.pending_tokens[0]) == (0, 0.0, 0.0)

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from simulator.physics.catalogue import A100_80, GPU_SPECS, H100
@@ -66,6 +66,7 @@ def test_a_lock_holds_every_phase_and_the_lower_of_lock_and_cap_counts():
     cap=st.integers(100, 400),
     lock=st.sampled_from([None, 1410, 1110, 810, 210]),
 )
+@example(shares=[0.0, 0.06902933901004783, 0.0, 0.0], compute=0.0, cap=260, lock=None)
 def test_mean_watts_are_the_shares_of_the_phases_and_never_above_cap_or_uncapped(shares, compute, cap, lock):
     total = max(sum(shares), 1.0)
     prefill, decode, training, boundary = (share / total for share in shares)
