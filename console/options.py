@@ -32,7 +32,7 @@ LedgerUrl = Annotated[
         "--ledger",
         envvar="PLIMSOLL_LEDGER",
         metavar="URL",
-        help="Ledger: the path of a SQLite file, or a postgresql:// URL.",
+        help="Ledger: the path of a SQLite file, or postgresql://USER@HOST/DATABASE; the password too may come from PGPASSWORD or PGPASSFILE.",
     ),
 ]
 Admin = Annotated[

@@ -18,8 +18,8 @@ class LedgerError(Exception):
 class LedgerUnavailable(LedgerError):
     """The database does not answer now and may again later.
 
-    `cause` is one of `locked`, `full`, `gone`, `readonly`, `corrupt`, `schema`, `unreachable`: a closed set, so it
-    may be a metric label.
+    `cause` is one of `locked`, `full`, `gone`, `readonly`, `corrupt`, `schema`, `denied`, `crowded`, `unreachable`:
+    a closed set, so it may be a metric label.
     """
 
     def __init__(self, cause: str, message: str) -> None:
@@ -47,6 +47,41 @@ _SQLITE_SIGNS: tuple[tuple[str, str], ...] = (
     ("has no column", "schema"),
 )
 
+# What PostgreSQL says, what we call it: SQLSTATE (appendix A of its manual), the longest beginning that fits.
+_SERVER_STATES = {
+    "25006": "readonly",
+    "28": "denied",
+    "3D": "denied",
+    "40": "locked",
+    "42501": "denied",
+    "42": "schema",
+    "3F": "schema",
+    "53100": "full",
+    "53300": "crowded",
+    "55P03": "locked",
+    "57014": "locked",
+    "XX001": "corrupt",
+    "XX002": "corrupt",
+}
+
+# A connection that was never made has no SQLSTATE, only the server's sentence.
+_SERVER_SIGNS: tuple[tuple[str, str], ...] = (
+    ("authentication failed", "denied"),
+    ("no password supplied", "denied"),
+    ("no pg_hba.conf entry", "denied"),
+    ("is not permitted to log in", "denied"),
+    ("permission denied for database", "denied"),
+    ("does not exist", "denied"),
+    ("too many", "crowded"),
+    ("remaining connection slots", "crowded"),
+    ("read-only", "readonly"),
+    ("hot standby", "readonly"),
+    ("no space left", "full"),
+)
+
+# Refused for what a row contains: data, constraints, and a key too long for an index.
+_SERVER_REFUSALS = ("22", "23", "54")
+
 _ADVICE = {
     "locked": "another process holds it; it is tried again",
     "full": "free space on its disk; writing goes on by itself",
@@ -54,7 +89,15 @@ _ADVICE = {
     "readonly": "it may only be read; make it writable",
     "corrupt": "the file is damaged; move it away and a new ledger is begun",
     "schema": "its tables are missing or of another version",
+    "denied": "check user, password, database and what the user may do there; it is tried again",
+    "crowded": "the server gives no more connections; raise its limit or end some; it is tried again",
     "unreachable": "it does not answer as it should; it is tried again",
+}
+
+_SERVER_ADVICE = {
+    "locked": "the server took too long or another session holds a lock; it is tried again",
+    "readonly": "the server is a standby or takes no writes; name the primary; it is tried again",
+    "corrupt": "the server's files are damaged; restore them; it is tried again",
 }
 
 _LONGEST_MESSAGE = 300
@@ -70,13 +113,19 @@ def classify(error: BaseException, sqlite: bool) -> LedgerError:
     original = error.orig if isinstance(error, sae.DBAPIError) and error.orig is not None else error
     # The first line: a server goes on with the statement and the row's content.
     text = (str(original).strip().splitlines() or [type(original).__name__])[0][:_LONGEST_MESSAGE]
-    if _is_refusal(error, original, sqlite):
+    state = "" if sqlite else str(getattr(original, "sqlstate", None) or "")
+    if _is_refusal(error, original, sqlite, state):
         return RowsRefused(f"the database refuses a row: {text}")
-    cause = _cause(text.lower(), sqlite)
-    return LedgerUnavailable(cause, f"{text} ({_ADVICE[cause]})")
+    if sqlite:
+        cause = next((cause for sign, cause in _SQLITE_SIGNS if sign in text.lower()), "unreachable")
+        return LedgerUnavailable(cause, f"{text} ({_ADVICE[cause]})")
+    cause = _server_cause(text.lower(), state)
+    return LedgerUnavailable(cause, f"{text} ({_SERVER_ADVICE.get(cause, _ADVICE[cause])})")
 
 
-def _is_refusal(error: BaseException, original: BaseException, sqlite: bool) -> bool:
+def _is_refusal(error: BaseException, original: BaseException, sqlite: bool, state: str) -> bool:
+    if state:
+        return state.startswith(_SERVER_REFUSALS)
     if isinstance(error, sae.DBAPIError):
         if error.connection_invalidated:
             return False
@@ -88,13 +137,7 @@ def _is_refusal(error: BaseException, original: BaseException, sqlite: bool) -> 
     return not isinstance(original, (OSError, sae.DisconnectionError, sae.TimeoutError, sae.NoSuchTableError))
 
 
-def _cause(text: str, sqlite: bool) -> str:
-    if sqlite:
-        return next((cause for sign, cause in _SQLITE_SIGNS if sign in text), "unreachable")
-    if "read-only" in text:
-        return "readonly"
-    if "no space left" in text or "disk full" in text:
-        return "full"
-    if "does not exist" in text and "relation" in text:
-        return "schema"
-    return "locked" if "lock timeout" in text or "deadlock" in text else "unreachable"
+def _server_cause(text: str, state: str) -> str:
+    if state:
+        return next((_SERVER_STATES[state[:n]] for n in (5, 2) if state[:n] in _SERVER_STATES), "unreachable")
+    return next((cause for sign, cause in _SERVER_SIGNS if sign in text), "unreachable")

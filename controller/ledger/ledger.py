@@ -32,6 +32,8 @@ log = logging.getLogger("plimsoll.ledger")
 
 MAX_RECORD_BYTES = 32 * 1024 * 1024
 
+_NO_CONNECTION = frozenset({"unreachable", "denied", "crowded"})
+
 
 class Memory(msgspec.Struct, frozen=True):
     """What survives a leader: the highest epoch anything was written in, and the last state of each policy."""
@@ -129,12 +131,15 @@ class Ledger:
 
     def recall(self) -> Memory:
         """What a new leader starts from. Never raises: a ledger that does not answer remembers nothing."""
-        self.flush(force=True)
-        try:
-            return Memory(self._reader.highest_epoch(), tuple(self._reader.policy_states()))
-        except LedgerError as problem:
-            log.warning("ledger: policies start from their initial states: %s", problem)
-            return Memory()
+        problem: object = ""
+        # A server that gives no connection for writing gives none for reading, and a new leader has no time to lose.
+        if self.flush(force=True) or self.state().cause not in _NO_CONNECTION:
+            try:
+                return Memory(self._reader.highest_epoch(), tuple(self._reader.policy_states()))
+            except LedgerError as error:
+                problem = error
+        log.warning("ledger: policies start from their initial states: %s", problem or self.state().problem)
+        return Memory()
 
     def start(self, every_seconds: float = 0.1) -> None:
         """Write in a thread from now on, `every_seconds` after something was queued."""

@@ -2,8 +2,9 @@
 
 Keys are the names of plans and actions, so that a batch whose commit got no answer can be written again without
 doubling a row. JSON is kept as text: the ledger searches by its numeric and key columns only. Times are UTC
-seconds in double precision. The one index that carries `explain` is `reasons (subject, loop, decided_seconds)`.
-Changing anything here needs a migration; a test compares both.
+seconds in double precision. Names are compared by their bytes, on PostgreSQL by its collation "C": the order is the
+same on both, and a newer language library on the server cannot spoil an index. The one index that carries `explain`
+is `reasons (subject, loop, decided_seconds)`. Changing anything here needs a migration; a test compares both.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ WORD_LENGTH = 128
 metadata = sa.MetaData()
 
 
+def _bytewise(length: int) -> sa.String:
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
+
 def _word(name: str, **options: object) -> sa.Column[str]:
-    return sa.Column(name, sa.String(WORD_LENGTH), nullable=False, **options)  # type: ignore[arg-type]
+    return sa.Column(name, _bytewise(WORD_LENGTH), nullable=False, **options)  # type: ignore[arg-type]
 
 
 def _name(name: str, **options: object) -> sa.Column[str]:
-    return sa.Column(name, sa.String(NAME_LENGTH), nullable=False, **options)  # type: ignore[arg-type]
+    return sa.Column(name, _bytewise(NAME_LENGTH), nullable=False, **options)  # type: ignore[arg-type]
 
 
 def _text(name: str) -> sa.Column[str]:

@@ -33,8 +33,8 @@ class LedgerState(msgspec.Struct, frozen=True):
     """How the ledger is: rows and bytes waiting, rows written and lost so far, and what is wrong, if anything.
 
     `lost_rows` is by cause (`overflow`, `too_large`, `refused`, `closed`); `failures` counts failed attempts by
-    cause (`locked`, `full`, `gone`, `readonly`, `corrupt`, `schema`, `unreachable`, `unusable`). `disk_bytes` is
-    the size of a SQLite ledger. `problem` is a sentence, empty when all is well.
+    cause (`locked`, `full`, `gone`, `readonly`, `corrupt`, `schema`, `denied`, `crowded`, `unreachable`, `unusable`). `disk_bytes` is
+    the size of a SQLite ledger. `problem` is a sentence and `cause` its word, both empty when all is well.
     """
 
     queued_rows: int = 0
@@ -46,6 +46,7 @@ class LedgerState(msgspec.Struct, frozen=True):
     failures: dict[str, int] = {}
     disk_bytes: int | None = None
     problem: str = ""
+    cause: str = ""
 
 
 class Writer:
@@ -74,7 +75,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._written = 0
         self._failures: Counter[str] = Counter()
-        self._problem = ""
+        self._problem = self._cause = ""
         self._failing_since: float | None = None
         self._pause = FIRST_PAUSE_SECONDS
         self._retry_at = 0.0
@@ -92,6 +93,7 @@ class Writer:
             failures=dict(self._failures),
             disk_bytes=self._database.disk_bytes(),
             problem=self._problem,
+            cause=self._cause,
         )
 
     def pump(self, *, force: bool = False) -> bool:
@@ -204,7 +206,7 @@ class Writer:
         now = self._monotonic()
         cause = problem.cause if isinstance(problem, LedgerUnavailable) else "unusable"
         self._failures[cause] += 1
-        self._problem = f"{self._database.name}: {problem}"
+        self._problem, self._cause = f"{self._database.name}: {problem}", cause
         self._retry_at = now + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
         if self._failing_since is None:
@@ -231,4 +233,4 @@ class Writer:
                 sum(self._buffer.lost.values()),
             )
             self._failing_since = None
-            self._problem = ""
+            self._problem = self._cause = ""

@@ -196,7 +196,7 @@ DECLARED: tuple[Declared, ...] = (
     ),
     _counter(
         "ledger_failures_total",
-        "Failed attempts to write: `locked`, `full`, `gone`, `readonly`, `corrupt`, `schema`, `unreachable`, `unusable`.",
+        "Failed attempts to write: `locked`, `full`, `gone`, `readonly`, `corrupt`, `schema`, `denied`, `crowded`, `unreachable`, `unusable`.",
         "cause",
     ),
     # -- this page itself

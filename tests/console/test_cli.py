@@ -208,7 +208,13 @@ class TestOperator:
             assert "give another address" in self.start(pki, tmp_path, "--health-port", port)
 
     @pytest.mark.parametrize(
-        ("ledger", "why"), [(":memory:", "give it a file"), ("mysql://x/y", "SQLite or PostgreSQL")]
+        ("ledger", "why"),
+        [
+            (":memory:", "give it a file"),
+            ("mysql://x/y", "SQLite or PostgreSQL"),
+            ("postgresql+psycopg2://x/y", "through psycopg"),
+            ("postgresql://me@db.example/y?sslmode=disable", "in the clear"),
+        ],
     )
     def test_a_ledger_that_can_never_work(self, pki: str, tmp_path: Path, ledger: str, why: str) -> None:
         assert why in self.start(pki, tmp_path, "--ledger", ledger)

@@ -1,13 +1,37 @@
-"""Ledgers on real SQLite files, with clocks that tests move by hand."""
+"""Ledgers on real databases, SQLite files and PostgreSQL servers, with clocks that tests move by hand.
+
+A test that takes `place` (or a ledger, which lives in one) runs on both. One that takes `path` is about SQLite's file,
+one that takes `postgres` about a server that it may kill. `PLIMSOLL_TEST_POSTGRES=URL` runs the tests of both on that
+server instead of the one that is started here; its user must be allowed to create databases.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from controller.ledger import Ledger, PlanId, PlanRow, ReasonRow
+from tests.ledger.places import ForeignPlace, Place, PostgresPlace, SqlitePlace
+from tests.ledger.postgres import Server
+
+FOREIGN_SERVER = "PLIMSOLL_TEST_POSTGRES"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Gives a test of a ledger both databases, unless it says which it is about."""
+    given = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "place" not in metafunc.fixturenames or any("place" in names for names in given):
+        return
+    if "path" in metafunc.fixturenames:
+        kinds = ["sqlite"]
+    elif "postgres" in metafunc.fixturenames:
+        kinds = ["own postgresql"]
+    else:
+        kinds = ["sqlite", "postgresql"]
+    metafunc.parametrize("place", kinds, indirect=True)
 
 
 class Hands:
@@ -27,17 +51,48 @@ def hands() -> Hands:
     return Hands()
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A server of this worker's own."""
+    server = Server()
+    yield server
+    server.remove()
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "folder" / "ledger.db"
 
 
 @pytest.fixture
-def open_ledger(path: Path, hands: Hands) -> Iterator[Callable[..., Ledger]]:
+def make_place(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Place]]:
+    """Makes empty databases of a kind: `sqlite`, `postgresql` or `own postgresql`."""
+    made: list[ForeignPlace | PostgresPlace] = []
+
+    def make(kind: str) -> Place:
+        if kind == "sqlite":
+            return SqlitePlace(tmp_path / "folder" / "ledger.db")
+        foreign = os.environ.get(FOREIGN_SERVER, "")
+        server = kind == "own postgresql" or not foreign
+        made.append(PostgresPlace(request.getfixturevalue("postgres")) if server else ForeignPlace(foreign))
+        return made[-1]
+
+    yield make
+    for place in made:
+        place.remove()
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, make_place: Callable[[str], Place]) -> Place:
+    return make_place(request.param)
+
+
+@pytest.fixture
+def open_ledger(place: Place, hands: Hands) -> Iterator[Callable[..., Ledger]]:
     opened: list[Ledger] = []
 
     def make(**options: object) -> Ledger:
-        url = str(options.pop("url", path))
+        url = str(options.pop("url", place.url))
         options.setdefault("busy_timeout_seconds", 0.02)
         ledger = Ledger(url, now=lambda: hands.now, monotonic=lambda: hands.monotonic, **options)  # type: ignore[arg-type]
         opened.append(ledger)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from pathlib import Path
 
@@ -15,11 +14,12 @@ from sqlalchemy.dialects import postgresql
 
 from controller.ledger import LedgerError, entries, migrate, tables
 from controller.ledger.database import Database
+from tests.ledger.places import Place
 
 
 @pytest.fixture
-def database(tmp_path: Path):
-    made = Database(str(tmp_path / "ledger.db"))
+def database(place: Place):
+    made = Database(place.url)
     yield made
     made.close()
 
@@ -53,13 +53,21 @@ def test_down_and_up_again_leaves_the_same_tables(database: Database) -> None:
         assert schema(connection) == before
 
 
-def schema(connection: sa.Connection) -> list[tuple[str, str]]:
-    query = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
-    return [(row.name, row.sql) for row in connection.exec_driver_sql(query)]
+def schema(connection: sa.Connection) -> list[str]:
+    """Every column, key and index with all that the database says of it."""
+    asked = sa.inspect(connection)
+    return [
+        f"{table}: {each}"
+        for table in sorted(asked.get_table_names())
+        for each in (
+            *asked.get_columns(table),
+            asked.get_pk_constraint(table),
+            *sorted(asked.get_indexes(table), key=lambda index: str(index["name"])),
+        )
+    ]
 
 
-def test_a_migration_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
-    database = Database(str(tmp_path / "ledger.db"))
+def test_a_migration_that_fails_half_way_leaves_nothing(place: Place, database: Database) -> None:
     made = []
 
     def stop_at_the_fifth(*args: object) -> None:
@@ -71,13 +79,13 @@ def test_a_migration_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     sa.event.listen(database._engine, "before_cursor_execute", stop_at_the_fifth)
     with pytest.raises(KeyboardInterrupt), database.begin():
         pass
-    database.close()
-    with sqlite3.connect(tmp_path / "ledger.db") as connection:
-        assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    assert place.tables() == []
 
 
-def test_operators_that_start_at_once_on_an_empty_file_both_get_their_tables(tmp_path: Path) -> None:
-    databases = [Database(str(tmp_path / "ledger.db"), busy_timeout_seconds=5.0) for _ in range(4)]
+def test_operators_that_start_at_once_on_an_empty_database_all_get_their_tables(place: Place) -> None:
+    # Not the impatient one: here they wait for each other.
+    url = place.url.partition("?")[0]
+    databases = [Database(url, busy_timeout_seconds=5.0) for _ in range(4)]
     failed: list[LedgerError] = []
 
     def ensure(database: Database) -> None:
@@ -105,7 +113,22 @@ def test_every_statement_compiles_for_postgresql_too(name: str) -> None:
     assert ("ON CONFLICT" in text) == text.startswith("INSERT")
 
 
-def test_the_file_is_set_up_for_a_writer_and_readers_beside_it(database: Database) -> None:
+def test_names_are_compared_by_their_bytes_on_a_server_too(database: Database) -> None:
+    """An index by a language's order is spoilt when the server's library learns the language better."""
+    with database.begin() as connection:
+        asked = sa.inspect(connection)
+        collations = {
+            f"{table}.{column['name']}": getattr(column["type"], "collation", None)
+            for table in tables.metadata.tables
+            for column in asked.get_columns(table)
+            if getattr(column["type"], "length", None)
+        }
+    assert len(collations) > 25
+    expected = "C" if connection.dialect.name == "postgresql" else None
+    assert {name: it for name, it in collations.items() if it != expected} == {}
+
+
+def test_the_file_is_set_up_for_a_writer_and_readers_beside_it(path: Path, database: Database) -> None:
     with database.begin() as connection:
         settings = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()

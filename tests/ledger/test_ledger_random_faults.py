@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import sqlite3
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.ledger import (
@@ -20,6 +20,8 @@ from controller.ledger import (
     PolicyStateRow,
     ReasonRow,
 )
+from tests.ledger.places import Holder, PostgresPlace, SqlitePlace
+from tests.ledger.postgres import Server
 
 STEPS = st.lists(
     st.one_of(
@@ -38,34 +40,23 @@ STEPS = st.lists(
 )
 
 
-@functools.cache
-def new_file() -> bytes:
-    """An empty ledger, made once: migrating takes longer than a whole example."""
-    with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(f"{folder}/new.db", now=lambda: 0.0)
-        ledger.close()
-        return (Path(folder) / "new.db").read_bytes()
-
-
 class World:
     """A ledger with a small queue, the faults, and the account of what was put in."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "here" / "ledger.db"
-        self.away = folder / "away"
-        self.path.parent.mkdir()
-        self.path.write_bytes(new_file())
+    def __init__(self, place: SqlitePlace | PostgresPlace) -> None:
+        self.place = place
         self.now = 1e9
         self.monotonic = 0.0
         self.ledger = Ledger(
-            str(self.path),
+            place.url,
             now=lambda: self.now,
             monotonic=lambda: self.monotonic,
             max_queued_rows=12,
             busy_timeout_seconds=0.0,
         )
         self.ledger.flush()
-        self.holder: sqlite3.Connection | None = None
+        self.holder: Holder | None = None
+        self.hidden = False
         self.put = 0
         self.tick = 0
         self.states: dict[str, str] = {}
@@ -98,9 +89,8 @@ class World:
         self.monotonic += seconds
 
     def lock(self, _: int) -> None:
-        if self.holder is None and self.path.exists():
-            self.holder = sqlite3.connect(self.path, isolation_level=None)
-            self.holder.execute("BEGIN IMMEDIATE")
+        if self.holder is None and not self.hidden:
+            self.holder = self.place.lock()
 
     def unlock(self, _: int) -> None:
         if self.holder is not None:
@@ -109,42 +99,80 @@ class World:
 
     def hide(self, _: int) -> None:
         self.unlock(0)
-        if self.path.parent.exists():
-            self.path.parent.rename(self.away)
+        if not self.hidden:
+            self.place.hide()
+            self.hidden = True
 
     def show(self, _: int) -> None:
-        if self.away.exists():
-            self.away.rename(self.path.parent)
+        if self.hidden:
+            self.place.show()
+            self.hidden = False
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> SqlitePlace:
+    """An empty ledger's file, made once: migrating takes longer than a whole example."""
+    place = SqlitePlace(tmp_path_factory.mktemp("empty") / "ledger.db")
+    Ledger(place.url, now=lambda: 0.0).close()
+    return place
+
+
+@pytest.fixture(scope="module")
+def empty_on_server(postgres: Server) -> Iterator[PostgresPlace]:
+    """The same on a server, to be used as the template of others."""
+    place = PostgresPlace(postgres)
+    Ledger(place.url, now=lambda: 0.0).close()
+    yield place
+    place.remove()
 
 
 @given(STEPS)
-def test_no_row_vanishes_without_being_counted_and_what_is_written_is_in_order(
-    steps: list[tuple[str, int]],
+def test_no_row_of_a_file_vanishes_without_being_counted_and_what_is_written_is_in_order(
+    empty: SqlitePlace, steps: list[tuple[str, int]]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        world = World(Path(folder))
-        for name, argument in steps:
-            getattr(world, name.replace(" ", "_"))(argument)
-        waiting = world.ledger.state()
-        assert waiting.queued_rows <= 12 + len(world.states)
-        world.unlock(0)
-        world.show(0)
-        world.wait(60)
-        assert world.ledger.flush()
-        after = world.ledger.state()
-        assert (after.queued_rows, after.queued_bytes, after.problem) == (0, 0, "")
-        assert set(after.lost_rows) <= {"overflow", "refused"}
+        path = Path(folder) / "here" / "ledger.db"
+        path.parent.mkdir()
+        path.write_bytes(empty.path.read_bytes())
+        play(SqlitePlace(path), steps)
 
-        plans = world.ledger.reader.decisions(0, 1000, oldest_first=True)
-        ticks = [plan.id.tick for plan in plans]
-        assert ticks == sorted(set(ticks))
-        stored = sum(1 for line in world.ledger.reader.decision_log())
-        ends = sum(1 for name, _ in steps if name == "end")
-        lost = sum(after.lost_rows.values())
-        # An end changes a row and is none; all else is in the tables or counted.
-        assert world.put - ends - lost <= stored <= world.put - ends
-        if not lost:
-            assert ticks == list(range(world.tick))
-        assert {row.scope: row.state for row in world.ledger.reader.policy_states()} == world.states
-        assert sum(gap.rows for gap in world.ledger.reader.gaps()) == lost
-        assert world.ledger.close() == 0
+
+@settings(parent=settings.get_profile("brief"))
+@given(STEPS)
+def test_no_row_of_a_server_vanishes_without_being_counted_and_what_is_written_is_in_order(
+    postgres: Server, empty_on_server: PostgresPlace, steps: list[tuple[str, int]]
+) -> None:
+    place = PostgresPlace(postgres, template=empty_on_server.name)
+    try:
+        play(place, steps)
+    finally:
+        place.remove()
+
+
+def play(place: SqlitePlace | PostgresPlace, steps: list[tuple[str, int]]) -> None:
+    world = World(place)
+    for name, argument in steps:
+        getattr(world, name.replace(" ", "_"))(argument)
+    waiting = world.ledger.state()
+    assert waiting.queued_rows <= 12 + len(world.states)
+    world.unlock(0)
+    world.show(0)
+    world.wait(60)
+    assert world.ledger.flush()
+    after = world.ledger.state()
+    assert (after.queued_rows, after.queued_bytes, after.problem) == (0, 0, "")
+    assert set(after.lost_rows) <= {"overflow", "refused"}
+
+    plans = world.ledger.reader.decisions(0, 1000, oldest_first=True)
+    ticks = [plan.id.tick for plan in plans]
+    assert ticks == sorted(set(ticks))
+    stored = sum(1 for line in world.ledger.reader.decision_log())
+    ends = sum(1 for name, _ in steps if name == "end")
+    lost = sum(after.lost_rows.values())
+    # An end changes a row and is none; all else is in the tables or counted.
+    assert world.put - ends - lost <= stored <= world.put - ends
+    if not lost:
+        assert ticks == list(range(world.tick))
+    assert {row.scope: row.state for row in world.ledger.reader.policy_states()} == world.states
+    assert sum(gap.rows for gap in world.ledger.reader.gaps()) == lost
+    assert world.ledger.close() == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import sqlalchemy as sa
 
 from controller.ledger import ActionId, ActuationRow, LoadRow, OutcomeRow, PlanId, Retention
 from controller.ledger.tables import actuations, loads, outcomes, plans, reasons, records, refs
+from tests.ledger.places import Place
 
 
 def fill(ledger, story, seconds: int) -> None:
@@ -111,16 +111,14 @@ def test_the_file_gives_space_back(open_ledger, story, hands, path: Path) -> Non
     assert path.stat().st_size < before / 4
 
 
-def test_a_sweep_that_cannot_write_is_tried_again(open_ledger, story, hands, path: Path) -> None:
+def test_a_sweep_that_cannot_write_is_tried_again(open_ledger, story, hands, place: Place) -> None:
     ledger = open_ledger(retention=Retention(every_seconds=60.0, max_plans=10))
     fill(ledger, story, 20)
     ledger.flush()
-    holder = sqlite3.connect(path, isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
+    holder = place.lock()
     hands.wait(61.0)
     assert not ledger.flush()
     assert ledger.state().failures == {"locked": 1}
-    holder.execute("ROLLBACK")
     holder.close()
     hands.wait(1.0)
     assert ledger.flush()

@@ -14,12 +14,16 @@ branch_labels = None
 depends_on = None
 
 
+def _bytewise(length: int) -> sa.String:
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
+
 def _word(name: str, key: bool = False) -> sa.Column[Any]:
-    return sa.Column(name, sa.String(128), nullable=False, primary_key=key)
+    return sa.Column(name, _bytewise(128), nullable=False, primary_key=key)
 
 
 def _name(name: str, key: bool = False) -> sa.Column[Any]:
-    return sa.Column(name, sa.String(512), nullable=False, primary_key=key)
+    return sa.Column(name, _bytewise(512), nullable=False, primary_key=key)
 
 
 def _text(name: str) -> sa.Column[Any]:
