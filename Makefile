@@ -21,7 +21,7 @@ test: lint type control-plane ## Lint, types, contracts between rooms, then ever
 	@printf '\n-- tests (%s workers)\n' "$(WORKERS)"
 	@$(PYTEST) $(ARGS)
 
-.PHONY: test-all control-plane cluster lint format type bench mutants constraints setup clean help FORCE
+.PHONY: test-all control-plane cluster lint format type bench mutants crds constraints setup clean help FORCE
 test-all: lint type control-plane ## The same with the slow tests and ten times the random cases
 	@printf '\n-- all tests (%s workers)\n' "$(WORKERS)"
 	@PLIMSOLL_PROPERTIES=thorough $(PYTEST) -m "" $(ARGS)
@@ -52,6 +52,9 @@ bench: setup ## Run the benchmarks and rewrite docs/benchmarks.md with its plots
 
 mutants: setup ## Mutation testing of the decision core on a sample. SAMPLE=N SEED=N ROOMS="placement policies"
 	@$(BIN)/python tools/mutants.py $(if $(SAMPLE),--sample "$(SAMPLE)") $(if $(SEED),--seed "$(SEED)") $(ROOMS)
+
+crds: setup ## Write the CustomResourceDefinitions of the chart and their reference page from the Python types
+	@$(BIN)/python -m controller.resources.crds
 
 constraints: setup ## Resolve the newest versions that pyproject.toml allows into constraints.txt
 	@tools/resolve_constraints.sh

@@ -11,6 +11,7 @@ from controller.resources.base import (
     Conditions,
     ObjectMeta,
     about,
+    date,
     entries,
     items,
     number,
@@ -29,7 +30,7 @@ class PricePool(ApiStruct, frozen=True, kw_only=True):
     zone: Annotated[str, text("Zone of the pool.", 63)] = ""
     market: Annotated[Market, about("How the capacity is bought.")] = "on_demand"
     dollars_per_gpu_hour: Annotated[float, number("Price of one GPU for one hour.", 0.0, 1e6)]
-    priced_at: Annotated[str, text("Date of the price, YYYY-MM-DD.", 10, 10, r"^\d{4}-\d\d-\d\d$")]
+    priced_at: Annotated[str, date("Date of the price, YYYY-MM-DD.")]
     source: Annotated[str, text("Where the price was read.", 512)] = ""
     available_gpus: Annotated[
         int, whole("GPUs the pool would still give beyond the nodes that exist.", 0, 10**7)
@@ -53,7 +54,7 @@ class AcceleratorClassSpec(ApiStruct, frozen=True, kw_only=True):
     bandwidth_bytes_per_second: Annotated[int, whole("Memory bandwidth.", 1, 10**15)]
     flops: Annotated[
         dict[str, Annotated[float, number("Dense FLOP/s.", 1.0, 1e18)]],
-        entries("Dense FLOP/s by precision, such as `bf16: 312.0e12`.", 8),
+        entries("Dense FLOP/s by precision, such as `bf16: 312.0e12`.", 8, 1),
     ]
     min_watts: Annotated[int, whole("Lowest cap the product accepts.", 1, 100_000)]
     max_watts: Annotated[int, whole("Highest cap the product accepts.", 1, 100_000)]
@@ -65,7 +66,7 @@ class AcceleratorClassSpec(ApiStruct, frozen=True, kw_only=True):
     fabric: Annotated[Literal["nvlink", "pcie"], about("What connects the GPUs of a node.")] = "pcie"
     clocks_mhz: Annotated[
         list[Annotated[int, whole("A clock.", 1, 100_000)]],
-        items("Clocks the product can be locked to, rising.", 512),
+        items("Clocks the product can be locked to, rising.", 512, unique=True),
     ] = []
     sharing: Annotated[Literal["none", "mig", "timeSlicing", "dra"], about("How one GPU may be shared.")] = (
         "none"

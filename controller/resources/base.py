@@ -6,7 +6,7 @@ version still decodes); strictness is the schema's, which is generated from thes
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -18,7 +18,8 @@ CATEGORY = "plimsoll"
 NAME_LIMIT = 40
 """Longest name of our own namespaced kinds: names of pods and Services derive from it and must fit in 63."""
 
-INT64_MAX = 2**63 - 1
+WHOLE_MAX = 2**53 - 1
+"""Largest integer a field may allow: the server keeps bounds as float64 and refuses every value under a larger one."""
 
 LABEL_PATTERN = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -26,10 +27,13 @@ POLICY_PATTERN = r"^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
 OBJECT_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 """Names of ModelServices and TrainingJobs: a Service may be called as they are, so they begin with a letter."""
 
+POLICY_LOOP = "policyLoop"
+"""Marks a field whose policy names come from the registry; the schema's generator takes it away."""
+
 SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
 
-def whole(description: str, low: int = 0, high: int = INT64_MAX) -> msgspec.Meta:
+def whole(description: str, low: int = 0, high: int = WHOLE_MAX) -> msgspec.Meta:
     """Describe an integer field between two bounds, both included."""
     return msgspec.Meta(description=description, ge=low, le=high)
 
@@ -70,9 +74,19 @@ def items(description: str, most: int, *, keys: tuple[str, ...] = (), unique: bo
     return msgspec.Meta(description=description, max_length=most, extra_json_schema=extra)
 
 
-def entries(description: str, most: int) -> msgspec.Meta:
-    """Describe a string-keyed map of at most `most` entries."""
-    return msgspec.Meta(description=description, max_length=most)
+def entries(description: str, most: int, fewest: int = 0) -> msgspec.Meta:
+    """Describe a string-keyed map of `fewest` to `most` entries."""
+    return msgspec.Meta(description=description, min_length=fewest or None, max_length=most)
+
+
+def date(description: str) -> msgspec.Meta:
+    """Describe a day of the calendar, written as YYYY-MM-DD."""
+    return msgspec.Meta(description=description, max_length=10, extra_json_schema={"format": "date"})
+
+
+def chosen(loop: str, description: str) -> msgspec.Meta:
+    """Describe a choice among the policies of one decision loop; their names stand in the schema."""
+    return msgspec.Meta(description=description, extra_json_schema={POLICY_LOOP: loop})
 
 
 class ApiStruct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -138,16 +152,16 @@ class PolicyChoice(ApiStruct, frozen=True, kw_only=True):
         dict[str, Any],
         msgspec.Meta(
             description="Settings of the policy; an unknown one is refused with its path.",
+            max_length=64,
             extra_json_schema={"x-kubernetes-preserve-unknown-fields": True},
         ),
     ] = {}
 
 
 AcceleratorName = Annotated[str, text("Name of an AcceleratorClass.", 63, 1, SUBDOMAIN_PATTERN)]
-Precision = Annotated[
-    Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4", "int4"],
-    about("Number format of weights and arithmetic."),
-]
+PrecisionWord = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4", "int4"]
+PRECISIONS: tuple[str, ...] = get_args(PrecisionWord)
+Precision = Annotated[PrecisionWord, about("Number format of weights and arithmetic.")]
 
 
 def render(value: msgspec.Struct) -> dict[str, Any]:

@@ -49,9 +49,16 @@ MODEL_SERVICE = Resource(
     has_status=True,
     generation=True,
     scale=ScalePaths(),
+    selectable=("spec.mode", "spec.model.name", "status.phase"),
 )
 TRAINING_JOB = Resource(
-    group=GROUP, version=VERSION, kind="TrainingJob", plural="trainingjobs", has_status=True, generation=True
+    group=GROUP,
+    version=VERSION,
+    kind="TrainingJob",
+    plural="trainingjobs",
+    has_status=True,
+    generation=True,
+    selectable=("spec.queue", "spec.suspend", "status.phase"),
 )
 ACCELERATOR_CLASS = Resource(
     group=GROUP,
@@ -61,6 +68,7 @@ ACCELERATOR_CLASS = Resource(
     namespaced=False,
     has_status=True,
     generation=True,
+    selectable=("spec.resourceName", "spec.sharing"),
 )
 POWER_DOMAIN = Resource(
     group=GROUP,
@@ -70,6 +78,7 @@ POWER_DOMAIN = Resource(
     namespaced=False,
     has_status=True,
     generation=True,
+    selectable=("spec.parent", "status.phase"),
 )
 ACCELERATOR_NODE = Resource(
     group=GROUP,
@@ -79,6 +88,7 @@ ACCELERATOR_NODE = Resource(
     namespaced=False,
     has_status=True,
     generation=True,
+    selectable=("status.accelerator", "status.phase"),
 )
 
 KINDS: tuple[Kind, ...] = (
@@ -111,6 +121,7 @@ KINDS: tuple[Kind, ...] = (
             Column("Step", "integer", ".status.step", "Last iteration reported."),
             Column("Of", "integer", ".spec.steps", "Iterations until success."),
             Column("GPUs", "integer", ".status.gpus", "GPUs in use."),
+            _COST,
             _WHY,
             Column("Restarts", "integer", ".status.restarts", "Gangs lost and started again.", wide=True),
             Column("Saved", "integer", ".status.checkpointStep", "Last checkpoint.", wide=True),

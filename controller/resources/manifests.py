@@ -19,8 +19,10 @@ from controller.resources.core import CORE_RESOURCES
 from controller.resources.documents import Document, Fault, documents
 from controller.resources.kinds import BY_KIND, KINDS
 from controller.resources.schema import schema_of
+from controller.store.embedded.forms import METADATA_FIELDS, strange_metadata
 from controller.store.embedded.metadata import metadata_faults
 from controller.store.embedded.validation import Structural, json_type
+from controller.store.embedded.wording import NOWHERE
 from controller.store.interface import JsonObject, Resource, Store, StoreError
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
@@ -193,14 +195,17 @@ def _faults(manifest: Manifest, document: Document) -> Iterable[Problem]:
     if resource.kind not in BY_KIND:
         return
     structural = _structural(resource.kind)
-    unknown = structural.unknown(obj)
+    unknown = [*strange_metadata(obj["metadata"]), *structural.unknown(obj)]
     for path in unknown:
         yield problem(path, _unknown_field(resource.kind, path))
     filled = msgspec.json.decode(msgspec.json.encode(obj))
     structural.fill(filled)
+    if not filled["metadata"].get("name"):
+        filled["metadata"].pop("name", None)
     faults = structural.check(filled)
     for fault in faults:
-        yield problem(fault.field, str(fault))
+        if fault.field != NOWHERE:
+            yield problem(fault.field, str(fault))
     if not faults:
         for field, sentence in rules.broken(resource.kind, filled):
             yield problem(field, f"{field}: {sentence}")
@@ -215,6 +220,8 @@ def _unknown_field(kind: str, path: str) -> str:
     """The path of an undeclared field, and the declared one most like it."""
     names = [part.split("[")[0] for part in path.split(".")]
     schema: JsonObject = schema_of(kind)
+    if names[0] == "metadata":
+        schema, names = {"properties": dict.fromkeys(METADATA_FIELDS)}, names[1:]
     for name in names[:-1]:
         schema = schema.get("properties", {}).get(name, {})
         schema = schema.get("items", schema)

@@ -17,6 +17,7 @@ from controller.resources.base import (
     Precision,
     about,
     above,
+    chosen,
     items,
     number,
     text,
@@ -93,11 +94,11 @@ class Hold(ApiStruct, frozen=True, kw_only=True):
 class ServicePolicies(ApiStruct, frozen=True, kw_only=True):
     """Which policy decides each question; what is absent is decided by the cluster's default."""
 
-    select: Annotated[PolicyChoice, about("Which GPU mix could serve.")] | None = None
-    scale: Annotated[PolicyChoice, about("How much capacity there should be.")] | None = None
-    warm: Annotated[PolicyChoice, about("How warm idle capacity is kept.")] | None = None
-    dispatch: Annotated[PolicyChoice, about("Which replica takes a request.")] | None = None
-    migration: Annotated[PolicyChoice, about("Which running requests move.")] | None = None
+    select: Annotated[PolicyChoice, chosen("select", "Which GPU mix could serve.")] | None = None
+    scale: Annotated[PolicyChoice, chosen("scale", "How much capacity there should be.")] | None = None
+    warm: Annotated[PolicyChoice, chosen("warm", "How warm idle capacity is kept.")] | None = None
+    dispatch: Annotated[PolicyChoice, chosen("dispatch", "Which replica takes a request.")] | None = None
+    migration: Annotated[PolicyChoice, chosen("migration", "Which running requests move.")] | None = None
 
 
 class ModelServiceSpec(ApiStruct, frozen=True, kw_only=True):
@@ -112,7 +113,11 @@ class ModelServiceSpec(ApiStruct, frozen=True, kw_only=True):
     ] = []
     variants: Annotated[
         list[AllowedVariant],
-        items("Ways to run the model; empty means all that fit. The first one is the reference.", 32),
+        items(
+            "Ways to run the model, each given once; empty means all that fit. The first one is the reference.",
+            32,
+            keys=("accelerator", "gpus", "precision"),
+        ),
     ] = []
     image: Annotated[str, text("Container image of the engine; empty means the operator's default.", 512)] = (
         ""

@@ -13,6 +13,7 @@ from controller.resources.base import (
     ObjectMeta,
     PolicyChoice,
     about,
+    chosen,
     entries,
     items,
     number,
@@ -58,7 +59,8 @@ class PowerDomainSpec(ApiStruct, frozen=True, kw_only=True):
     parent: Annotated[str, text("PowerDomain this one draws through; empty means it is a root.", 253)] = ""
     members: Annotated[DomainMembers, about("What draws through it.")] = DomainMembers()
     policy: (
-        Annotated[PolicyChoice, about("Who sets the caps; absent means the cluster's default.")] | None
+        Annotated[PolicyChoice, chosen("power", "Who sets the caps; absent means the cluster's default.")]
+        | None
     ) = None
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from controller.resources.base import CATEGORY, GROUP, VERSION
+from controller.resources.base import CATEGORY, GROUP, POLICY_LOOP, VERSION
 from controller.resources.kinds import BY_KIND, Column, Kind
-from controller.resources.rules import RULES, Rule
+from controller.resources.rules import EACH, RULES, Rule
+from policies.registry import TABLES
 
 Schema = dict[str, Any]
 
@@ -116,10 +117,12 @@ def _column(column: Column) -> Schema:
 def _add_rule(schema: Schema, rule: Rule) -> None:
     target = schema
     for name in rule.path:
-        target = target["properties"][name]
+        target = target["items"] if name == EACH else target["properties"][name]
     entry: Schema = {"rule": rule.cel, "message": rule.message}
     if rule.field:
         entry["fieldPath"] = rule.field
+    if rule.reason != "FieldValueInvalid":
+        entry["reason"] = rule.reason
     target.setdefault("x-kubernetes-validations", []).append(entry)
 
 
@@ -130,8 +133,12 @@ def _doc(cls: type) -> str:
 def _of(node: inspect.Type, *, defaults: bool) -> Schema:
     """The schema of one type. `defaults` is off in status: nobody but its owner fills that in."""
     if isinstance(node, inspect.Metadata):
+        extra = dict(node.extra_json_schema or {})
+        loop = extra.pop(POLICY_LOOP, "")
         inner = _of(node.type, defaults=defaults)
-        return {**inner, **(node.extra_json_schema or {})}
+        if loop in TABLES:
+            inner["properties"]["name"]["enum"] = sorted(TABLES[loop])
+        return {**inner, **extra}
     if isinstance(node, inspect.UnionType):
         (only,) = (kind for kind in node.types if not isinstance(kind, inspect.NoneType))
         return _of(only, defaults=defaults)
@@ -147,9 +154,10 @@ def _of(node: inspect.Type, *, defaults: bool) -> Schema:
 
 def _dict(node: inspect.DictType, *, defaults: bool) -> Schema:
     if isinstance(node.value_type, inspect.AnyType):
-        return {"type": "object", _PRESERVE: True}
-    mapping: Schema = {"type": "object", "additionalProperties": _of(node.value_type, defaults=defaults)}
-    return _bounded(mapping, node, {"max_length": "maxProperties"})
+        mapping: Schema = {"type": "object", _PRESERVE: True}
+    else:
+        mapping = {"type": "object", "additionalProperties": _of(node.value_type, defaults=defaults)}
+    return _bounded(mapping, node, {"max_length": "maxProperties", "min_length": "minProperties"})
 
 
 def _scalar(node: inspect.Type) -> Schema:
@@ -157,9 +165,9 @@ def _scalar(node: inspect.Type) -> Schema:
         names = {"max_length": "maxLength", "min_length": "minLength", "pattern": "pattern"}
         return _bounded({"type": "string"}, node, names)
     if isinstance(node, inspect.IntType):
-        return _range({"type": "integer", "format": "int64"}, node)
+        return _range({"type": "integer"}, node)
     if isinstance(node, inspect.FloatType):
-        return _range({"type": "number", "format": "double"}, node)
+        return _range({"type": "number"}, node)
     if isinstance(node, inspect.BoolType):
         return {"type": "boolean"}
     if isinstance(node, inspect.LiteralType):

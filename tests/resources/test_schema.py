@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import yaml
 
-from controller.resources import rules
+from controller.resources import crds, rules
 from controller.resources.base import Condition, render
 from controller.resources.kinds import BY_KIND, KINDS, Kind
 from controller.resources.schema import crd, schema_of
 from controller.store.embedded import open_store
 from controller.store.embedded.validation import Structural
+from policies.registry import TABLES
 from runtime.clock import VirtualClock
 from tests.resources.bad import domain, job, product, service
 from tests.store.following import now
@@ -42,7 +44,25 @@ def parts(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[st
 
 @KIND
 def test_a_definition_fits_into_60_kb(kind: Kind) -> None:
-    assert len(yaml.safe_dump(crd(kind))) < MOST_BYTES
+    assert len(crds.files()[f"plimsoll.dev_{kind.resource.plural}.yaml"].encode()) < MOST_BYTES
+
+
+def test_a_file_of_the_chart_is_the_definition_and_the_same_each_time() -> None:
+    texts = crds.files()
+    assert [yaml.safe_load(text) for text in texts.values()] == crds.definitions()
+    assert crds.files() == texts
+    assert all("Generated" in text.splitlines()[1] for text in texts.values())
+    assert not [name for name, text in texts.items() if "{{" in text], "a template would read that"
+
+
+def test_only_what_changed_is_written_and_what_is_no_definition_is_taken_away(tmp_path: Path) -> None:
+    assert len(crds.write(tmp_path)) == len(KINDS)
+    assert crds.write(tmp_path) == []
+    (tmp_path / "plimsoll.dev_old.yaml").write_text("{}")
+    (tmp_path / "plimsoll.dev_powerdomains.yaml").write_text("{}")
+    changed = [path.name for path in crds.write(tmp_path)]
+    assert changed == ["plimsoll.dev_old.yaml", "plimsoll.dev_powerdomains.yaml"]
+    assert crds.write(tmp_path) == []
 
 
 @KIND
@@ -177,6 +197,36 @@ def test_scopes_and_subresources() -> None:
     assert "scale" not in versions["TrainingJob"]["subresources"]
 
 
+@KIND
+def test_no_integer_is_bounded_by_what_a_float_does_not_hold(kind: Kind) -> None:
+    """The server keeps bounds as float64; under 2**63 - 1, rounded up, it refuses every value (measured)."""
+    for path, part in parts(schema_of(kind.resource.kind)):
+        if part["type"] == "integer":
+            assert -(2**53) < part["minimum"] <= part["maximum"] < 2**53, path
+
+
+@KIND
+def test_fields_to_select_by_are_scalars_of_the_schema(kind: Kind) -> None:
+    version = crd(kind)["spec"]["versions"][0]
+    paths = [entry["jsonPath"] for entry in version["selectableFields"]]
+    assert 2 <= len(paths) <= 8
+    for path in paths:
+        part: Any = schema_of(kind.resource.kind)
+        for name in path.strip(".").split("."):
+            part = part["properties"][name]
+        assert part["type"] in {"string", "boolean", "integer"}, path
+
+
+def test_policies_are_chosen_from_those_there_are() -> None:
+    spec = schema_of("ModelService")["properties"]["spec"]["properties"]["policies"]["properties"]
+    for loop, rows in TABLES.items():
+        if loop in spec:
+            assert spec[loop]["properties"]["name"]["enum"] == sorted(rows)
+    assert "enum" not in spec["migration"]["properties"]["name"], "no policy of that loop is there yet"
+    domain_spec = schema_of("PowerDomain")["properties"]["spec"]["properties"]
+    assert domain_spec["policy"]["properties"]["name"]["enum"] == sorted(TABLES["power"])
+
+
 def test_the_wanted_size_has_a_default_since_scale_of_an_absent_one_is_an_error() -> None:
     assert schema_of("ModelService")["properties"]["spec"]["properties"]["replicas"]["default"] == 0
 
@@ -186,7 +236,7 @@ def test_every_rule_across_fields_is_in_the_schema_with_its_message() -> None:
         for rule in entries:
             part: Any = schema_of(kind)
             for name in rule.path:
-                part = part["properties"][name]
+                part = part["items"] if name == rules.EACH else part["properties"][name]
             found = [entry for entry in part["x-kubernetes-validations"] if entry["rule"] == rule.cel]
             assert [entry["message"] for entry in found] == [rule.message]
 

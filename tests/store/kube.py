@@ -4,7 +4,6 @@ their own process can be put to it: each `asyncio.run` of theirs asks over there
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -13,40 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from controller.resources.core import LEASE, NAMESPACE, NODE, POD
+from controller.resources.crds import install
 from controller.resources.kinds import KINDS
-from controller.resources.schema import crd
 from controller.store.errors import NotFound, StoreError
 from controller.store.interface import Resource
 from controller.store.kube import KubeStore
 
-CRD = Resource(
-    group="apiextensions.k8s.io",
-    version="v1",
-    kind="CustomResourceDefinition",
-    plural="customresourcedefinitions",
-    namespaced=False,
-)
 TESTED = (POD, LEASE, *(kind.resource for kind in KINDS))
 SETTLED_SECONDS = 30.0
-
-
-async def install(store: KubeStore) -> None:
-    """Our kinds, served when this returns."""
-    for kind in KINDS:
-        definition = json.dumps(crd(kind)).replace('"fieldPath": "spec', '"fieldPath": ".spec')
-        await store.apply(CRD, json.loads(definition), field_manager="tests", force=True)
-    async with asyncio.timeout(SETTLED_SECONDS):
-        for kind in KINDS:
-            while not await _served(store, kind.resource):  # noqa: ASYNC110 - the server has no event for it
-                await asyncio.sleep(0.05)
-
-
-async def _served(store: KubeStore, resource: Resource) -> bool:
-    try:
-        await store.list(resource, limit=1)
-    except NotFound:
-        return False
-    return True
 
 
 async def sweep(store: KubeStore) -> None:

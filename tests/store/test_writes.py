@@ -127,9 +127,8 @@ REFUSED: list[tuple[str, Any, Any, type[StoreError], str]] = [
         'metadata.labels: Invalid value: "default/chat": a valid label must be an empty string',
     ),
     (
-        "a number as a label's value",
-        POD, pod(labels={"attempt": 1}), BadRequest,
-        'Pod in version "v1" cannot be handled as a Pod: ',
+        "a number as a label's value", POD, pod(labels={"attempt": 1}), BadRequest,
+        'Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string',
     ),
     (
         "two controlling owners",
@@ -142,11 +141,10 @@ REFUSED: list[tuple[str, Any, Any, type[StoreError], str]] = [
     (
         "an owner without identity",
         POD, pod(ownerReferences=[{"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": ""}]), Invalid,
-        "must not be empty",
+        'metadata.ownerReferences.uid: Invalid value: "": must not be empty',
     ),
     (
-        "a pod without containers",
-        POD, pod() | {"spec": {}}, Invalid, 'Pod "engine-0" is invalid: spec.containers: Required value',
+        "a pod without containers", POD, pod() | {"spec": {}}, Invalid, 'Pod "engine-0" is invalid: spec.containers: Required value',
     ),
     (
         "annotations beyond 256 KiB",

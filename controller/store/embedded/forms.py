@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -56,6 +57,19 @@ def own(obj: Any) -> JsonObject:
     return copied
 
 
+METADATA_FIELDS = frozenset({*_Meta.__struct_encode_fields__, "managedFields", "selfLink"})
+"""Every field that metadata may have."""
+
+
+def strange_metadata(meta: JsonObject) -> list[str]:
+    """Dotted paths of the fields of metadata that there are not."""
+    found = [f"metadata.{name}" for name in meta if name not in METADATA_FIELDS]
+    for index, owner in enumerate(meta.get("ownerReferences") or []):
+        at = f"metadata.ownerReferences[{index}]"
+        found += [f"{at}.{name}" for name in owner if name not in _Owner.__struct_encode_fields__]
+    return found
+
+
 def header(resource: Resource, obj: JsonObject) -> JsonObject:
     """The object's metadata, once it has the right form. Nulls in it count as absent and are removed.
 
@@ -94,10 +108,39 @@ def check(resource: Resource, obj: JsonObject) -> None:
         raise _unfit(resource, "", error) from None
 
 
+_GO_TYPES = {
+    "name": "string",
+    "labels": "map[string]string",
+    "annotations": "map[string]string",
+    "finalizers": "[]string",
+    "ownerReferences": "[]v1.OwnerReference",
+    "generation": "int64",
+    "deletionGracePeriodSeconds": "int64",
+}
+_GO_KINDS = {"int": "number", "float": "number", "str": "string", "bool": "bool"}
+_AT = re.compile(r"metadata\.(\w+)(\[[^\]]*\])?(?:\.(\w+))?")
+_EXPECTED = re.compile(r"Expected `[^`]+`, got `(\w+)`")
+
+
 def _unfit(resource: Resource, where: str, error: msgspec.ValidationError) -> BadRequest:
     what, _, path = str(error).partition(" - at `$")
     field = (where + path.rstrip("`")).lstrip(".")
     kind, version = resource.kind, resource.version
-    return BadRequest(
-        f'{kind} in version "{version}" cannot be handled as a {kind}: {field or "the object"}: {what}'
-    )
+    prefix = "metadata." if kind in _CORE else ""
+    said = _in_go(field, what, prefix) or f"{field or 'the object'}: {what}"
+    return BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {said}')
+
+
+def _in_go(field: str, what: str, prefix: str) -> str:
+    """A wrong type in metadata as the server's decoder words it; empty for anything else.
+
+    `prefix` is what it says before the field: metadata of a custom resource is decoded by itself.
+    """
+    found, at = _EXPECTED.match(what), _AT.fullmatch(field)
+    if found is None or at is None:
+        return ""
+    given = _GO_KINDS.get(found[1], found[1])
+    name, inside, below = at.groups()
+    wanted = "string" if inside else _GO_TYPES.get(name, "string")
+    where = f"OwnerReference.{prefix}{name}.{below}" if below else f"ObjectMeta.{prefix}{name}"
+    return f"json: cannot unmarshal {given} into Go struct field {where} of type {wanted}"

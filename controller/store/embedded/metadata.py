@@ -54,7 +54,7 @@ def name_faults(resource: Resource, name: Any) -> list[FieldFault]:
     form, longest, words = _NAME_RULES.get(resource.kind, (_SUBDOMAIN, 253, _SUBDOMAIN_WORDS))
     faults = []
     if len(name) > longest:
-        faults.append(wording.invalid(field, name, f"must be no more than {longest} bytes"))
+        faults.append(wording.invalid(field, name, f"must be no more than {longest} characters"))
     elif not form.fullmatch(name):
         faults.append(wording.invalid(field, name, f"{words}{form.pattern}')"))
     return faults
@@ -106,12 +106,12 @@ def _map_faults(field: str, value: Any) -> list[FieldFault]:
 
 def _owner_faults(owners: list[JsonObject]) -> list[FieldFault]:
     faults = []
-    for index, owner in enumerate(owners):
-        field = f"metadata.ownerReferences[{index}]"
-        for name in ("apiVersion", "kind", "name", "uid"):
-            if not owner.get(name):
-                shown = wording.invalid(f"{field}.{name}", "", f"{name} must not be empty")
-                faults.append(shown)
+    field = "metadata.ownerReferences"
+    for owner in owners:
+        if not owner.get("apiVersion"):
+            faults.append(wording.invalid(f"{field}.apiVersion", "", "version must not be empty"))
+        empty = [name for name in ("kind", "name", "uid") if not owner.get(name)]
+        faults += [wording.invalid(f"{field}.{name}", "", "must not be empty") for name in empty]
     if sum(bool(owner.get("controller")) for owner in owners) > 1:
         detail = "Only one reference can have Controller set to true."
         faults.append(wording.invalid("metadata.ownerReferences", owners, detail))

@@ -11,6 +11,7 @@ from typing import Any
 from controller.store.embedded import core_rules, forms, metadata, ownership, wording
 from controller.store.embedded.identity import Identities, Stamps
 from controller.store.embedded.ownership import Manager, Owners
+from controller.store.embedded.scaling import scale_faults
 from controller.store.embedded.shapes import CORE_SHAPES, PLAIN, Shape, from_schema
 from controller.store.embedded.tables import Change, Key, Record, Table
 from controller.store.embedded.validation import Structural
@@ -116,17 +117,18 @@ class Objects:
 
     def _key(self, resource: Resource, meta: JsonObject) -> Key:
         faults = metadata.name_faults(resource, meta.get("name"))
-        if faults:
+        if faults and self.table(resource).schema is None:
             raise _refusal(resource, meta.get("name", ""), faults)
+        name = str(meta.get("name") or "")
         namespace = meta.get("namespace", "")
         if not resource.namespaced:
             if namespace:
                 raise BadRequest("namespace may not be set on a cluster-scoped object")
-            return ("", meta["name"])
+            return ("", name)
         if not namespace:
             raise BadRequest("an empty namespace may not be set during creation")
-        self._check_namespace(resource, namespace, meta["name"])
-        return (namespace, meta["name"])
+        self._check_namespace(resource, namespace, name)
+        return (namespace, name)
 
     def _check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
         if self._namespaces is None:
@@ -146,6 +148,8 @@ class Objects:
             meta.pop(field, None)
         if resource.has_status and resource.kind != "Node":
             obj.pop("status", None)
+        if not meta.get("name"):
+            meta.pop("name", None)
         meta["uid"] = self._identities.uid()
         meta["creationTimestamp"] = self.stamps.now()
         if resource.generation:
@@ -217,7 +221,7 @@ class Objects:
     def _strict(self, table: Table, obj: JsonObject) -> None:
         if table.schema is None:
             return
-        unknown = table.schema.unknown(obj)
+        unknown = sorted(forms.strange_metadata(obj["metadata"])) + table.schema.unknown(obj)
         if unknown:
             listed = ", ".join(f'unknown field "{path}"' for path in unknown)
             kind, version = table.resource.kind, table.resource.version
@@ -240,6 +244,10 @@ class Objects:
             for part in new:
                 if part != "metadata" and new[part] != old.get(part):
                     faults += table.schema.check_part(part, new[part])
+        if old is None or _intent(old) != _intent(new):
+            faults += scale_faults(table.resource, new)
+        if table.schema is not None and table.schema.has_rules and wording.blocks_rules(faults):
+            faults.append(wording.RULES_LEFT_OUT)
         if faults:
             raise _refusal(table.resource, new["metadata"].get("name", ""), faults)
 

@@ -6,44 +6,51 @@ A schema is compiled once into closures; checking a ModelService of 60 values co
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 from controller.store.embedded import wording
+from controller.store.embedded.walks import defaulter, dotted, dropper, has, seeker
 from controller.store.embedded.wording import FieldFault
 
 Schema = dict[str, Any]
 Check = Callable[[Any, str, list[FieldFault]], None]
-Walk = Callable[[Any], None]
-Seek = Callable[[Any, str, list[str]], None]
 
-_PRESERVE = "x-kubernetes-preserve-unknown-fields"
+_INT64 = 2**63
 _SERVER_FIELDS = ("apiVersion", "kind", "metadata")
 
 
 class Structural:
     """One compiled schema."""
 
-    __slots__ = ("_check", "_default", "_properties", "_unknown", "schema")
+    __slots__ = ("_check", "_default", "_drop", "_properties", "_unknown", "has_rules", "schema")
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
+        self.has_rules = has(schema, "x-kubernetes-validations")
+        self._drop = dropper(schema)
         self._properties: dict[str, Check] = {
             name: _checker(part) for name, part in schema.get("properties", {}).items()
         }
         self._check = _checker(schema)
-        self._default = _defaulter(schema)
-        self._unknown = _seeker(schema)
+        self._default = defaulter(schema)
+        self._unknown = seeker(schema)
 
     def unknown(self, obj: dict[str, Any]) -> list[str]:
-        """Dotted paths of the fields that the schema does not declare; metadata is not looked into."""
+        """Dotted paths of the fields that the schema does not declare, in order; metadata is not looked into."""
         found: list[str] = []
         body = {key: value for key, value in obj.items() if key not in _SERVER_FIELDS}
         self._unknown(body, "", found)
-        return found
+        return sorted(found)
 
     def fill(self, obj: dict[str, Any]) -> None:
-        """Set every absent field that has a default, in place."""
+        """Take away fields that are null and set every absent one that has a default, in place."""
+        for name in self._properties:
+            if name not in _SERVER_FIELDS and obj.get(name, ...) is None:
+                del obj[name]
+        self._drop(obj)
         self._default(obj)
 
     def check(self, obj: dict[str, Any]) -> list[FieldFault]:
@@ -53,11 +60,20 @@ class Structural:
         return faults
 
     def check_part(self, name: str, value: Any) -> list[FieldFault]:
-        """Every broken rule of one top-level field (`spec`, `status`)."""
+        """Every broken rule of one top-level field (`spec`, `status`).
+
+        What is wrong in a status is worded from the status on, since the server looks at nothing else there.
+        """
         faults: list[FieldFault] = []
         if name in self._properties:
-            self._properties[name](value, name, faults)
-        return faults
+            self._properties[name](value, "" if name == "status" else name, faults)
+        if name != "status":
+            return faults
+        return [FieldFault(_in_status(fault.field), fault.reason, fault.body) for fault in faults]
+
+
+def _in_status(field: str) -> str:
+    return f"status.{field}" if field and field != wording.NOWHERE else "status"
 
 
 def json_type(value: Any) -> str:
@@ -65,18 +81,15 @@ def json_type(value: Any) -> str:
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int):
-        return "integer"
+        return "integer" if -_INT64 <= value < _INT64 else "number"
     if isinstance(value, float):
         return "integer" if value.is_integer() else "number"
     return {str: "string", dict: "object", list: "array", type(None): "null"}.get(type(value), "object")
 
 
-def _below(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
 def _checker(schema: Schema) -> Check:
     wanted = schema.get("type", "object")
+    in_range = _number_checker(schema)
     inner = {
         "object": _object_checker,
         "array": _array_checker,
@@ -90,6 +103,9 @@ def _checker(schema: Schema) -> Check:
         found = json_type(value)
         if found != wanted and not (wanted == "number" and found == "integer"):
             faults.append(wording.wrong_type(path, wanted, found))
+            if wanted == "integer" and found == "number":
+                faults.append(wording.not_whole(path))
+                in_range(float(value), path, faults)
         elif body is not None:
             body(value, path, faults)
 
@@ -100,17 +116,20 @@ def _object_checker(schema: Schema) -> Check:
     required: list[str] = schema.get("required", [])
     known = {name: _checker(part) for name, part in schema.get("properties", {}).items()}
     rest = _checker(schema["additionalProperties"]) if "additionalProperties" in schema else None
-    most = schema.get("maxProperties")
+    most, least = schema.get("maxProperties"), schema.get("minProperties", 0)
 
     def check(value: dict[str, Any], path: str, faults: list[FieldFault]) -> None:
-        faults.extend(wording.required(_below(path, name)) for name in required if name not in value)
+        if len(value) < least:
+            detail = f"{path} in body should have at least {least} properties"
+            faults.append(wording.invalid(path, len(value), detail))
+        faults.extend(wording.required(dotted(path, name)) for name in required if name not in value)
         if most is not None and len(value) > most:
             faults.append(wording.too_many(path, len(value), most))
             return
         for name, item in value.items():
             checker = known.get(name, rest)
             if checker is not None:
-                checker(item, _below(path, name), faults)
+                checker(item, dotted(path, name), faults)
 
     return check
 
@@ -138,15 +157,16 @@ def _array_checker(schema: Schema) -> Check:
 
 
 def _check_unique(value: list[Any], keys: list[str], path: str, faults: list[FieldFault]) -> None:
-    seen: set[Any] = set()
+    """Tell of the second of equal items; of a third no more, as the server does."""
+    seen: Counter[Any] = Counter()
     for index, item in enumerate(value):
         if keys and not isinstance(item, dict):
             continue
         identity = tuple(str(item.get(key)) for key in keys) if keys else str(item)
-        if identity in seen:
-            shown = {key: item.get(key) for key in keys} if keys else item
+        seen[identity] += 1
+        if seen[identity] == 2:
+            shown = {key: item.get(key) for key in sorted(keys)} if keys else item
             faults.append(wording.duplicate(f"{path}[{index}]", shown))
-        seen.add(identity)
 
 
 def _string_checker(schema: Schema) -> Check:
@@ -154,20 +174,29 @@ def _string_checker(schema: Schema) -> Check:
     allowed: list[str] | None = schema.get("enum")
     pattern: str | None = schema.get("pattern")
     matcher = re.compile(re.sub(r"\$$", r"\\Z", pattern)) if pattern else None
+    dated = schema.get("format") == "date"
 
     def check(value: str, path: str, faults: list[FieldFault]) -> None:
         if most is not None and len(value) > most:
             faults.append(wording.too_long(path, most))
-            return
-        if len(value) < least:
+        elif len(value) < least:
             detail = f"{path} in body should be at least {least} chars long"
             faults.append(wording.invalid(path, value, detail))
-        if matcher is not None and not matcher.search(value):
+        elif matcher is not None and not matcher.search(value):
             faults.append(wording.invalid(path, value, f"{path} in body should match '{pattern}'"))
         if allowed is not None and value not in allowed:
             faults.append(wording.unsupported(path, value, allowed))
+        if dated and not _is_date(value):
+            faults.append(wording.wrong_format(path, value, "date"))
 
     return check
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _number_checker(schema: Schema) -> Check:
@@ -191,67 +220,3 @@ def _bound(bound: float, value: float) -> str:
     """The server prints a bound in the type of the value, so far as that does not falsify it."""
     whole = isinstance(value, int) and float(bound).is_integer()
     return wording.go_number(int(bound) if whole else float(bound))
-
-
-def _defaulter(schema: Schema) -> Walk:
-    parts: list[tuple[str, Any, bool, Walk]] = []
-    for name, part in schema.get("properties", {}).items():
-        if _has_defaults(part):
-            parts.append((name, part.get("default"), bool(part.get("nullable")), _defaulter(part)))
-    item = schema.get("items") or schema.get("additionalProperties")
-    inner = _defaulter(item) if isinstance(item, dict) and _has_defaults(item) else None
-
-    def walk(value: Any) -> None:
-        if isinstance(value, dict):
-            _fill_fields(value, parts)
-        if inner is not None:
-            for entry in _entries(value):
-                inner(entry)
-
-    return walk
-
-
-def _entries(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
-def _fill_fields(obj: dict[str, Any], parts: list[tuple[str, Any, bool, Walk]]) -> None:
-    for name, default, nullable, below in parts:
-        if default is not None and (name not in obj or (obj[name] is None and not nullable)):
-            obj[name] = {} if default == {} else default
-        if name in obj:
-            below(obj[name])
-
-
-def _has_defaults(schema: Schema) -> bool:
-    if "default" in schema:
-        return True
-    below = [*schema.get("properties", {}).values()]
-    below += [schema[key] for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
-    return any(_has_defaults(part) for part in below)
-
-
-def _seeker(schema: Schema) -> Seek:
-    """Find undeclared fields, as the server's strict decoding does."""
-    known = {name: _seeker(part) for name, part in schema.get("properties", {}).items()}
-    item = schema.get("items") or schema.get("additionalProperties")
-    inner = _seeker(item) if isinstance(item, dict) else None
-    open_ended = bool(schema.get(_PRESERVE)) or schema.get("type") not in {"object", "array"}
-
-    def seek(value: Any, path: str, found: list[str]) -> None:
-        if open_ended:
-            return
-        if isinstance(value, dict):
-            for name, entry in value.items():
-                below = known.get(name, inner)
-                if below is None:
-                    found.append(_below(path, name))
-                else:
-                    below(entry, _below(path, name), found)
-        elif isinstance(value, list) and inner is not None:
-            for index, entry in enumerate(value):
-                inner(entry, f"{path}[{index}]", found)
-
-    return seek

@@ -10,8 +10,12 @@ import msgspec
 
 from controller.store.interface import Cause, Resource
 
-_SHOWN = 256
+_SHOWN = 512
 """Longest value quoted in a message; a 1 MB name must not become a 1 MB message."""
+
+
+NOWHERE = "<nil>"
+"""The field of what the server says about no field of its own."""
 
 
 class FieldFault(msgspec.Struct, frozen=True):
@@ -68,6 +72,18 @@ def wrong_type(field: str, wanted: str, found: str) -> FieldFault:
     return FieldFault(field, "FieldValueTypeInvalid", f'Invalid value: "{found}": {detail}')
 
 
+def not_whole(field: str) -> FieldFault:
+    """What the server adds about a number where an integer is due: it checks the format by itself."""
+    detail = f"Checked value must be of type integer (default format) in {field}"
+    return FieldFault(NOWHERE, "FieldValueInvalid", f'Invalid value: "": {detail}')
+
+
+def wrong_format(field: str, value: str, form: str) -> FieldFault:
+    """A string that is not of the form its field declares."""
+    detail = f"{field} in body must be of type {form}: {shown(value)}"
+    return FieldFault(field, "FieldValueTypeInvalid", f"Invalid value: {shown(value)}: {detail}")
+
+
 def required(field: str) -> FieldFault:
     """A field that must be there and is not."""
     return FieldFault(field, "FieldValueRequired", "Required value")
@@ -99,6 +115,28 @@ def duplicate(field: str, value: Any) -> FieldFault:
 def forbidden(field: str, detail: str) -> FieldFault:
     """A change that is not allowed."""
     return FieldFault(field, "FieldValueForbidden", f"Forbidden: {detail}")
+
+
+RULES_LEFT_OUT = FieldFault(
+    NOWHERE,
+    "FieldValueInvalid",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the "
+    "existing errors to complete validation",
+)
+_BLOCKING = frozenset(
+    {
+        "FieldValueNotSupported",
+        "FieldValueRequired",
+        "FieldValueTooLong",
+        "FieldValueTooMany",
+        "FieldValueTypeInvalid",
+    }
+)
+
+
+def blocks_rules(faults: list[FieldFault]) -> bool:
+    """Whether the server, after such faults, does not even look at the rules across fields."""
+    return any(fault.reason in _BLOCKING for fault in faults)
 
 
 def is_invalid(resource: Resource, name: str, faults: list[FieldFault]) -> str:
