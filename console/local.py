@@ -11,9 +11,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from controller.config import OperatorConfig
 from controller.hub.server import HubServer
 from controller.hub.service import Hub
+from controller.leadership import LeaseSettings
 from controller.ledger.ledger import Ledger
 from controller.observe import labels
 from controller.operator import Listener, Operator
@@ -38,6 +41,8 @@ GATEWAY = "gateway-0"
 FLUSH_SECONDS = 60.0
 """How often (virtual time) the ledger is written out."""
 HUB = Identity(Role.OPERATOR, "hub")
+ALONE = LeaseSettings(lease_seconds=1e7, renew_deadline_seconds=9e6, retry_seconds=3e6)
+"""Nobody else asks for the Lease of a cluster in one process: it is taken once and needs no renewal."""
 
 
 class Feeder:
@@ -123,6 +128,9 @@ class LocalCluster:
         self.clock = VirtualClock(origin_seconds)
         self.store = open_store(self.clock, seed=seed)
         self.config = config or OperatorConfig(seed=seed)
+        if self.config.lease == LeaseSettings():
+            self.config = msgspec.structs.replace(self.config, lease=ALONE)
+        self._identities: list[str] = []
         self.authority = Authority.create(WallClock())
         self.ledger = Ledger(str(ledger), now=self.clock.now) if ledger is not None else None
         self._operator_store = wrap_store(self.store, self.clock) if wrap_store else self.store
@@ -184,7 +192,14 @@ class LocalCluster:
             client = self.authority.issue(Identity(Role.CLIENT, "trace"))
             self.feeder.client = await GatewayClient.connect(self.gateway.endpoint, GATEWAY, client)
 
+    def _identity(self) -> tuple[str, tuple[str, ...]]:
+        """Who the next operator is, and who surely acts no longer: those that it replaces in this process."""
+        dead = tuple(self._identities)
+        self._identities.append(f"{self.config.identity}-{len(dead)}")
+        return self._identities[-1], dead
+
     def _new_operator(self) -> Operator:
+        identity, dead = self._identity()
         return Operator(
             self._operator_store,
             self.clock,
@@ -193,6 +208,8 @@ class LocalCluster:
             routes=self.routes,
             ledger=self.ledger,
             listener=self._listener,
+            identity=identity,
+            dead=dead,
         )
 
     async def step(self) -> None:

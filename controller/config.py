@@ -6,6 +6,8 @@ from typing import Annotated
 
 import msgspec
 
+from controller.leadership.lease import LeaseSettings
+
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 
 
@@ -43,7 +45,8 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     seed: int = 1
-    identity: str = "plimsoll-0"
+    identity: str = "plimsoll"
+    lease: LeaseSettings = LeaseSettings()
     namespace: str = "plimsoll-system"
     plan_seconds: Positive = 10.0
     debounce_seconds: float = 0.2

@@ -45,23 +45,23 @@ class Remembered:
     def __init__(self, ledger: Ledger | None) -> None:
         """Bind to a ledger."""
         self._ledger = ledger
-        self._recalled: Memory | None = None
+        self._recalled = Memory()
         self._load_due: dict[str, float] = {}
         self._last: dict[str, bytes] = {}
 
-    def _recall(self) -> Memory:
-        if self._recalled is None:
-            self._recalled = self._ledger.recall() if self._ledger is not None else Memory()
-        return self._recalled
-
     def highest_epoch(self) -> int:
-        """The highest epoch anything was written in."""
-        return self._recall().highest_epoch
+        """The highest epoch anything was written in.
+
+        Reads the ledger anew, which may block; what is restored later is what it held then.
+        """
+        if self._ledger is not None:
+            self._recalled = self._ledger.recall()
+        return self._recalled.highest_epoch
 
     def restore(self, planner: PlannerLoop, power: PowerLoop, observer: Observer, now_seconds: float) -> None:
         """Put back what was stored; what cannot be read is left at its initial state, with a log line."""
         del power  # power policies re-learn within a lease: they start from `initial()`
-        for row in self._recall().states:
+        for row in self._recalled.states:
             try:
                 if row.loop == "planner" and row.schema == SCHEMA:
                     planner.states = from_json(row.state, PlannerStates)

@@ -8,10 +8,11 @@ when its decisions are made.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import random
+import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from cluster import events as ev
@@ -23,6 +24,7 @@ from cluster.power import Lease
 from cluster.reasons import Reason
 from cluster.snapshot import Snapshot
 from cluster.targets import AnyTarget
+from controller import life
 from controller.actor.actor import Actor, Effects
 from controller.actor.gates import Gates
 from controller.actor.outcome import Outcome
@@ -30,9 +32,12 @@ from controller.actor.services import Services
 from controller.beliefs import CapacityBeliefs
 from controller.config import OperatorConfig
 from controller.hub.service import Hub
-from controller.leadership import NotLeader, release, take_epoch
+from controller.leadership import Elector, GatedStore, NotLeading
+from controller.leadership.campaign import Campaign
+from controller.leadership.epoch import from_ledger
+from controller.leadership.term import Term
 from controller.ledger.ledger import Ledger
-from controller.ledger.rows import EpochRow, PlanId
+from controller.ledger.rows import PlanId
 from controller.loops.planner import PlannerLoop
 from controller.loops.power import PowerLoop
 from controller.loops.stamping import stamp
@@ -47,7 +52,6 @@ from controller.power_sender import PowerSender
 from controller.records import Recorder
 from controller.routes import RoutesServicer
 from controller.routing import RouteBook
-from controller.store.errors import StoreError
 from controller.store.interface import Store
 from controller.telling.faults import faults_found
 from controller.telling.narrator import Narrator
@@ -72,9 +76,14 @@ class Listener(Protocol):
 
 
 class Operator:
-    """One operator process' worth of state. Losing it loses nothing that safety depends on."""
+    """One leadership's worth of state, from waiting for the Lease to its end. Losing it loses nothing that safety
+    depends on.
 
-    def __init__(
+    `identity` is who it is on the Lease, random unless given; `dead` are identities that surely act no longer (those
+    of former operators of this very process): nobody waits for their Lease to run out.
+    """
+
+    def __init__(  # noqa: PLR0913 - all but the first three have defaults
         self,
         store: Store,
         clock: Clock,
@@ -85,15 +94,30 @@ class Operator:
         ledger: Ledger | None = None,
         metrics: Metrics | None = None,
         listener: Listener | None = None,
+        identity: str = "",
+        dead: Collection[str] = (),
     ) -> None:
-        """Put the parts together; nothing happens before `start`."""
+        """Put the parts together; nothing happens before `start`, or `stand_by`."""
         self.config = config
         self.clock = clock
         self._stopwatch = WallClock()
-        self.epoch = 0
+        self._memory = Remembered(ledger)
+        identity = identity or f"{config.identity}-{secrets.token_hex(5)}"
+        self.elector = Elector(
+            store,
+            clock,
+            config.lease,
+            namespace=config.namespace,
+            identity=identity,
+            rng=random.Random(identity),
+            at_least=from_ledger(self._memory.highest_epoch, self._obeyed, threaded=config.threaded),
+            dead=dead,
+        )
+        self.campaign = Campaign(self.elector, store, clock, namespace=config.namespace, seed=config.seed)
+        reading, store = store, GatedStore(store, self.elector.gate)
         self.observer = Observer()
         self.world = World(self.observer, config.seed, started_seconds=clock.now())
-        self.caches = Caches(store, clock, config.seed)
+        self.caches = Caches(reading, clock, config.seed)
         self.routes_book = RouteBook()
         self.narrator = Narrator(store, ledger)
         self.recorder = Recorder(ledger, config.records_kept)
@@ -104,18 +128,16 @@ class Operator:
         self.beliefs = CapacityBeliefs()
         self.sketches = SketchBook()
         self.measuring = Measuring(metrics or Metrics(VERSION))
-        self._store = store
+        self.term = Term(self.elector, hub, ledger, self.measuring.metrics, VERSION)
         self._hub = hub
         self._routes = routes
         self._ledger = ledger
         self._listener = listener
-        self._power_sender = PowerSender(hub)
+        self._power_sender = PowerSender(hub, self.elector.gate)
         parts = (self._power_sender, self.routes_book, self.world, self.caches)
         self._actor = Actor(store, *parts, config.writes_at_once, config.pods)
         self._services = Services(store)
         self._gates = Gates(store, confirmed=hub is not None)
-        self._memory = Remembered(ledger)
-        self._led_seconds = 0.0
         self._power_tick = 0
         self._power_due = float("-inf")
         self._status_due = float("-inf")
@@ -123,32 +145,33 @@ class Operator:
         self._measure_due = float("-inf")
         self._deciding: asyncio.Task[tuple[Context, Snapshot, PlannerRun]] | None = None
 
-    async def start(self) -> None:
-        """Take a new epoch, fill the caches, load the last states.
+    @property
+    def epoch(self) -> int:
+        """The epoch it acts under; 0 while it does not lead."""
+        return self.term.epoch
 
-        Raises the store's errors when it does not answer: the caller tries again with a pause.
-        """
-        at_least = max(self._memory.highest_epoch(), self._obeyed())
+    async def start(self) -> None:
+        """Take the Lease now, and begin. Raises NotLeading with who holds it, or why it could not be taken."""
+        if not await self.elector.attempt():
+            raise NotLeading(self.elector.told())
+        self.lead()
+
+    def lead(self) -> None:
+        """Begin to act under the Lease that was taken: what a former leader left is restored."""
         now = self.clock.now()
-        await self._lead(at_least, now)
+        self.world.started_seconds = now
+        self.term.follow(now)
         self._memory.restore(self.planner, self.power, self.observer, now)
 
-    async def _lead(self, at_least: int, now: float) -> None:
-        """Take an epoch above `at_least` and tell hub, ledger and metrics. Raises the store's errors and NotLeader."""
-        config, before = self.config, self.epoch
-        self.epoch = await take_epoch(self._store, config.namespace, config.identity, at_least, now)
-        if self._hub is not None:
-            self._hub.raise_epoch(self.epoch)
-        if self._ledger is not None:
-            if before:
-                self._ledger.epoch(EpochRow(before, config.identity, VERSION, self._led_seconds, now))
-            self._ledger.epoch(EpochRow(self.epoch, config.identity, VERSION, now))
-        self._led_seconds = now
-        self.measuring.metrics.leading(True, self.epoch)
-        log.info("leading with epoch %d, seed %d", self.epoch, config.seed)
-
     async def step(self) -> None:
-        """One round: take in what arrived, run the loops that are due, carry out, tell."""
+        """One round: take in what arrived, run the loops that are due, carry out, tell.
+
+        Raises NotLeading when the Lease was lost: nothing is decided any more.
+        """
+        if not self.config.threaded:
+            await self.elector.pump()
+        if not self.elector.leads:
+            raise NotLeading(self.elector.told())
         now = self.clock.now()
         await self._follow_agents(now)
         changed = await self._observe(now)
@@ -168,12 +191,9 @@ class Operator:
 
         The lease says so first; a store that does not take it is asked again with the next round.
         """
-        if self._obeyed() <= self.epoch:
-            return
-        try:
-            await self._lead(self._obeyed(), now)
-        except (StoreError, NotLeader) as error:
-            log.warning("agents obey epoch %d, which is above ours: %s", self._obeyed(), error)
+        if self._obeyed() > self.epoch and not await self.elector.raise_above(self._obeyed()):
+            log.warning("agents obey epoch %d, and the Lease could not say a higher one yet", self._obeyed())
+        self.term.follow(now)
 
     def _obeyed(self) -> int:
         """The highest epoch any agent or gateway has obeyed."""
@@ -214,15 +234,12 @@ class Operator:
 
     # decide and act
 
-    async def _keep_leases(self, stop: asyncio.Event) -> None:
-        """Renew power leases on time in real time, whatever else waits for the store (a grant waits for nobody)."""
-        while not stop.is_set():
+    async def keep_leases(self) -> None:
+        """Renew power leases where they are due; the rest of a step may wait for the store meanwhile."""
+        if self.elector.leads and self.epoch:
             now = self.clock.now()
-            if self.epoch:
-                self._hear_agents(now)
-                await self._power_if_due(now)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self.config.power_seconds / 4)
+            self._hear_agents(now)
+            await self._power_if_due(now)
 
     async def _power_if_due(self, now: float) -> None:
         if now >= self._power_due:
@@ -358,7 +375,7 @@ class Operator:
         # A table made before the replicas were seen would take every request away from them.
         if self._routes is not None and self.caches.synced:
             table = self.routes_book.table(self.world, snapshot, self.epoch, now)
-            if table is not None:
+            if table is not None and self.elector.gate.passes("routes"):
                 self._routes.publish(table)
         if now < self._status_due:
             return
@@ -386,42 +403,37 @@ class Operator:
 
     # life
 
+    async def follow(self) -> None:
+        """Take in what the store says and decide nothing: a process that waits for the Lease has warm caches."""
+        await self.caches.pump()
+        self.world.apply(self.caches.changes())
+        self.world.settle(self.clock.now())
+
     async def run(
         self, stop: asyncio.Event, tick_seconds: float = 0.1, beat: Callable[[], None] = lambda: None
     ) -> None:
-        """Pump in real time until `stop` is set. A store that does not answer is waited for, never fatal.
-
-        `beat` is called after each round that was carried out, for a health check.
-        """
-        leases = asyncio.create_task(self._keep_leases(stop)) if self.config.threaded else None
-        try:
-            while not stop.is_set():
-                if leases is not None and leases.done():
-                    leases.result()  # a defect there must end the process: without leases every node is clamped
-                try:
-                    await self.step()
-                    beat()
-                except StoreError as error:
-                    log.warning("the store does not answer (%s); trying again", error)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), tick_seconds)
-        finally:
-            if leases is not None:
-                leases.cancel()
+        """Pump in real time until `stop` is set or the Lease is lost (see `controller.life`)."""
+        await life.run(self, stop, tick_seconds, beat)
 
     async def stop(self) -> None:
-        """End in order: the lease is given back, what was decided is written down."""
+        """End in order: nothing is decided any more, what was is written down, the Lease is given back."""
         if self._deciding is not None:
             self._deciding.cancel()
-        now = self.clock.now()
-        if self.epoch and await release(self._store, self.config.namespace, self.config.identity, now):
-            log.info("gave the lease of epoch %d back", self.epoch)
+        led, now = self.elector.leads, self.clock.now()
+        self.elector.gate.shut()
         await self.caches.close()
+        self.term.end(now)
         if self._ledger is not None and self.epoch:
-            self._ledger.epoch(EpochRow(self.epoch, self.config.identity, VERSION, self._led_seconds, now))
-            snapshot, invalid = self.observer.snapshot(now, self.epoch), self.world.invalid("ModelService")
-            self._memory.store(self.planner, self.power, snapshot, invalid, self.epoch, now)
-            self._ledger.flush(force=True)
+            if led:
+                snapshot, invalid = (
+                    self.observer.snapshot(now, self.epoch),
+                    self.world.invalid("ModelService"),
+                )
+                self._memory.store(self.planner, self.power, snapshot, invalid, self.epoch, now)
+            self._ledger.flush()
+        if await self.elector.release():
+            log.info("gave the lease of epoch %d back", self.epoch)
+        await self.campaign.stop()
 
 
 def facts_of(operator: Operator) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from controller.config import OperatorConfig
 from controller.hub.service import Hub
-from controller.leadership import LEASE_NAME, release
+from controller.leadership import LEASE_NAME, NotLeading
 from controller.ledger import Ledger, LedgerReader
 from controller.observe.labels import EPOCH
 from controller.operator import Operator
@@ -107,7 +107,7 @@ def test_a_planned_end_gives_the_lease_back_and_closes_the_epoch(tmp_path: Path)
         ledger = Ledger(str(tmp_path / "ledger.db"), now=CLOCK.now)
         operator = Operator(store, CLOCK, CONFIG, ledger=ledger)
         await operator.start()
-        assert (await led(store))["holderIdentity"] == CONFIG.identity
+        assert (await led(store))["holderIdentity"] == operator.elector.identity
         await operator.stop()
         assert (await led(store))["holderIdentity"] == ""
         successor = Operator(store, CLOCK, CONFIG, ledger=ledger)
@@ -122,21 +122,37 @@ def test_a_planned_end_gives_the_lease_back_and_closes_the_epoch(tmp_path: Path)
     reader.close()
 
 
-def test_a_lease_of_another_is_left_alone_and_a_silent_store_is_no_fault_at_the_end() -> None:
+def test_a_lease_of_another_is_left_alone_and_a_silent_store_is_no_fault_at_the_end(
+    tmp_path: Path,
+) -> None:
+    path = str(tmp_path / "ledger.db")
+
     async def play() -> None:
-        store = open_store(CLOCK)
-        operator = Operator(store, CLOCK, CONFIG)
+        store, ledger = open_store(CLOCK), Ledger(path, now=CLOCK.now)
+        operator = Operator(store, CLOCK, CONFIG, ledger=ledger)
         await operator.start()
-        assert not await release(store, CONFIG.namespace, "somebody-else", CLOCK.now())
-        assert (await led(store))["holderIdentity"] == CONFIG.identity
+        other = Operator(store, CLOCK, CONFIG)
+        with pytest.raises(NotLeading, match=f"{operator.elector.identity} holds the Lease under epoch 1"):
+            await other.start()
+        assert not await other.elector.release()
+        assert (await led(store))["holderIdentity"] == operator.elector.identity
+        await other.stop()
+        await operator.stop()
+
         faulty = FaultyStore(store, CLOCK)
+        last = Operator(faulty, CLOCK, CONFIG, ledger=ledger)
+        await last.start()
         faulty.outage(60.0)
         with pytest.raises(Unavailable):
             await faulty.get(LEASE, LEASE_NAME, CONFIG.namespace)
-        assert not await release(faulty, CONFIG.namespace, CONFIG.identity, CLOCK.now())
-        await operator.stop()
+        await last.stop()
+        assert (await led(store))["holderIdentity"] == last.elector.identity, "it runs out by itself"
+        ledger.close()
 
     scene(play)
+    reader = LedgerReader(path)
+    assert [row.epoch for row in reader.epochs() if row.ended_seconds is not None] == [2, 1]
+    reader.close()
 
 
 def test_agents_that_obeyed_a_later_epoch_are_led_above_it_once_the_lease_says_so(

@@ -78,6 +78,7 @@ class _Cluster(LocalCluster):
     reborn: Callable[[], None]
 
     def _new_operator(self) -> Operator:
+        identity, dead = self._identity()
         made = _Mortal(
             self._operator_store,
             self.clock,
@@ -86,6 +87,8 @@ class _Cluster(LocalCluster):
             routes=self.routes,
             ledger=self.ledger,
             listener=self._listener,
+            identity=identity,
+            dead=dead,
         )
         made.reborn = self.reborn
         return made
