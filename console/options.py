@@ -50,3 +50,6 @@ LEDGER = "out/ledger.db"
 HERE = f"127.0.0.1:{OPERATOR_PORT}"
 ADMIN = "admin"
 LOG = "info"
+TOKEN_FILE = Path("/var/run/plimsoll/enrolment/token")
+CA_FILE = Path("/var/run/plimsoll/roots/roots.pem")
+"""Where the chart's agent pods have the projected token and the ConfigMap with the roots."""

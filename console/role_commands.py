@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from console.options import (
+    CA_FILE,
     GATEWAY_PORT,
     HEALTH_PORT,
     HERE,
@@ -15,6 +16,7 @@ from console.options import (
     LOG,
     OPERATOR_PORT,
     PKI,
+    TOKEN_FILE,
     Host,
     LedgerUrl,
     LogJson,
@@ -52,6 +54,31 @@ def operator(  # noqa: PLR0913 - options are arguments here
     seed: Annotated[
         int | None, typer.Option(help="Seed of tie ranks and policies; overrides --config.")
     ] = None,
+    ca_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the root (authority.key, authority.pem, trusted.pem) that signs the agents' certificates "
+            "and the operator's own; in a cluster a Secret mounted as files."
+        ),
+    ] = None,
+    enrol_listen: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where agents get their certificates for their projected tokens; nowhere unless given.",
+        ),
+    ] = "",
+    agent_account: Annotated[
+        str, typer.Option(metavar="NAMESPACE/NAME", help="Service account of the agents' pods.")
+    ] = "plimsoll-agents/plimsoll-agent",
+    agent_certificate_hours: Annotated[
+        float,
+        typer.Option(help="Life of an agent's certificate; it is renewed at two thirds.", min=0.1, max=720),
+    ] = 24.0,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(help="The API server that reviews tokens; the pod's own account where there is one."),
+    ] = None,
     output: Output = "table",
     log_level: LogLevel = LOG,
     log_json: LogJson = False,
@@ -70,8 +97,15 @@ def operator(  # noqa: PLR0913 - options are arguments here
         plimsoll get msvc --watch
     """
     from console.commands.operator import OperatorOptions, run_operator
+    from console.enrolling import EnrolOptions
     from console.process import Talk
 
+    enrol = EnrolOptions(
+        listen=enrol_listen,
+        account=agent_account,
+        kubeconfig=kubeconfig,
+        certificate_hours=agent_certificate_hours,
+    )
     options = OperatorOptions(
         pki=pki,
         ledger=ledger,
@@ -82,6 +116,8 @@ def operator(  # noqa: PLR0913 - options are arguments here
         health_host=health_host,
         health_port=health_port,
         seed=seed,
+        ca_dir=ca_dir,
+        enrol=enrol if enrol_listen else None,
     )
     _exit(run_operator(options, Talk(output=output, log_level=log_level, log_json=log_json)))
 
@@ -91,6 +127,23 @@ def agent(  # noqa: PLR0913 - options are arguments here
     node: Annotated[str, typer.Option(help="Name of this node, as Kubernetes and its certificate have it.")],
     hub: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the operator's hub listens.")] = HERE,
     pki: Pki = PKI,
+    enrol: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where the operator gives certificates for tokens; with it --pki is not used.",
+        ),
+    ] = "",
+    token_file: Annotated[
+        Path, typer.Option(help="The pod's projected service account token; read anew at each use.")
+    ] = TOKEN_FILE,
+    ca_file: Annotated[
+        Path, typer.Option(help="Roots (PEM) that the operator's certificate is checked by.")
+    ] = CA_FILE,
+    identity_dir: Annotated[
+        Path | None,
+        typer.Option(help="Keep key and certificate here (mode 0600) over restarts; in memory unless given."),
+    ] = None,
     driver: Annotated[
         str, typer.Option(help="`nvml` for real NVIDIA GPUs, `simulated` for modelled ones.")
     ] = "nvml",
@@ -118,6 +171,10 @@ def agent(  # noqa: PLR0913 - options are arguments here
         node=node,
         hub=hub,
         pki=pki,
+        enrol=enrol,
+        token_file=token_file,
+        ca_file=ca_file,
+        identity_dir=identity_dir,
         driver=driver,
         manage_power=manage_power,
         base_watts=base_watts,

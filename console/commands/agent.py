@@ -9,27 +9,33 @@ from pathlib import Path
 
 import msgspec
 
+from agent.bootstrap import Bootstrap, BootstrapConfig
 from agent.node.daemon import Agent, AgentConfig
 from agent.node.drivers.base import Driver
 from agent.node.drivers.nvml import NvmlConfig, NvmlDriver
 from agent.node.drivers.simulated import SimulatedDriver
-from console.options import VERSION
+from console.options import CA_FILE, TOKEN_FILE, VERSION
 from console.process import Talk, run_process
 from console.telling import Refused, chosen, host_and_port
 from runtime.authority import Identity, Role
 from runtime.clock import WallClock
 from runtime.keyring import Keyring
+from runtime.tls import Source
 
 DRIVERS = ("nvml", "simulated")
 
 
 class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What `plimsoll agent` was told. `gpu` and `gpus` shape a simulated machine."""
+    """What `plimsoll agent` was told. `gpu` and `gpus` shape a simulated machine; `enrol` empty: certificates in `pki`."""
 
     node: str
     hub: str
     pki: Path
     driver: str
+    enrol: str = ""
+    token_file: Path = TOKEN_FILE
+    ca_file: Path = CA_FILE
+    identity_dir: Path | None = None
     manage_power: bool = False
     base_watts: int = 0
     gpu: str = "L4"
@@ -46,11 +52,36 @@ async def _serve(options: AgentOptions, talk: Talk, stop: asyncio.Event) -> None
     chosen("driver", options.driver, DRIVERS)
     host_and_port(options.hub, "--hub")
     clock = WallClock()
-    source = Keyring(options.pki, clock).source(Identity(Role.NODE, options.node))
+    bootstrap = _bootstrap(options, clock)
+    source = bootstrap.credentials if bootstrap is not None else _from_folder(options, clock)
     config = AgentConfig(node=options.node, endpoint=options.hub, boot_id=uuid.uuid4().hex, version=VERSION)
     agent = Agent(config, _driver(options, clock), source, clock, random.uniform)
+    # The node is at its safe cap by now: whoever waits for a certificate waits capped.
     talk.ready("agent", node=options.node, hub=options.hub, driver=options.driver)
+    enrolling = asyncio.create_task(bootstrap.run(stop)) if bootstrap is not None else None
     await agent.run(stop)
+    if enrolling is not None:
+        await enrolling
+
+
+def _from_folder(options: AgentOptions, clock: WallClock) -> Source:
+    return Keyring(options.pki, clock).source(Identity(Role.NODE, options.node))
+
+
+def _bootstrap(options: AgentOptions, clock: WallClock) -> Bootstrap | None:
+    """Certificates for tokens, where that was asked for."""
+    if not options.enrol:
+        return None
+    host_and_port(options.enrol, "--enrol")
+    config = BootstrapConfig(
+        node=options.node,
+        endpoint=options.enrol,
+        token_file=options.token_file,
+        ca_file=options.ca_file,
+        folder=options.identity_dir,
+        version=VERSION,
+    )
+    return Bootstrap(config, clock, random.uniform)
 
 
 def _driver(options: AgentOptions, clock: WallClock) -> Driver:

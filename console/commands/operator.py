@@ -11,10 +11,13 @@ from pathlib import Path
 import msgspec
 
 from console.commands.pki import HUB
+from console.enrolling import Door, EnrolOptions, open_door
 from console.options import VERSION
 from console.process import Talk, pause, run_process
 from console.telling import Refused
 from controller.config import OperatorConfig
+from controller.enrolment.authorities import AuthorityFolder, SelfIssued
+from controller.enrolment.server import EnrolmentServer
 from controller.health import Checks, HealthServer, Probe, Pulse
 from controller.hub.server import HubServer
 from controller.hub.service import Hub
@@ -32,6 +35,7 @@ from controller.store.remote import StoreServicer
 from policies.registry import config_of
 from runtime.clock import WallClock
 from runtime.keyring import Keyring
+from runtime.tls import Source
 
 log = logging.getLogger("plimsoll.operator")
 
@@ -46,7 +50,10 @@ LOOP_LIMIT_SECONDS = 15.0
 
 
 class OperatorOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What `plimsoll operator` was told. `health_port` below 0: no health pages."""
+    """What `plimsoll operator` was told. `health_port` below 0: no health pages.
+
+    `ca_dir`: the root that signs agents' certificates and the operator's own; without it the own one is in `pki`.
+    """
 
     pki: Path
     ledger: str
@@ -57,6 +64,8 @@ class OperatorOptions(msgspec.Struct, frozen=True, kw_only=True):
     manifests: tuple[Path, ...] = ()
     config: Path | None = None
     seed: int | None = None
+    ca_dir: Path | None = None
+    enrol: EnrolOptions | None = None
 
 
 def run_operator(options: OperatorOptions, talk: Talk) -> int:
@@ -101,6 +110,8 @@ async def _serve(options: OperatorOptions, talk: Talk, stop: asyncio.Event) -> N
         facts: dict[str, str | int] = {"endpoint": process.door.endpoint, "epoch": process.operator.epoch}
         if process.health is not None:
             facts["health"] = process.health.url
+        if process.enrolment is not None:
+            facts["enrolment"] = process.enrolment.endpoint
         talk.ready("operator", ledger=process.ledger.name, seed=config.seed, **facts)
         await process.operator.run(stop, beat=process.pulse.beat)
         log.info("told to stop")
@@ -121,9 +132,10 @@ class _Process:
         self.hub = Hub(clock)
         self.routes = RoutesServicer(clock)
         servicer = StoreServicer(self.store, KINDS_SERVED, plane=self.store)
-        source = Keyring(options.pki, clock).source(HUB)
+        self.authority = AuthorityFolder(options.ca_dir, clock) if options.ca_dir is not None else None
+        self.source = self._own_certificate(clock)
         hosted = [self.routes.hosted(), servicer.hosted()]
-        self.door = HubServer(self.hub, source, host=options.host, port=options.port, hosted=hosted)
+        self.door = HubServer(self.hub, self.source, host=options.host, port=options.port, hosted=hosted)
         self.operator = Operator(
             self.store,
             clock,
@@ -135,6 +147,14 @@ class _Process:
         )
         self.pulse = Pulse("The operator's loop", LOOP_LIMIT_SECONDS, clock.monotonic)
         self.health: HealthServer | None = None
+        self.enrolment: EnrolmentServer | None = None
+        self._clock = clock
+
+    def _own_certificate(self, clock: WallClock) -> Source:
+        """Issued by the root at hand, or from the folder of certificates."""
+        if self.authority is None:
+            return Keyring(self._options.pki, clock).source(HUB)
+        return SelfIssued(self.authority, HUB, clock)
 
     async def start(self, manifests: list[Manifest]) -> None:
         """Listen, apply the manifests, lead."""
@@ -154,9 +174,23 @@ class _Process:
         log.info("%d objects applied from %d manifests", len(applied), len(manifests))
         await self.operator.start()
         self._ends.push_async_callback(self.operator.stop)
+        await self._open_enrolment()
         collecting = asyncio.create_task(_collect(self.store))
         self._ends.push_async_callback(_cancelled, collecting)
         self.pulse.beat()
+
+    async def _open_enrolment(self) -> None:
+        if self._options.enrol is None:
+            return
+        if self.authority is None:
+            raise Refused("--enrol-listen needs --ca-dir: the root that signs the agents' certificates.")
+        door = Door(
+            authority=self.authority,
+            credentials=self.source,
+            leads=lambda: self.operator.epoch > 0,
+            counted=self.metrics.enrolled,
+        )
+        self.enrolment = await open_door(self._options.enrol, door, self._clock, self._ends)
 
     def _checks(self) -> Checks:
         checks = Checks()

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID
 
 from controller.enrolment.refusals import Reason, Refused
-from controller.enrolment.reviewer import Review
+from controller.enrolment.review import Review
 from runtime.authority import AuthorityError, Identity, Role
 
 AUDIENCE = "plimsoll-enrolment"

@@ -32,7 +32,7 @@ from controller.enrolment.claims import (
 from controller.enrolment.limits import Bucket, Sources, source_of
 from controller.enrolment.presence import Presence
 from controller.enrolment.refusals import Reason, Refused
-from controller.enrolment.reviewer import Reviewer, ReviewFailed
+from controller.enrolment.review import Reviewer, ReviewFailed
 from runtime.authority import DAY_SECONDS, Authority, AuthorityError, pem_of
 from runtime.clock import Clock
 from runtime.tls import PeerRefused, require_transport

@@ -20,8 +20,6 @@ from controller.enrolment.presence import WatchedPresence
 from controller.enrolment.reviewer import KubeReviewer
 from controller.enrolment.server import EnrolmentServer
 from controller.enrolment.service import EnrolmentConfig, EnrolmentServicer
-from controller.resources import core
-from controller.store.cache import Reflector
 from controller.store.kube import Access, KubeStore
 from runtime.authority import Authority, Identity, Role
 from runtime.clock import WallClock
@@ -44,7 +42,7 @@ class Cluster:
     authority: Authority
     pods: AgentPods
     enrolments: Enrolments
-    reflectors: dict[str, Reflector[Any]]
+    presence: WatchedPresence
 
     @property
     def ca_file(self) -> Path:
@@ -79,11 +77,6 @@ class Cluster:
         )
         return str(answer.status.token)
 
-    async def pump(self) -> None:
-        """Let the operator's watches catch up."""
-        for reflector in self.reflectors.values():
-            await reflector.pump()
-
     def agent(self, node: str, token: str) -> Bootstrap:
         """An agent that was given this token."""
         file = self.folder / "given"
@@ -92,24 +85,6 @@ class Cluster:
             node=node, endpoint=self.server.endpoint, token_file=file, ca_file=self.ca_file
         )
         return Bootstrap(config, WallClock(), random.Random(1).uniform)
-
-
-class _Objects(dict[str, Any]):
-    """What the reflectors hold now, by kind."""
-
-    def __init__(self, reflectors: dict[str, Reflector[Any]]) -> None:
-        super().__init__()
-        self._reflectors = reflectors
-
-    def __getitem__(self, kind: str) -> Any:
-        return self._reflectors[kind].objects
-
-
-async def _follow(reflectors: dict[str, Reflector[Any]]) -> None:
-    while True:
-        for reflector in reflectors.values():
-            await reflector.pump()
-        await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -126,10 +101,7 @@ async def cluster(
     clock = WallClock()
     store = await KubeStore.connect(operator or plane.kubeconfig, clock=clock, seed=1)
     admin = await Access.from_kubeconfig(plane.kubeconfig)
-    reflectors: dict[str, Reflector[Any]] = {
-        "Node": Reflector(store, core.NODE, core.Node, clock, seed=1),
-        "Pod": Reflector(store, core.POD, core.Pod, clock, seed=2),
-    }
+    presence = WatchedPresence(store, namespace, clock, seed=1)
     authority = Authority.create(clock)
     (folder / "roots.pem").write_bytes(authority.trusted_pem)
     reviewer = KubeReviewer(store.transport.access.client, deadline_seconds=2.0)
@@ -138,9 +110,7 @@ async def cluster(
         reviewer,
         lambda: authority,
         clock,
-        presence=WatchedPresence(
-            _Objects(reflectors), lambda: all(each.has_synced for each in reflectors.values())
-        ),
+        presence=presence,
         config=EnrolmentConfig(**settings),
     )
     held = authority.issue(HUB)
@@ -157,16 +127,16 @@ async def cluster(
         authority=authority,
         pods=pods,
         enrolments=Enrolments(pods, server.endpoint, folder / "roots.pem", clock, random.Random(1).uniform),
-        reflectors=reflectors,
+        presence=presence,
     )
-    following = asyncio.create_task(_follow(reflectors)) if follows else None
+    stop = asyncio.Event()
+    following = asyncio.create_task(presence.run(stop)) if follows else None
     try:
         yield made
     finally:
+        stop.set()
         if following is not None:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            await following
         await _leave(made)
         await server.stop()
         await store.close()

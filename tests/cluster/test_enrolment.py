@@ -46,7 +46,7 @@ def test_a_fleet_gets_its_certificates_for_tokens_of_its_pods(
             # A node whose agent pod is replaced goes on with the new one's token.
             await made.pods.remove(nodes[0])
             await made.pods.place(nodes[0])
-            await made.pump()
+            await made.presence.pump()
             await made.enrolments.bootstraps[nodes[0]].enrol()
 
     run(scenario, LONG)
@@ -162,10 +162,10 @@ def test_a_token_that_outlives_its_pod_is_refused_though_the_api_server_still_ta
             await made.pods.settle()
             placed = await made.pods.place(node)
             token = made.pods.token_file(node).read_text()
-            await until(lambda: f"{namespace}/{placed.pod}" in made.reflectors["Pod"].objects)
+            await until(lambda: f"{namespace}/{placed.pod}" in made.presence.pods.objects)
             await made.agent(node, token).enrol()
             await made.pods.remove(node)
-            await until(lambda: f"{namespace}/{placed.pod}" not in made.reflectors["Pod"].objects)
+            await until(lambda: f"{namespace}/{placed.pod}" not in made.presence.pods.objects)
             assert (await made.reviewer.review(token, AUDIENCE)).authenticated
             with pytest.raises(BootstrapError, match="sees no pod") as caught:
                 await made.agent(node, token).enrol()
@@ -180,12 +180,12 @@ def test_no_renewal_for_a_node_that_was_deleted(control_plane: ControlPlane, nam
             (node,) = await made.nodes(1)
             assert await made.enrolments.join([node], asyncio.Event())
             await made.core.delete_node(node)
-            await until(lambda: node not in made.reflectors["Node"].objects)
+            await until(lambda: node not in made.presence.nodes.objects)
             with pytest.raises(BootstrapError) as caught:
                 await made.enrolments.bootstraps[node].enrol()
             assert caught.value.reason in {"gone", "not_authenticated"}
             await made.core.create_node({"metadata": {"name": node}})
-            await until(lambda: node in made.reflectors["Node"].objects)
+            await until(lambda: node in made.presence.nodes.objects)
             with pytest.raises(BootstrapError) as caught:  # of the same name, and not the same node
                 await made.enrolments.bootstraps[node].enrol()
             assert caught.value.reason in {"gone", "not_authenticated"}
@@ -204,7 +204,7 @@ def test_before_the_operator_has_read_the_pods_nobody_gets_one(
             agent = made.agent(node, made.pods.token_file(node).read_text())
             with pytest.raises(BootstrapError, match="has not read"):
                 await agent.enrol()
-            await made.pump()
+            await made.presence.pump()
             await agent.enrol()
 
     run(scenario, LONG)

@@ -225,6 +225,41 @@ class TestOperator:
             pki, tmp_path, "-f", str(tmp_path / "a.yaml")
         )
 
+    @pytest.mark.parametrize(
+        ("given", "why"),
+        [
+            pytest.param(["--enrol-listen", "127.0.0.1:9"], "needs --ca-dir", id="no root"),
+            pytest.param(["--ca-dir", "{tmp}/none"], "No usable authority in", id="a root that is not there"),
+            pytest.param(
+                ["--ca-dir", "{pki}/authority", "--enrol-listen", "here"],
+                "--enrol-listen 'here' is no address",
+                id="no address",
+            ),
+            pytest.param(
+                ["--ca-dir", "{pki}/authority", "--enrol-listen", "127.0.0.1:9", "--agent-account", "agent"],
+                "write NAMESPACE/NAME",
+                id="an account without its namespace",
+            ),
+            pytest.param(
+                [
+                    "--ca-dir",
+                    "{pki}/authority",
+                    "--enrol-listen",
+                    "127.0.0.1:9",
+                    "--kubeconfig",
+                    "{tmp}/none",
+                ],
+                "There is no kubeconfig at",
+                id="no API server to ask",
+            ),
+        ],
+    )
+    def test_enrolment_that_cannot_be_offered(
+        self, pki: str, tmp_path: Path, given: list[str], why: str
+    ) -> None:
+        words = [each.format(pki=pki, tmp=tmp_path) for each in given]
+        assert why in self.start(pki, tmp_path, *words)
+
     def test_an_unknown_log_level(self, pki: str, tmp_path: Path) -> None:
         assert "Unknown log level 'loud'" in self.start(pki, tmp_path, "--log-level", "loud")
 
@@ -275,6 +310,7 @@ class TestOtherRoles:
         )
         assert "neither `demo` nor a number" in refused("fleet", "--nodes", "many", *known)
         assert "write HOST:PORT" in refused("fleet", "--operator", "nowhere", *known)
+        assert "--enrol 'nowhere' is no address" in refused(*simulated, "--enrol", "nowhere", *known)
 
     def test_nvml_without_its_library(self, pki: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pynvml", None)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from agent.bootstrap import Bootstrap, BootstrapConfig, signing_request
 from agent.node.link import HubLink
 from controller.enrolment.claims import AUDIENCE, CLAIMS, Account, Bound
-from controller.enrolment.reviewer import Review, ReviewFailed
+from controller.enrolment.review import Review, ReviewFailed
 from controller.enrolment.server import EnrolmentServer
 from controller.enrolment.service import EnrolmentConfig, EnrolmentServicer
 from controller.hub.server import HubServer

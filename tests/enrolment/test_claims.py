@@ -25,7 +25,7 @@ from controller.enrolment.claims import (
 )
 from controller.enrolment.limits import Bucket, Sources, source_of
 from controller.enrolment.refusals import _CODES, Reason, Refused
-from controller.enrolment.reviewer import Review
+from controller.enrolment.review import Review
 from runtime.authority import Identity, Role
 from tests.enrolment.support import NODE, request_for, token_of
 

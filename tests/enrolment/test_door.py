@@ -15,7 +15,7 @@ from cryptography import x509
 
 from agent.bootstrap import BootstrapError
 from controller.enrolment.refusals import AGAIN, REFUSAL, Reason
-from controller.enrolment.reviewer import Review
+from controller.enrolment.review import Review
 from controller.hub.server import HubServer
 from controller.hub.service import Hub
 from runtime.authority import Authority, AuthorityError, Credentials, Identity, Role, identity_of

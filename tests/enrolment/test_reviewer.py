@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from controller.enrolment.reviewer import KubeReviewer, Review, ReviewFailed
+from controller.enrolment.review import Review, ReviewFailed
+from controller.enrolment.reviewer import KubeReviewer
 from tests.enrolment.support import SECRET, token_of
 from tests.hub.support import run
 

@@ -1,0 +1,94 @@
+"""The operator's enrolment door as the command line describes it: authority, API server, whose tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from console.telling import Refused, host_and_port
+from controller.enrolment.authorities import AuthorityFolder
+from controller.enrolment.claims import Account
+from controller.enrolment.presence import WatchedPresence
+from controller.enrolment.server import EnrolmentServer
+from controller.enrolment.service import EnrolmentConfig, EnrolmentServicer
+from runtime.clock import Clock
+from runtime.tls import Source
+
+SERVICE_ACCOUNTS = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+"""Where a pod's own account lies: its being there means that we run in a cluster."""
+
+
+class EnrolOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator was told of enrolment. `account`: NAMESPACE/NAME of the agents' service account."""
+
+    listen: str
+    account: str
+    kubeconfig: Path | None = None
+    certificate_hours: float = 24.0
+
+
+class Door(msgspec.Struct, frozen=True, kw_only=True):
+    """What the door needs of the operator: its root, its own certificate, whether it leads, who counts."""
+
+    authority: AuthorityFolder
+    credentials: Source
+    leads: Callable[[], bool]
+    counted: Callable[[str, float], None]
+
+
+def in_a_pod() -> bool:
+    """Whether there is an account of a pod here."""
+    return SERVICE_ACCOUNTS.exists()
+
+
+def account_of(text: str) -> Account:
+    """NAMESPACE/NAME as an account. Raises: Refused."""
+    namespace, slash, name = text.partition("/")
+    if not slash or not namespace or not name or "/" in name:
+        raise Refused(f"--agent-account {text[:100]!r} is no account: write NAMESPACE/NAME.")
+    return Account(namespace=namespace, name=name)
+
+
+async def open_door(options: EnrolOptions, door: Door, clock: Clock, ends: AsyncExitStack) -> EnrolmentServer:
+    """Connect to the API server, follow the agents' pods, listen. What is begun is ended by `ends`.
+
+    Raises: Refused, OSError when the port cannot be had.
+    """
+    from controller.enrolment.reviewer import KubeReviewer  # the API server's client takes its time to import
+    from controller.store.kube import AccessError, KubeStore
+
+    host, port = host_and_port(options.listen, "--enrol-listen")
+    account = account_of(options.account)
+    try:
+        store = await KubeStore.connect(
+            options.kubeconfig, in_cluster=options.kubeconfig is None and in_a_pod(), clock=clock
+        )
+    except AccessError as error:
+        raise Refused(f"Enrolment asks the API server who an agent is. {error}") from error
+    ends.push_async_callback(store.close)
+    presence = WatchedPresence(store, account.namespace, clock)
+    servicer = EnrolmentServicer(
+        KubeReviewer(store.transport.access.client),
+        door.authority,
+        clock,
+        presence=presence,
+        leads=door.leads,
+        counted=door.counted,
+        config=EnrolmentConfig(account=account, validity_seconds=options.certificate_hours * 3600.0),
+    )
+    server = EnrolmentServer(servicer, door.credentials, host=host, port=port)
+    await server.start()
+    ends.push_async_callback(server.stop)
+    stop = asyncio.Event()
+    following = asyncio.create_task(presence.run(stop))
+
+    async def end() -> None:
+        stop.set()
+        await following
+
+    ends.push_async_callback(end)
+    return server
