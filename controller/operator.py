@@ -123,7 +123,7 @@ class Operator:
         self.recorder = Recorder(ledger, config.records_kept)
         self.planner = PlannerLoop(config)
         self.power = PowerLoop(config.seed)
-        self.statuses = StatusWriter(store, clock, config.writes_at_once)
+        self.statuses = StatusWriter(store, clock, config.writes_at_once, config.gateway_url)
         self.nodes = NodeWriter(store, clock, config.writes_at_once)
         self.beliefs = CapacityBeliefs()
         self.sketches = SketchBook()

@@ -185,7 +185,9 @@ class Actor:
         except AlreadyExists:
             found = await self._store.get(POD, pod["metadata"]["name"], pod["metadata"]["namespace"])
             wanted = pod["metadata"]["ownerReferences"][0]["uid"]
-            if not any(o.get("uid") == wanted for o in found["metadata"].get("ownerReferences", [])):
+            ours = any(o.get("uid") == wanted for o in found["metadata"].get("ownerReferences", []))
+            # One of ours that is on its way out is not the one that is wanted now: another name, with the next plan.
+            if not ours or found["metadata"].get("deletionTimestamp"):
                 raise
 
     async def _drain(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:

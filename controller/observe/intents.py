@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgspec
+
 from cluster.base import Ref
 from cluster.hardware import AcceleratorClass, Market, Pool
 from cluster.power import PowerDomain
@@ -108,6 +110,10 @@ def service(obj: ModelService, classes: dict[str, AcceleratorClass]) -> Intent:
         drain_seconds=spec.drain_seconds,
         policies=_policies(spec.policies),
     )
+    if obj.metadata.deletion_timestamp is not None:  # wanted no more, whatever still holds the object
+        noun = msgspec.structs.replace(
+            noun, floor_units=0, ceiling_units=0, replicas=0, expected_requests_per_second=0.0, mode=Mode.OFF
+        )
     return Intent(noun)
 
 
@@ -223,7 +229,7 @@ def job(obj: TrainingJob, classes: dict[str, AcceleratorClass]) -> Intent:
         dollars_per_gpu_hour=spec.value_per_gpu_hour,
         checkpoint=_checkpoint(obj),
         restart_limit=spec.restart_limit,
-        suspended=spec.suspend,
+        suspended=spec.suspend or obj.metadata.deletion_timestamp is not None,
         phase=_JOB_PHASES.get(obj.status.phase, JobPhase.WAITING),
         attempt=obj.status.attempt,
     )

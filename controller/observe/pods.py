@@ -161,7 +161,8 @@ def _phase(pod: Pod, *, node_lost: bool) -> ReplicaPhase:
     if node_lost:
         return ReplicaPhase.LOST
     if pod.finished:
-        return ReplicaPhase.FAILED
+        # Deleted as well: nothing is left of it but an object that somebody's finalizer holds.
+        return ReplicaPhase.FAILED if pod.metadata.deletion_timestamp is None else ReplicaPhase.GONE
     if pod.metadata.deletion_timestamp is not None:
         return ReplicaPhase.STOPPING
     if labels.DRAIN_UNTIL in pod.metadata.annotations:

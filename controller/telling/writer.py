@@ -64,8 +64,9 @@ class StatusWriter:
     `at_once` bounds how many are on their way together.
     """
 
-    def __init__(self, store: Store, clock: Clock, at_once: int = 1) -> None:
-        """Bind to a store."""
+    def __init__(self, store: Store, clock: Clock, at_once: int = 1, gateway_url: str = "") -> None:
+        """Bind to a store. `gateway_url` is where clients reach the gateways; empty: no address is told."""
+        self._gateway_url = gateway_url.rstrip("/")
         self.contests = Contests()
         self._store = store
         self._queue: WorkQueue[Key] = WorkQueue(clock)
@@ -82,9 +83,11 @@ class StatusWriter:
                 key = (kind, name)
                 there.add(key)
                 faults = world.faults.get(key, ())
-                status = self._contested(
-                    key, obj, compute(obj, snapshot, sayings, faults, now_seconds), now_seconds
-                )
+                status = compute(obj, snapshot, sayings, faults, now_seconds)
+                if kind == "ModelService" and self._gateway_url:
+                    # The gateway holds and moves requests, so it is where they go, whatever becomes of replicas.
+                    status = msgspec.structs.replace(status, url=f"{self._gateway_url}/{name}")
+                status = self._contested(key, obj, status, now_seconds)
                 if status != obj.status and self._due(key, obj, status, now_seconds):
                     self._wanted[key] = (obj, status)
                     self._queue.add(key)

@@ -29,7 +29,8 @@ class Case(NamedTuple):
     """One service: wanted replicas per part, and its replicas by what is to become of them.
 
     `current` and `outdated` are live ones per part, `outdated` made from an older template. `leaving` are
-    live on a node that is being lost, `stuck` never bound, `dead` failed or lost, `draining` not yet empty.
+    live on a node that is being lost, `stuck` never bound, `late` bound and never ready, `dead` failed or lost,
+    `draining` not yet empty.
     """
 
     service: Service
@@ -40,6 +41,7 @@ class Case(NamedTuple):
     leaving: list[Replica]
     draining: list[Replica]
     stuck: list[Replica]
+    late: list[Replica]
     dead: list[Replica]
 
     def live(self, part: Part) -> list[Replica]:
@@ -59,29 +61,36 @@ class Case(NamedTuple):
         return all(self.ready(part) >= units for part, units in self.wanted.items())
 
 
-def case_of(groups: Groups, service: Service, capacity: Capacity, now: float, bind_seconds: float) -> Case:
+class Limits(NamedTuple):
+    """How long a replica may take to be bound, and from then on to become ready (seconds)."""
+
+    bind_seconds: float
+    start_seconds: float
+
+
+def case_of(groups: Groups, service: Service, capacity: Capacity, now: float, limits: Limits) -> Case:
     """Sort a service's replicas against its final mix."""
-    case = Case(service, capacity, {}, {}, {}, [], [], [], [])
+    case = Case(service, capacity, {}, {}, {}, [], [], [], [], [])
     for part in capacity.mix.parts:
         if part.units > 0:
             key = (part.variant, part.pool)
             case.wanted[key] = case.wanted.get(key, 0) + part.units
     template = service.template
     for replica in groups.replicas.get(service.name, ()):
-        _sort(case, replica, groups.view, now, bind_seconds, template)
+        _sort(case, replica, groups.view, now, limits, template)
     return case
 
 
-def _sort(
-    case: Case, replica: Replica, view: Snapshot, now: float, bind_seconds: float, template: str
-) -> None:
-    phase = replica.phase
+def _sort(case: Case, replica: Replica, view: Snapshot, now: float, limits: Limits, template: str) -> None:
+    phase, age = replica.phase, now - replica.phase_since_seconds
     if phase in (ReplicaPhase.FAILED, ReplicaPhase.LOST):
         case.dead.append(replica)
     elif phase is ReplicaPhase.DRAINING:
         case.draining.append(replica)
-    elif phase is ReplicaPhase.PENDING and now - replica.phase_since_seconds >= bind_seconds:
+    elif phase is ReplicaPhase.PENDING and age >= limits.bind_seconds:
         case.stuck.append(replica)
+    elif phase is ReplicaPhase.STARTING and age >= limits.start_seconds:
+        case.late.append(replica)
     elif phase in LIVE:
         part = (replica.variant.key, replica.pool)
         if must_leave(view, replica):

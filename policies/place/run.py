@@ -16,7 +16,17 @@ from placement.packing.best_fit import Rooms
 from policies.draft import Draft
 from policies.groups import Groups, in_scope
 from policies.place import why
-from policies.place.cases import Case, Part, case_of, is_empty, must_leave, outstanding, replica_name
+from policies.place.cases import (
+    Case,
+    Limits,
+    Part,
+    case_of,
+    is_empty,
+    must_leave,
+    outstanding,
+    replica_name,
+)
+from policies.resting import Rest, after
 
 Seconds = Annotated[float, msgspec.Meta(ge=0.0)]
 
@@ -24,13 +34,15 @@ Seconds = Annotated[float, msgspec.Meta(ge=0.0)]
 class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of best-fit placing.
 
-    `bind_seconds`: a replica not bound to its node by then is deleted and replanned. `shun_seconds`: how long
-    the node it was meant for is avoided. `settle_seconds`: a report this much younger than the start of a
+    `bind_seconds`: a replica not bound to its node by then is deleted and replanned. `start_seconds`: so is one that
+    is bound and not ready (the largest models load for minutes). `shun_seconds`: how long the node it was meant for is
+    avoided. `settle_seconds`: a report this much younger than the start of a
     drain is believed when it says empty. `route_tolerance`: weights closer than this are left alone.
     `failed_grace_seconds`: grace of deleting what serves nobody.
     """
 
     bind_seconds: Seconds = 10.0
+    start_seconds: Seconds = 1_800.0
     shun_seconds: Seconds = 60.0
     settle_seconds: Seconds = 2.0
     route_tolerance: Seconds = 0.005
@@ -38,11 +50,14 @@ class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class BestFitState(msgspec.Struct, frozen=True, kw_only=True):
-    """Highest ordinal ever given per service, and nodes that did not bind, until when (UTC seconds)."""
+    """Highest ordinal ever given per service, nodes that did not bind, until when (UTC seconds), and services whose
+    replicas do not start.
+    """
 
     schema: int = 1
     ordinals: dict[str, int] = {}
     shunned: dict[str, float] = {}
+    resting: dict[str, Rest] = {}
 
 
 class Missing(NamedTuple):
@@ -62,30 +77,37 @@ class Run:
         self.rooms = Rooms(view.nodes, self.overlay.space)
         self.ordinals = dict(state.ordinals)
         self.shunned = {n: t for n, t in state.shunned.items() if t > ctx.now_seconds}
+        self.resting = dict(state.resting)
         self.missing: list[Missing] = []
         self.going: set[str] = set()
         self.cases: list[Case] = []
+        limits = Limits(config.bind_seconds, config.start_seconds)
         for service in in_scope(view, ctx):
             capacity = view.capacity(service.name)
             if capacity is not None and capacity.final:
-                self.cases.append(case_of(self.groups, service, capacity, self.now, config.bind_seconds))
+                self.cases.append(case_of(self.groups, service, capacity, self.now, limits))
 
     def state(self) -> BestFitState:
         """What is remembered."""
         return BestFitState(
             ordinals={name: self.ordinals[name] for name in sorted(self.ordinals)},
             shunned={name: self.shunned[name] for name in sorted(self.shunned)},
+            resting={name: self.resting[name] for name in sorted(self.resting) if name in self.view.services},
         )
 
     # ---------------------------------------------------------------------------------------------- removing
 
     def remove(self) -> None:
-        """Delete what never bound, failed, was lost, or is drained."""
+        """Delete what never bound, never started, failed, was lost, or is drained."""
         for case in self.cases:
+            self._count_failures(case)
             for replica in case.stuck:
                 self._shun(replica)
                 waited = self.now - replica.phase_since_seconds
                 self.delete(case, replica, why.stuck(case, replica, waited, self.config.bind_seconds))
+            for replica in case.late:
+                waited = self.now - replica.phase_since_seconds
+                self.delete(case, replica, why.late(case, replica, waited, self.config.start_seconds))
             for replica in case.dead:
                 waited = self.now - replica.phase_since_seconds
                 reason = (
@@ -100,6 +122,16 @@ class Run:
                 if empty or waited >= case.service.drain_seconds:
                     left = outstanding(self.groups, replica)
                     self.delete(case, replica, why.ended(case, replica, waited, left))
+
+    def _count_failures(self, case: Case) -> None:
+        name = case.service.name
+        crashed = (replica for replica in case.dead if replica.phase is ReplicaPhase.FAILED)
+        failed = [*case.stuck, *case.late, *crashed]
+        rest = after(self.resting.get(name), failed, self.groups.replicas.get(name, ()), self.now)
+        if rest is not None:
+            self.resting[name] = rest
+        else:
+            self.resting.pop(name, None)
 
     def _shun(self, replica: Replica) -> None:
         launcher = self.view.launchers.get(replica.launcher)
@@ -159,7 +191,11 @@ class Run:
         return len(back)
 
     def _create(self, case: Case, part: Part, variant: Variant) -> bool:
-        """Create one replica; False when no node has room, which is then remembered and told."""
+        """Create one replica; False when no node has room (remembered and told), or the service must wait (told)."""
+        rest = self.resting.get(case.service.name)
+        if rest is not None and rest.until_seconds > self.now:
+            self.draft.because(why.resting(case, rest))
+            return False
         pool, gpus = part[1], variant.gpus
         choice = self.rooms.choose(pool, gpus, self.shunned) or self.rooms.choose(pool, gpus)
         if choice is None:

@@ -8,6 +8,7 @@ from cluster.serving import Replica, Service, Variant
 from placement.packing.best_fit import Choice, Rooms
 from policies.draft import quantity
 from policies.place.cases import Case, Part
+from policies.resting import Rest, pause_seconds
 
 
 def placed(case: Case, variant: Variant, choice: Choice) -> Reason:
@@ -43,12 +44,35 @@ def resumed(case: Case, part: Part, replica: Replica) -> Reason:
 
 
 def stuck(case: Case, replica: Replica, waited: float, limit: float) -> Reason:
-    """A replica was not bound to its node in time."""
+    """A replica was not bound to its node in time; `stage` is what the scheduler says about it."""
     return Reason(
-        code="ReplicaStuck", subject=case.service.ref, verdict=Verdict.REJECTED, choice=replica.key,
+        code="ReplicaStuck", subject=case.service.ref, verdict=Verdict.REJECTED, choice=_said_of(replica),
         need=quantity("expected", limit, "s"), have=quantity("waited", waited, "s"),
         limit=quantity("limit", limit, "s"), refs=(replica.ref,),
     )  # fmt: skip
+
+
+def late(case: Case, replica: Replica, waited: float, limit: float) -> Reason:
+    """A replica was bound and did not become ready in time; `stage` is what the kubelet says about it."""
+    return Reason(
+        code="ReplicaNotStarted", subject=case.service.ref, verdict=Verdict.REJECTED, choice=_said_of(replica),
+        need=quantity("expected", limit, "s"), have=quantity("waited", waited, "s"),
+        limit=quantity("limit", limit, "s"), refs=(replica.ref,),
+    )  # fmt: skip
+
+
+def resting(case: Case, rest: Rest) -> Reason:
+    """The next try waits: several in a row did not start."""
+    return Reason(
+        code="ReplicaHeldBack", subject=case.service.ref, verdict=Verdict.BLOCKED,
+        need=quantity("wanted", sum(case.wanted.values()), "replicas"),
+        have=quantity("failures", rest.failures, "replicas"),
+        limit=quantity("pause", pause_seconds(rest.failures), "s"),
+    )  # fmt: skip
+
+
+def _said_of(replica: Replica) -> str:
+    return f"{replica.key} ({replica.stage})" if replica.stage else replica.key
 
 
 def lost(case: Case, replica: Replica, silent: float, limit: float) -> Reason:

@@ -22,13 +22,13 @@ class IslandGang:
         self._config = config or IslandGangConfig()
 
     def initial(self) -> IslandGangState:
-        """The one state there is."""
+        """Nothing is known of any job."""
         return IslandGangState()
 
     def decide(self, view: Snapshot, state: IslandGangState, ctx: Context) -> Decision[IslandGangState]:
         """Stop, restart and start gangs, keep nodes for those that wait, and order the queues."""
-        run = TrainRun(view, ctx, self._config)
+        run = TrainRun(view, ctx, self._config, state)
         run.tend()
         run.start()
         run.order()
-        return Decision(run.draft.plan(), state)
+        return Decision(run.draft.plan(), run.state())

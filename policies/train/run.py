@@ -18,6 +18,7 @@ from placement.training.islands import Fit, Shortage, choose_island, islands_of
 from policies.commit.inventory import Inventory
 from policies.draft import Draft
 from policies.groups import Groups
+from policies.resting import Rest, pause_seconds
 from policies.train import why
 from policies.train.restart import Successor, broken_slots, is_stuck, successor
 from policies.train.waiting import in_queue_order, newest_gangs, waits
@@ -42,15 +43,18 @@ class IslandGangConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class IslandGangState(msgspec.Struct, frozen=True, kw_only=True):
-    """Nothing is learned."""
+    """Jobs whose attempts end without a step of progress: what was learnt of each, by job."""
 
     schema: int = 1
+    resting: dict[str, Rest] = {}
 
 
 class TrainRun:
     """One call's view, indexes and draft."""
 
-    def __init__(self, view: Snapshot, ctx: Context, config: IslandGangConfig) -> None:
+    def __init__(
+        self, view: Snapshot, ctx: Context, config: IslandGangConfig, state: IslandGangState
+    ) -> None:
         self.view, self.config, self.now = view, config, ctx.now_seconds
         self.draft, self.overlay = Draft(), Overlay(view)
         self.gangs = newest_gangs(view)
@@ -59,6 +63,11 @@ class TrainRun:
         self.space = self.overlay.space
         self.kept: set[str] = set()
         self.waiting: list[Job] = []
+        self.resting = {name: rest for name, rest in sorted(state.resting.items()) if name in view.jobs}
+
+    def state(self) -> IslandGangState:
+        """What is remembered."""
+        return IslandGangState(resting={name: self.resting[name] for name in sorted(self.resting)})
 
     # ------------------------------------------------------------------------------------- attempts that exist
 
@@ -120,6 +129,15 @@ class TrainRun:
             self.draft.because(why.limit_reached(job, gang.checkpoint_step))
             self._stop(job, gang, 1.0, save=False)
             return
+        stuck = gang.phase is GangPhase.FORMING and is_stuck(self.view, job, gang)
+        if stuck:
+            waited = self.now - gang.phase_since_seconds
+            self.draft.because(why.unbound(job, gang, sorted(stuck), waited, self.config.bind_seconds))
+        if self._must_rest(job, gang):
+            self.draft.because(why.resting(job, self.resting[job.name]))
+            self.waiting.append(job)
+            self._stop(job, gang, 1.0, save=False)
+            return
         found = successor(self.view, self.space, self.islands, job, gang)
         if isinstance(found, Shortage):
             # Nowhere to go on: free what is left of the attempt, and wait like any other job.
@@ -128,6 +146,19 @@ class TrainRun:
             self._stop(job, gang, 1.0, save=False)
             return
         self._form_next(job, gang, found)
+
+    def _must_rest(self, job: Job, gang: Gang) -> bool:
+        """Whether the next attempt waits: this one, like the one before it, ended without a step of progress."""
+        if gang.step > gang.checkpoint_step:
+            self.resting.pop(job.name, None)
+            return False
+        rest = self.resting.get(job.name)
+        if rest is None or rest.counted < gang.attempt:
+            failures = (rest.failures if rest is not None else 0) + 1
+            until = self.now + pause_seconds(failures)
+            rest = Rest(failures=failures, counted=gang.attempt, until_seconds=until)
+            self.resting[job.name] = rest
+        return rest.until_seconds > self.now
 
     def _form_next(self, job: Job, gang: Gang, found: Successor) -> None:
         action = RestartGang(
@@ -167,7 +198,12 @@ class TrainRun:
         for job in self.jobs:
             gang = self.gangs.get(job.name)
             if waits(self.view, job, gang):
-                candidates.append(job)
+                rest = self.resting.get(job.name)
+                if rest is not None and rest.until_seconds > self.now:
+                    self.draft.because(why.resting(job, rest))
+                    self.waiting.append(job)
+                else:
+                    candidates.append(job)
             elif gang is None and job.attempt > job.restart_limit and job.phase is JobPhase.WAITING:
                 self.draft.because(why.limit_reached(job, 0))
         if candidates:

@@ -8,6 +8,7 @@ from cluster.reasons import Reason, Remedy, Verdict
 from cluster.training import Gang, Job
 from placement.training.islands import Fit, Shortage
 from policies.draft import quantity
+from policies.resting import Rest, pause_seconds
 
 
 def started(job: Job, fit: Fit) -> Reason:
@@ -63,6 +64,25 @@ def restarted(job: Job, gang: Gang, attempt: int) -> Reason:
         limit=quantity("restarts", job.restart_limit, "attempts"),
         facts=(quantity("lost", max(0, gang.step - gang.checkpoint_step), "steps"),),
         refs=(gang.ref,),
+    )  # fmt: skip
+
+
+def unbound(job: Job, gang: Gang, nodes: list[str], waited: float, limit: float) -> Reason:
+    """Pods of an attempt were not bound to their nodes in time."""
+    shown = ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more" if nodes[4:] else "")
+    return Reason(
+        code="GangUnbound", subject=job.ref, verdict=Verdict.REJECTED, choice=shown,
+        need=quantity("attempt", gang.attempt, "attempt"), have=quantity("waited", waited, "s"),
+        limit=quantity("limit", limit, "s"), refs=(gang.ref,),
+    )  # fmt: skip
+
+
+def resting(job: Job, rest: Rest) -> Reason:
+    """The next attempt waits: several in a row made no progress."""
+    return Reason(
+        code="GangHeldBack", subject=job.ref, verdict=Verdict.BLOCKED,
+        need=quantity("attempt", rest.counted + 1, "attempt"), have=quantity("failures", rest.failures, "attempts"),
+        limit=quantity("pause", pause_seconds(rest.failures), "s"),
     )  # fmt: skip
 
 

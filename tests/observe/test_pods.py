@@ -132,7 +132,7 @@ DRAINED = {labels.DRAIN_UNTIL: "1060.0"}
         pytest.param(engine_pod(annotations=DRAINED, metadata=LEAVING), False, ReplicaPhase.STOPPING, id="told to drain, then deleted"),
         pytest.param(engine_pod(phase="Failed", ready=False), False, ReplicaPhase.FAILED, id="crashed"),
         pytest.param(engine_pod(phase="Succeeded", ready=False), False, ReplicaPhase.FAILED, id="an engine that simply ends has failed"),
-        pytest.param(engine_pod(phase="Failed", ready=False, metadata=LEAVING), False, ReplicaPhase.FAILED, id="crashed and deleted"),
+        pytest.param(engine_pod(phase="Failed", ready=False, metadata=LEAVING), False, ReplicaPhase.GONE, id="crashed and deleted: only a finalizer holds its object"),
         pytest.param(engine_pod(), True, ReplicaPhase.LOST, id="its node is lost"),
         pytest.param(engine_pod(metadata=LEAVING), True, ReplicaPhase.LOST, id="deleted on a lost node: nobody carries that out"),
     ],

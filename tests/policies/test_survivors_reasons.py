@@ -63,7 +63,7 @@ def replica(name: str, version: int = 3) -> Replica:
 CASE = Case(
     CHAT, Capacity(owner="commit", decided_seconds=0.0, service="shop/chat", mix=MIX, wanted_per_second=9.0),
     {PART: 4, ("H100x2-bf16", "h100-od"): 2}, {PART: [replica("a"), replica("b")]}, {PART: [replica("c")]},
-    [replica("d"), replica("e")], [], [], [],
+    [replica("d"), replica("e")], [], [], [], [],
 )  # fmt: skip
 
 
