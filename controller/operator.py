@@ -28,6 +28,7 @@ from controller import life
 from controller.actor.actor import Actor, Effects
 from controller.actor.gates import Gates
 from controller.actor.outcome import Outcome
+from controller.actor.release import Release
 from controller.actor.services import Services
 from controller.beliefs import CapacityBeliefs
 from controller.config import OperatorConfig
@@ -136,7 +137,7 @@ class Operator:
         self._power_sender = PowerSender(hub, self.elector.gate)
         parts = (self._power_sender, self.routes_book, self.world, self.caches)
         self._actor = Actor(store, *parts, config.writes_at_once, config.pods)
-        self._services = Services(store)
+        self._services, self._release = Services(store), Release(store)
         self._gates = Gates(store, confirmed=hub is not None)
         self._power_tick = 0
         self._power_due = float("-inf")
@@ -383,6 +384,7 @@ class Operator:
         if self.caches.synced:
             for resource, obj in await self._services.keep(self.world, now):
                 self.caches.wrote(resource, obj)
+            await self._release.release(self.world, now)
         faults = faults_found(self.observer, self.world, self.power.config_faults)
         self.narrator.say([*faults, *self._services.reasons(self.world)], "observe", now)
         if self.planner.tick:  # one that has just begun knows less than what its predecessor wrote

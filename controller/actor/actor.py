@@ -26,7 +26,7 @@ from controller.config import PodSettings
 from controller.observe import labels
 from controller.resources.core import POD
 from controller.resources.kinds import TRAINING_JOB
-from controller.store.errors import AlreadyExists, Conflict, NotFound, StoreError, Unavailable
+from controller.store.errors import AlreadyExists, Conflict, Forbidden, NotFound, StoreError, Unavailable
 from controller.store.interface import JsonObject, Resource, Store
 
 
@@ -83,6 +83,11 @@ class Effects(msgspec.Struct, kw_only=True):
     weights: dict[str, dict[str, float]] = {}
 
 
+CLOSED_SECONDS = 30.0
+"""How long nothing is created in a namespace that was found to be going."""
+TERMINATING = "because it is being terminated"
+"""The API server's words for that."""
+
 WITHOUT_STORE = (act.GrantPower, act.SetRoutes, act.Reserve, act.Release)
 """Actions that wait for nobody: always carried out at their turn."""
 
@@ -107,6 +112,7 @@ class Actor:
         """Bind to the world."""
         self._at_once = at_once
         self._settings = settings
+        self._closed: dict[str, float] = {}
         self._store = store
         self._power = power
         self._routes = routes
@@ -136,6 +142,7 @@ class Actor:
         One that waits for the store beside others is charged when it is sent: what the store then refuses stays
         charged until the next plan, which starts from what is there.
         """
+        self._closed = {name: until for name, until in self._closed.items() if until > now_seconds}
         overlay = Overlay(snapshot)
         outcomes: list[Outcome | asyncio.Task[Outcome]] = []
         effects = Effects()
@@ -159,9 +166,15 @@ class Actor:
         return [o if isinstance(o, Outcome) else await o for o in outcomes], effects
 
     async def _attempt(self, item: act.Stamped, overlay: Overlay, effects: Effects) -> Outcome:
+        namespace = _namespace_of(item.action)
+        if namespace in self._closed:
+            why = f"namespace {namespace} is being deleted: nothing is created in it any more"
+            return Outcome(stamped=item, status="failed", message=why)
         try:
             return await self._handlers[type(item.action)](item, overlay, effects)
         except StoreError as error:
+            if isinstance(error, Forbidden) and TERMINATING in error.message:
+                self._closed[namespace] = item.issued_seconds + CLOSED_SECONDS
             return Outcome(stamped=item, status="failed", message=str(error))
 
     async def _create_replica(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
@@ -338,6 +351,15 @@ class Actor:
         epoch, sequence = sent
         effects.leases.append(msgspec.structs.replace(lease, epoch=epoch, sequence=sequence))
         return Outcome(stamped=item, status="sent")
+
+
+def _namespace_of(action: act.Action) -> str:
+    """The namespace in which an action creates pods; empty for one that creates none."""
+    if isinstance(action, act.CreateReplica):
+        return split_key(action.name)[0]
+    if isinstance(action, (act.StartGang, act.RestartGang)):
+        return split_key(action.job.name)[0]
+    return ""
 
 
 def _subject(item: act.Stamped) -> Ref:

@@ -110,11 +110,14 @@ def service(obj: ModelService, classes: dict[str, AcceleratorClass]) -> Intent:
         drain_seconds=spec.drain_seconds,
         policies=_policies(spec.policies),
     )
-    if obj.metadata.deletion_timestamp is not None:  # wanted no more, whatever still holds the object
-        noun = msgspec.structs.replace(
-            noun, floor_units=0, ceiling_units=0, replicas=0, expected_requests_per_second=0.0, mode=Mode.OFF
-        )
-    return Intent(noun)
+    return Intent(noun if obj.metadata.deletion_timestamp is None else _unwanted(noun))
+
+
+def _unwanted(noun: Service) -> Service:
+    """The service of an object that is going: nothing of it is wanted, whatever still holds the object."""
+    return msgspec.structs.replace(
+        noun, floor_units=0, ceiling_units=0, replicas=0, expected_requests_per_second=0.0, mode=Mode.OFF
+    )
 
 
 def _objective(given: Any) -> Objective:

@@ -7,6 +7,9 @@ STATUS_MANAGER = "plimsoll-status"
 """Manager of the fields in statuses that are told rather than counted on."""
 """Field manager of every write of the operator."""
 
+PREFIX = "plimsoll.dev/"
+"""Of everything of ours: labels, annotations, conditions, finalizers."""
+
 MANAGED_BY = "app.kubernetes.io/managed-by"
 SERVICE = "plimsoll.dev/service"
 JOB = "plimsoll.dev/job"

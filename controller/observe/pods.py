@@ -157,6 +157,12 @@ def awaits_registration(pod: Pod) -> bool:
     )
 
 
+def is_finalized(pod: Pod) -> bool:
+    """Whether a pod is being deleted and has a finalizer of ours, which only the operator takes off."""
+    meta = pod.metadata
+    return meta.deletion_timestamp is not None and any(f.startswith(labels.PREFIX) for f in meta.finalizers)
+
+
 def _phase(pod: Pod, *, node_lost: bool) -> ReplicaPhase:
     if node_lost:
         return ReplicaPhase.LOST

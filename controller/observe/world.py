@@ -75,6 +75,8 @@ class World:
         """Replicas as each node's agent tells them: pod key to (uid, phase)."""
         self.ungated: set[str] = set()
         """Keys of pods that are up but for the gate the operator opens."""
+        self.finalized: set[str] = set()
+        """Keys of pods that are being deleted and have a finalizer of ours."""
 
     # what comes in
 
@@ -287,6 +289,8 @@ class World:
             self._unlink(key, before)
         waits = pod is not None and pods.awaits_registration(pod)
         (self.ungated.add if waits else self.ungated.discard)(key)
+        held = pod is not None and pods.is_finalized(pod)
+        (self.finalized.add if held else self.finalized.discard)(key)
         if pod is None:
             self._deleted &= self._pods_on.keys()
             return self._forget_pod(key, before, now)

@@ -22,7 +22,7 @@ from controller.resources.kinds import BY_KIND
 from controller.store.errors import Conflict, NotFound, StoreError, TooManyRequests
 from controller.store.interface import JsonObject, Store
 from controller.store.workqueue import WorkQueue
-from controller.telling.conditions import merge
+from controller.telling.conditions import condition, merge
 from controller.telling.contests import Contests, Key, is_contest
 from controller.telling.memory import Sayings
 from controller.telling.statuses import class_status, domain_status, job_status, service_status
@@ -87,6 +87,7 @@ class StatusWriter:
                 if kind == "ModelService" and self._gateway_url:
                     # The gateway holds and moves requests, so it is where they go, whatever becomes of replicas.
                     status = msgspec.structs.replace(status, url=f"{self._gateway_url}/{name}")
+                status = _held(obj, status, now_seconds)
                 status = self._contested(key, obj, status, now_seconds)
                 if status != obj.status and self._due(key, obj, status, now_seconds):
                     self._wanted[key] = (obj, status)
@@ -176,6 +177,29 @@ class StatusWriter:
             force=force,
             subresource="status",
         )
+
+
+BY_THE_SERVER = frozenset({"foregroundDeletion", "orphan"})
+"""Finalizers that the garbage collector takes off by itself."""
+
+
+def _held(obj: Any, status: Any, now_seconds: float) -> Any:
+    """The status of an object that is going, with what it waits for."""
+    meta = obj.metadata
+    others = [f for f in meta.finalizers if f not in BY_THE_SERVER and not f.startswith(labels.PREFIX)]
+    if meta.deletion_timestamp is None or not others:
+        return status
+    shown = ", ".join(others[:4])
+    told = condition(
+        "Released",
+        False,
+        "FinalizerHolds",
+        f"Deletion waits for {shown}, which whoever set it must take off ({len(others)} in all); nothing of ours does.",
+        meta.generation,
+    )
+    return msgspec.structs.replace(
+        status, conditions=[*status.conditions, *merge(obj.status.conditions, [told], now_seconds)]
+    )
 
 
 def _version(obj: Any) -> int:

@@ -56,6 +56,7 @@ class Meta(_Part, frozen=True, kw_only=True):
     resource_version: str = ""
     deletion_timestamp: str | None = None
     deletion_grace_period_seconds: int | None = None
+    finalizers: list[str] = []
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 
+import msgspec
+
 from controller.store.errors import NotFound, StoreError
 from controller.store.interface import JsonObject, Store
 from simulator.fleet.cloud import KUBELET, utc
@@ -44,6 +46,11 @@ class PodWriter:
     async def _write(self, run: Run, endpoint: str, now: float) -> None:
         meta = run.pod.metadata
         if run.gone:
+            if meta.finalizers and not run.pod.finished:
+                # A kubelet says how the containers ended before it lets the object go; somebody waits to read it.
+                run.report = msgspec.structs.replace(run.report, phase="Failed", ready=False)
+                self.writes += 1
+                await self._say(run, now)
             self.writes += 1
             await self._store.delete(POD, meta.name, meta.namespace, uid=meta.uid, grace_seconds=0)
             return
