@@ -26,10 +26,8 @@ from cluster.snapshot import Snapshot
 from cluster.targets import AnyTarget
 from controller import life
 from controller.actor.actor import Actor, Effects
-from controller.actor.gates import Gates
 from controller.actor.outcome import Outcome
-from controller.actor.release import Release
-from controller.actor.services import Services
+from controller.actor.upkeep import Upkeep
 from controller.beliefs import CapacityBeliefs
 from controller.config import OperatorConfig
 from controller.hub.service import Hub
@@ -130,20 +128,13 @@ class Operator:
         self.sketches = SketchBook()
         self.measuring = Measuring(metrics or Metrics(VERSION))
         self.term = Term(self.elector, hub, ledger, self.measuring.metrics, VERSION)
-        self._hub = hub
-        self._routes = routes
-        self._ledger = ledger
-        self._listener = listener
+        self._hub, self._routes, self._ledger, self._listener = hub, routes, ledger, listener
         self._power_sender = PowerSender(hub, self.elector.gate)
         parts = (self._power_sender, self.routes_book, self.world, self.caches)
         self._actor = Actor(store, *parts, config.writes_at_once, config.pods)
-        self._services, self._release = Services(store), Release(store)
-        self._gates = Gates(store, confirmed=hub is not None)
+        self.upkeep = Upkeep(store, self.caches, self.world, confirmed=hub is not None)
         self._power_tick = 0
-        self._power_due = float("-inf")
-        self._status_due = float("-inf")
-        self._state_due = float("-inf")
-        self._measure_due = float("-inf")
+        self._power_due = self._status_due = self._state_due = self._measure_due = float("-inf")
         self._deciding: asyncio.Task[tuple[Context, Snapshot, PlannerRun]] | None = None
 
     @property
@@ -211,7 +202,7 @@ class Operator:
                     self.planner.wake(now)
                 self._memory.load(sketch, now)
         changed = self.world.settle(now)
-        changed |= await self._open_gates(now)
+        changed |= await self.upkeep.open_gates(now)
         self.observer.expire(now)
         self.beliefs.refresh(self.observer, now)
         return changed
@@ -221,17 +212,6 @@ class Operator:
             self._hub.inbox.drain_sessions()
             for report in self._hub.inbox.drain():
                 fold_agent(self.world, report, now)
-
-    async def _open_gates(self, now: float) -> bool:
-        """Let replicas become ready whose engines are up; whether the model learnt something new by it."""
-        opened = await self._gates.open(self.world, now)
-        for resource, obj in opened:
-            self.caches.wrote(resource, obj)
-        if not opened:
-            return False
-        await self.caches.pump()
-        self.world.apply(self.caches.changes())
-        return self.world.settle(now)
 
     # decide and act
 
@@ -381,12 +361,8 @@ class Operator:
         if now < self._status_due:
             return
         self._status_due = now + self.config.status_seconds
-        if self.caches.synced:
-            for resource, obj in await self._services.keep(self.world, now):
-                self.caches.wrote(resource, obj)
-            await self._release.release(self.world, now)
         faults = faults_found(self.observer, self.world, self.power.config_faults)
-        self.narrator.say([*faults, *self._services.reasons(self.world)], "observe", now)
+        self.narrator.say([*faults, *await self.upkeep.tend(now)], "observe", now)
         if self.planner.tick:  # one that has just begun knows less than what its predecessor wrote
             await self.statuses.write(self.world, snapshot, self.narrator.sayings, now)
         if now >= self._measure_due:

@@ -119,7 +119,7 @@ def test_no_replica_is_ready_while_nobody_opens_its_gate() -> None:
         async def nothing(*_: Any) -> list[Any]:
             return []
 
-        cluster.operator._gates.open = nothing  # type: ignore[method-assign]
+        cluster.operator.upkeep.gates.open = nothing  # type: ignore[method-assign]
         await settle(cluster, 15)
         (pod,) = (await cluster.store.list(POD, "shop")).items
         conditions = {c["type"]: c for c in pod["status"]["conditions"]}
