@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+import random
+import secrets
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from controller.leadership import NotLeading
+from controller.config import OperatorConfig
+from controller.leadership import Elector, NotLeading
+from controller.leadership.campaign import Campaign
+from controller.leadership.epoch import AtLeast
 from controller.store.errors import StoreError
+from controller.store.interface import Store
+from runtime.clock import Clock
 
 if TYPE_CHECKING:
     from controller.operator import Operator
@@ -24,6 +31,29 @@ LAST_ROUND_SECONDS = 1.0
 
 def _silent() -> None:
     return
+
+
+def campaign(
+    store: Store,
+    clock: Clock,
+    config: OperatorConfig,
+    known: AtLeast,
+    identity: str = "",
+    dead: Collection[str] = (),
+) -> Campaign:
+    """An operator's candidacy for the Lease of its configuration; its identity is random unless given."""
+    identity = identity or f"{config.identity}-{secrets.token_hex(5)}"
+    elector = Elector(
+        store,
+        clock,
+        config.lease,
+        namespace=config.namespace,
+        identity=identity,
+        rng=random.Random(identity),
+        at_least=known,
+        dead=dead,
+    )
+    return Campaign(elector, store, clock, namespace=config.namespace, seed=config.seed)
 
 
 async def stand_by(

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import secrets
 from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
@@ -31,8 +29,7 @@ from controller.actor.upkeep import Upkeep
 from controller.beliefs import CapacityBeliefs
 from controller.config import OperatorConfig
 from controller.hub.service import Hub
-from controller.leadership import Elector, GatedStore, NotLeading
-from controller.leadership.campaign import Campaign
+from controller.leadership import GatedStore, NotLeading
 from controller.leadership.epoch import from_ledger
 from controller.leadership.term import Term
 from controller.ledger.ledger import Ledger
@@ -101,18 +98,9 @@ class Operator:
         self.clock = clock
         self._stopwatch = WallClock()
         self._memory = Remembered(ledger)
-        identity = identity or f"{config.identity}-{secrets.token_hex(5)}"
-        self.elector = Elector(
-            store,
-            clock,
-            config.lease,
-            namespace=config.namespace,
-            identity=identity,
-            rng=random.Random(identity),
-            at_least=from_ledger(self._memory.highest_epoch, self._obeyed, threaded=config.threaded),
-            dead=dead,
-        )
-        self.campaign = Campaign(self.elector, store, clock, namespace=config.namespace, seed=config.seed)
+        known = from_ledger(self._memory.highest_epoch, self._obeyed, threaded=config.threaded)
+        self.campaign = life.campaign(store, clock, config, known, identity, dead)
+        self.elector = self.campaign.elector
         reading, store = store, GatedStore(store, self.elector.gate)
         self.observer = Observer()
         self.world = World(self.observer, config.seed, started_seconds=clock.now())

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import ClassVar, TypeVar
 
+from controller.store import permits
 from controller.store.errors import StoreError
 from controller.store.interface import Store
 from controller.store.interposed import InterposedStore, Request
@@ -78,7 +79,17 @@ class GatedStore(InterposedStore):
         self._gate = gate
 
     async def send(self, request: Request, answer: Callable[[], Awaitable[T]]) -> T:
-        """Send one request. Raises NotLeading instead of sending a write behind a closed gate."""
-        if request.mutating and not self._gate.passes(request.verb):
-            raise NotLeading(f"{request} was not sent: this process does not lead any more")
-        return await answer()
+        """Send one request. Raises NotLeading instead of sending a write behind a closed gate.
+
+        The gate is asked again at the wire, where a write may have waited for its turn or be tried once more.
+        """
+        if not request.mutating:
+            return await answer()
+
+        def permit() -> None:
+            if not self._gate.passes(request.verb):
+                raise NotLeading(f"{request} was not sent: this process does not lead any more")
+
+        permit()
+        with permits.permitted(permit):
+            return await answer()

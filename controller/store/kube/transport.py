@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 from kubernetes.aio.client.exceptions import ApiException
 
+from controller.store import permits
 from controller.store.backoff import Backoff
 from controller.store.errors import StoreError, TooManyRequests, Unavailable
 from controller.store.interface import JsonObject
@@ -160,12 +161,13 @@ class Transport:
         raise await self._refused(response, asked.doing)
 
     async def _send(self, asked: Asked, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
-        self.sent += 1
         url = f"{self.access.endpoint}{asked.path}"
         if parameters := query(asked.parameters):
             url = f"{url}?{parameters}"
         headers = await self.access.headers(asked.path, asked.method)
         headers["Content-Type"] = asked.content_type
+        permits.ask()
+        self.sent += 1
         try:
             return await self.access.send(asked.method, url, headers, asked.body, timeout)
         except RuntimeError as error:  # a session that was closed meanwhile
