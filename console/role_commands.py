@@ -75,9 +75,16 @@ def operator(  # noqa: PLR0913 - options are arguments here
         float,
         typer.Option(help="Life of an agent's certificate; it is renewed at two thirds.", min=0.1, max=720),
     ] = 24.0,
+    store: Annotated[
+        str,
+        typer.Option(help="Where the objects live: `embedded` in this process, `kube` on an API server."),
+    ] = "embedded",
     kubeconfig: Annotated[
         Path | None,
-        typer.Option(help="The API server that reviews tokens; the pod's own account where there is one."),
+        typer.Option(
+            help="How the API server is reached that holds the objects or reviews tokens; otherwise the pod's account, "
+            "or $KUBECONFIG."
+        ),
     ] = None,
     output: Output = "table",
     log_level: LogLevel = LOG,
@@ -85,9 +92,10 @@ def operator(  # noqa: PLR0913 - options are arguments here
 ) -> None:
     """The operator: observes, decides, acts and explains, until it is told to stop.
 
-    It keeps the objects itself (the embedded tier: they live as long as the process) and serves agents, gateways,
-    fleets and your commands on one port, over mutual TLS 1.3. SIGTERM ends it in order: the lease is given back and
-    the ledger written.
+    With the embedded store it keeps the objects itself (they live as long as the process) and serves agents,
+    gateways, fleets and your commands on one port, over mutual TLS 1.3. With --store kube several may run: one holds
+    the Lease and serves, the others stand by with warm caches. SIGTERM ends it in order: the ledger is written and
+    the Lease given back, so that a successor begins at once.
 
     Try it, in four terminals:
 
@@ -118,6 +126,8 @@ def operator(  # noqa: PLR0913 - options are arguments here
         seed=seed,
         ca_dir=ca_dir,
         enrol=enrol if enrol_listen else None,
+        store=store,
+        kubeconfig=kubeconfig,
     )
     _exit(run_operator(options, Talk(output=output, log_level=log_level, log_json=log_json)))
 

@@ -61,14 +61,17 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Answer of a probe: `ok` as a whole, and each check's finding."""
+    """Answer of a probe: `ok` as a whole, and each check's finding. `state` says in words what the process does
+    when it is well and does not do everything (one that stands by for its turn); empty otherwise.
+    """
 
     ok: bool
     findings: tuple[Finding, ...]
+    state: str = ""
 
     def text(self) -> str:
         """One line for the whole, one for each check."""
-        lines = ["ok" if self.ok else "failed"]
+        lines = [(self.state or "ok") if self.ok else "failed"]
         lines += [
             f"{each.mark}: {each.check}" + (f": {each.reason}" if each.reason else "")
             for each in self.findings
@@ -76,18 +79,23 @@ class Report(msgspec.Struct, frozen=True):
         return "\n".join(lines) + "\n"
 
     def json(self) -> bytes:
-        """The same as JSON: `{"ok": …, "checks": [{"check", "probe", "status", "reason"}]}`."""
+        """The same as JSON: `{"ok": …, "state", "checks": [{"check", "probe", "status", "reason"}]}`."""
         checks = [
             {"check": each.check, "probe": each.probe.value, "status": each.mark, "reason": each.reason}
             for each in self.findings
         ]
-        return msgspec.json.encode({"ok": self.ok, "checks": checks})
+        return msgspec.json.encode({"ok": self.ok, "state": self.state, "checks": checks})
 
 
 class Checks:
-    """The registered checks, in the order in which they came."""
+    """The registered checks, in the order in which they came.
 
-    def __init__(self) -> None:
+    `state` is asked by `/readyz`: a process that stands by is ready (a Deployment of two would never be otherwise),
+    and says so in the first line; which one serves is for a Service's selector, not for readiness.
+    """
+
+    def __init__(self, state: Check = lambda: "") -> None:
+        self._state = state
         self._checks: dict[str, tuple[Probe, Check]] = {}
 
     def add(self, name: str, check: Check, probe: Probe = Probe.READY) -> None:
@@ -100,7 +108,7 @@ class Checks:
 
     def ready(self) -> Report:
         """Whether the process does its work."""
-        return self._ask(set(Probe))
+        return msgspec.structs.replace(self._ask(set(Probe)), state=_answer(self._state))
 
     def _ask(self, probes: set[Probe]) -> Report:
         findings = tuple(

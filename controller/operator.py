@@ -385,12 +385,12 @@ class Operator:
         """End in order: nothing is decided any more, what was is written down, the Lease is given back."""
         if self._deciding is not None:
             self._deciding.cancel()
-        led, now = self.elector.leads, self.clock.now()
-        self.elector.gate.shut()
+        now = self.clock.now()
+        self.elector.halt()
         await self.caches.close()
         self.term.end(now)
         if self._ledger is not None and self.epoch:
-            if led:
+            if not self.elector.lost:
                 snapshot, invalid = (
                     self.observer.snapshot(now, self.epoch),
                     self.world.invalid("ModelService"),

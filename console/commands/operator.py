@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -14,23 +15,22 @@ from console.commands.pki import HUB
 from console.enrolling import Door, EnrolOptions, open_door
 from console.options import VERSION
 from console.process import Talk, pause, run_process
-from console.telling import Refused
+from console.seat import Grounds, Seat
+from console.telling import Refused, chosen
 from controller.config import OperatorConfig
 from controller.enrolment.authorities import AuthorityFolder, SelfIssued
 from controller.enrolment.server import EnrolmentServer
 from controller.health import Checks, HealthServer, Probe, Pulse
-from controller.hub.server import HubServer
-from controller.hub.service import Hub
+from controller.hub.server import Hosted
 from controller.ledger import Ledger
 from controller.metrics import Metrics
-from controller.operator import Operator
 from controller.resources.core import CORE_RESOURCES
 from controller.resources.documents import Fault, documents
 from controller.resources.kinds import KINDS
 from controller.resources.manifests import Manifest, apply, load
-from controller.routes import RoutesServicer
 from controller.store.embedded import EmbeddedStore, open_store
 from controller.store.embedded.lives import begin_life
+from controller.store.interface import Store
 from controller.store.remote import StoreServicer
 from policies.registry import config_of
 from runtime.clock import WallClock
@@ -45,14 +45,21 @@ WRITES_AT_ONCE = 32
 """Creations and deletions that wait for the store together, unless the settings say otherwise."""
 """Changes of a kind kept for watches; node leases alone make one a node each ten seconds."""
 COLLECT_SECONDS = 1.0
-LOOP_LIMIT_SECONDS = 15.0
-"""A loop that has not come round for so long does not come round any more: a restart would help."""
+LOOP_LIMIT_SECONDS = 120.0
+"""A loop that has not come round for so long does not come round any more: a restart would help. (Each call of a store
+that does not answer ends by its deadline, of 30 s at most, and a round makes some of them.)"""
+ELECTOR_LIMIT_SECONDS = 15.0
+"""The elector's own task waits for nobody longer than some seconds: silent for so long, the process hangs."""
+FORMER_KEPT = 16
+"""Former identities of this process that are remembered as dead."""
+STORES = ("embedded", "kube")
 
 
 class OperatorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What `plimsoll operator` was told. `health_port` below 0: no health pages.
 
     `ca_dir`: the root that signs agents' certificates and the operator's own; without it the own one is in `pki`.
+    `store`: `embedded`, or `kube` for the API server of `kubeconfig` (None: the pod's account, or $KUBECONFIG).
     """
 
     pki: Path
@@ -66,6 +73,8 @@ class OperatorOptions(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     ca_dir: Path | None = None
     enrol: EnrolOptions | None = None
+    store: str = "embedded"
+    kubeconfig: Path | None = None
 
 
 def run_operator(options: OperatorOptions, talk: Talk) -> int:
@@ -105,50 +114,71 @@ async def _serve(options: OperatorOptions, talk: Talk, stop: asyncio.Event) -> N
     config = read_config(options.config, options.seed)
     manifests = load(*options.manifests) if options.manifests else []
     async with AsyncExitStack() as ends:
-        process = _Process(options, config, ends)
-        await process.start(manifests)
-        facts: dict[str, str | int] = {"endpoint": process.door.endpoint, "epoch": process.operator.epoch}
-        if process.health is not None:
-            facts["health"] = process.health.url
-        if process.enrolment is not None:
-            facts["enrolment"] = process.enrolment.endpoint
-        talk.ready("operator", ledger=process.ledger.name, seed=config.seed, **facts)
-        await process.operator.run(stop, beat=process.pulse.beat)
+        store = await _store(options, config, ends)
+        process = _Process(options, config, store, ends)
+        await process.start()
+        await process.serve(manifests, talk, stop)
         log.info("told to stop")
+
+
+async def _store(options: OperatorOptions, config: OperatorConfig, ends: AsyncExitStack) -> Store:
+    """Where the objects live: in this process, or on an API server. Raises Refused when that cannot be used."""
+    clock = WallClock()
+    if chosen("store", options.store, STORES) == "embedded":
+        store = open_store(clock, seed=config.seed, window=CHANGES_KEPT)
+        begin_life(store, clock.now())
+        return store
+    from controller.store.kube import AccessError, KubeStore
+
+    in_cluster = options.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ
+    try:
+        kube = await KubeStore.connect(
+            options.kubeconfig, in_cluster=in_cluster, clock=clock, agent=f"plimsoll/{VERSION}"
+        )
+    except AccessError as error:
+        raise Refused(str(error)) from error
+    ends.push_async_callback(kube.close)
+    return kube
 
 
 class _Process:
     """Everything of one operator process. What is begun here is ended by `ends`, in the opposite order."""
 
-    def __init__(self, options: OperatorOptions, config: OperatorConfig, ends: AsyncExitStack) -> None:
+    def __init__(
+        self, options: OperatorOptions, config: OperatorConfig, store: Store, ends: AsyncExitStack
+    ) -> None:
         clock = WallClock()
         self._options = options
         self._ends = ends
-        self.store = open_store(clock, seed=config.seed, window=CHANGES_KEPT)
-        begin_life(self.store, clock.now())
+        self.store = store
         self.ledger = Ledger(options.ledger, now=clock.now)
         ends.callback(self.ledger.close)
         self.metrics = Metrics(VERSION)
-        self.hub = Hub(clock)
-        self.routes = RoutesServicer(clock)
-        servicer = StoreServicer(self.store, KINDS_SERVED, plane=self.store)
         self.authority = AuthorityFolder(options.ca_dir, clock) if options.ca_dir is not None else None
         self.source = self._own_certificate(clock)
-        hosted = [self.routes.hosted(), servicer.hosted()]
-        self.door = HubServer(self.hub, self.source, host=options.host, port=options.port, hosted=hosted)
-        self.operator = Operator(
-            self.store,
-            clock,
-            config,
-            hub=self.hub,
-            routes=self.routes,
+        self.pulse = Pulse("The operator's loop", LOOP_LIMIT_SECONDS, clock.monotonic)
+        self.elector_pulse = Pulse("The elector", ELECTOR_LIMIT_SECONDS, clock.monotonic)
+        hosted: tuple[Hosted, ...] = ()
+        if isinstance(store, EmbeddedStore):
+            hosted = (StoreServicer(store, KINDS_SERVED, plane=store).hosted(),)
+        self._grounds = Grounds(
+            store=store,
+            clock=clock,
+            config=config,
             ledger=self.ledger,
             metrics=self.metrics,
+            certificate=self.source,
+            host=options.host,
+            port=options.port,
+            hosted=hosted,
+            loop_beat=self.pulse.beat,
+            elector_beat=self.elector_pulse.beat,
         )
-        self.pulse = Pulse("The operator's loop", LOOP_LIMIT_SECONDS, clock.monotonic)
+        self.seat = Seat(self._grounds, ())
         self.health: HealthServer | None = None
         self.enrolment: EnrolmentServer | None = None
         self._clock = clock
+        self._told = False
 
     def _own_certificate(self, clock: WallClock) -> Source:
         """Issued by the root at hand, or from the folder of certificates."""
@@ -156,8 +186,8 @@ class _Process:
             return Keyring(self._options.pki, clock).source(HUB)
         return SelfIssued(self.authority, HUB, clock)
 
-    async def start(self, manifests: list[Manifest]) -> None:
-        """Listen, apply the manifests, lead."""
+    async def start(self) -> None:
+        """Write the ledger, answer probes, hand out certificates (while it leads)."""
         self.ledger.start()
         if self._options.health_port >= 0:
             self.health = HealthServer(
@@ -168,16 +198,48 @@ class _Process:
             )
             self.health.start()
             self._ends.callback(self.health.close)
-        await self.door.start()
-        self._ends.push_async_callback(self.door.stop)
-        applied = await apply(self.store, manifests)
-        log.info("%d objects applied from %d manifests", len(applied), len(manifests))
-        await self.operator.start()
-        self._ends.push_async_callback(self.operator.stop)
+        if isinstance(self.store, EmbeddedStore):
+            collecting = asyncio.create_task(_collect(self.store))
+            self._ends.push_async_callback(_cancelled, collecting)
         await self._open_enrolment()
-        collecting = asyncio.create_task(_collect(self.store))
-        self._ends.push_async_callback(_cancelled, collecting)
-        self.pulse.beat()
+
+    async def serve(self, manifests: list[Manifest], talk: Talk, stop: asyncio.Event) -> None:
+        """Stand by and lead by turns, until told to stop. The manifests are applied by whoever leads first."""
+        dead: tuple[str, ...] = ()
+        while True:
+            seat = self.seat
+            try:
+                if await seat.stand_by(stop, lambda: self._tell(talk, "standby")):
+                    await self._apply(manifests)
+                    manifests = []
+                    if await seat.open(stop):
+                        self._tell(talk, "leading")
+                        await seat.run(stop)
+            finally:
+                await seat.close()
+            if stop.is_set():
+                return
+            log.warning("standing by again: %s", seat.operator.elector.told())
+            dead = (*dead, seat.identity)[-FORMER_KEPT:]
+            self.seat = Seat(self._grounds, dead)
+
+    async def _apply(self, manifests: list[Manifest]) -> None:
+        if manifests:
+            applied = await apply(self.store, manifests)
+            log.info("%d objects applied from %d manifests", len(applied), len(manifests))
+
+    def _tell(self, talk: Talk, state: str) -> None:
+        """Say once that the process does its work."""
+        if self._told:
+            return
+        self._told = True
+        facts: dict[str, str | int] = {"endpoint": self.seat.door.endpoint, "epoch": self.seat.operator.epoch}
+        if self.health is not None:
+            facts["health"] = self.health.url
+        if self.enrolment is not None:
+            facts["enrolment"] = self.enrolment.endpoint
+        seed = self._grounds.config.seed
+        talk.ready("operator", state=state, ledger=self.ledger.name, seed=seed, **facts)
 
     async def _open_enrolment(self) -> None:
         if self._options.enrol is None:
@@ -187,20 +249,29 @@ class _Process:
         door = Door(
             authority=self.authority,
             credentials=self.source,
-            leads=lambda: self.operator.epoch > 0,
+            leads=lambda: self.seat.operator.elector.leads,
             counted=self.metrics.enrolled,
         )
         self.enrolment = await open_door(self._options.enrol, door, self._clock, self._ends)
 
     def _checks(self) -> Checks:
-        checks = Checks()
+        checks = Checks(state=lambda: self.seat.standing)
         checks.add("loop", self.pulse, Probe.LIVE)
-        checks.add("leading", lambda: "" if self.operator.epoch else "no epoch was taken yet")
+        checks.add("elector", self.elector_pulse, Probe.LIVE)
+        checks.add("leading", self._leading)
         checks.add(
-            "store", lambda: "" if self.operator.caches.synced else "the caches have not been filled yet"
+            "store",
+            lambda: "" if self.seat.operator.caches.synced else "the caches have not been filled yet",
         )
         checks.add("ledger", lambda: self.ledger.state().problem, Probe.WARN)
         return checks
+
+    def _leading(self) -> str:
+        """Well while it leads, and while it knows who does."""
+        operator = self.seat.operator
+        if operator.elector.leads:
+            return "" if operator.epoch else "no epoch was taken yet"
+        return "" if operator.elector.waits else operator.elector.told()
 
 
 async def _collect(store: EmbeddedStore) -> None:

@@ -83,6 +83,7 @@ class Elector:
         self._changed_at = float("-inf")
         self._due = float("-inf")
         self._problem = ""
+        self._halted = False
 
     # ---------------------------------------------------------------------------------------------- read
 
@@ -93,11 +94,16 @@ class Elector:
 
     @property
     def over(self) -> bool:
-        """Whether it led and does so no longer."""
-        if self.epoch and not self.lost and not self.gate.open:
+        """Whether it acts no more: it lost the Lease, or was halted."""
+        if self.epoch and not self.lost and not self._halted and not self.gate.open:
             why = f" ({self._problem})" if self._problem else ""
             self._lose(f"the Lease was not renewed in time{why}")
-        return bool(self.lost)
+        return bool(self.lost) or self._halted
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has read the Lease, and it was another's."""
+        return self._looked and not self.epoch
 
     @property
     def due(self) -> bool:
@@ -113,8 +119,8 @@ class Elector:
         """One sentence on where it stands, for /readyz and people."""
         if self.leads:
             return f"leads with epoch {self.epoch} as {self.identity}"
-        if self.over:
-            return f"led with epoch {self.epoch} until {self.lost}"
+        if self.epoch:
+            return f"led with epoch {self.epoch} until {self.lost or 'it was told to stop'}"
         if not self._looked:
             return "the Lease has not been read yet" + (f" ({self._problem})" if self._problem else "")
         now, record = self._clock.monotonic(), self._record
@@ -162,12 +168,18 @@ class Elector:
                 return False
             return self.epoch > epoch
 
+    def halt(self) -> None:
+        """Act no more, at once; a Lease that was not lost before is still ours until `release`."""
+        if not self.over:
+            self._halted = True
+        self.gate.shut()
+
     async def release(self) -> bool:
         """Stop leading, and give the Lease back so that a successor need not wait for it to run out.
 
         The epoch stays on it. False when another holds it or the store did not take it: then it runs out by itself.
         """
-        self.gate.shut()
+        self.halt()
         async with self._lock:
             if not self.epoch or self.lost:
                 return False
