@@ -86,12 +86,26 @@ def test_probes_answer_with_the_status_and_the_reason(
     assert body.decode().splitlines() == ["ok" if readyz == 200 else "failed", "ok: hub", line]
 
 
+def test_one_that_stands_by_is_ready_and_says_so() -> None:
+    """A Deployment of two is otherwise never available; which one serves is for a Service's selector."""
+    states = iter(["standby: another leads", "standby: another leads", ""])
+    checks = Checks(state=lambda: next(states))
+    checks.add("store", lambda: "")
+    assert checks.ready().text() == "standby: another leads\nok: store\n"
+    checks.add("elector", lambda: "it hangs.", Probe.LIVE)
+    assert checks.ready().text().startswith("failed\n")
+    assert not checks.live().ok
+    checks.add("elector", lambda: "", Probe.LIVE)
+    assert checks.ready().text().startswith("ok\n")
+
+
 def test_a_program_gets_json(server, checks) -> None:
     checks.add("ledger", lambda: "database is locked", Probe.WARN)
     status, headers, body = get(server, "/readyz?verbose", Accept="application/json")
     assert (status, headers["Content-Type"]) == (200, "application/json")
     assert json.loads(body) == {
         "ok": True,
+        "state": "",
         "checks": [{"check": "ledger", "probe": "warn", "status": "warning", "reason": "database is locked"}],
     }
 
