@@ -24,6 +24,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "1,000 agents over mutual TLS on one hub: command latency, CPU, memory, reconnect",
     ),
     "decide": ("benchmarks.decide", "planner on 1,000 nodes x 8 GPUs, 100 services, 50 jobs"),
+    "place": (
+        "benchmarks.place",
+        "3,000 replicas onto 1,000 nodes of a real control plane, beside the stock scheduler",
+    ),
     "mix": ("benchmarks.mix", "GPU selection against the published optima, row by row"),
 }
 """Name → (module, one line). Modules are imported only when they run: each has its own dependencies."""

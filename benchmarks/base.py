@@ -77,3 +77,9 @@ def at_most(name: str, value: float, limit: float, unit: str = "", digits: int =
     """A row whose goal is an upper limit."""
     suffix = f" {unit}" if unit else ""
     return Row(name, f"{value:.{digits}g}{suffix}", f"≤ {limit:g}{suffix}", value <= limit)
+
+
+def at_least(name: str, value: float, limit: float, unit: str = "", digits: int = 3) -> Row:
+    """A row whose goal is a lower limit."""
+    suffix = f" {unit}" if unit else ""
+    return Row(name, f"{value:.{digits}g}{suffix}", f"≥ {limit:g}{suffix}", value >= limit)

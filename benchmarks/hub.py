@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,11 +19,13 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.base import Arguments, BenchmarkError, Figure, Plot, Result, Row, at_most
+from benchmarks.base import Arguments, Figure, Plot, Result, Row, at_most
 from benchmarks.hub_sides import AGENTS, HUB, Fleet, Setup
+from benchmarks.sides import Side
 from runtime.authority import Authority, Identity, Role, write_private
 from runtime.clock import WallClock
 
+SIDES = "benchmarks.hub_sides"
 GOAL_P99_MS = 50.0
 GOAL_CPU = 0.5
 GOAL_RSS_MB = 300.0
@@ -50,64 +51,13 @@ def prepare(folder: Path, count: int, seed: int) -> Setup:
     return Setup(folder=str(folder), nodes=count, seed=seed)
 
 
-class Side:
-    """A child process that is told lines of JSON and answers in lines of JSON."""
-
-    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
-        self._process = process
-        self._name = name
-
-    @classmethod
-    async def start(cls, name: str, setup: Setup) -> Side:
-        """Starts `python -m benchmarks.hub_sides NAME`."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "benchmarks.hub_sides",
-            name,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=64 * 1024 * 1024,
-        )
-        side = cls(process, name)
-        await side.tell(msgspec.to_builtins(setup))
-        return side
-
-    async def tell(self, message: dict[str, Any]) -> None:
-        """Sends one line."""
-        if self._process.stdin is None:
-            raise BenchmarkError(f"The {self._name} process has no input.")
-        self._process.stdin.write(msgspec.json.encode(message) + b"\n")
-        await self._process.stdin.drain()
-
-    async def hear(self, timeout_seconds: float) -> dict[str, Any]:
-        """Reads one line. Raises: BenchmarkError when it does not come."""
-        if self._process.stdout is None:
-            raise BenchmarkError(f"The {self._name} process has no output.")
-        try:
-            line = await asyncio.wait_for(self._process.stdout.readline(), timeout_seconds)
-        except TimeoutError as error:
-            raise BenchmarkError(
-                f"The {self._name} process said nothing for {timeout_seconds:g} s; is the machine overloaded?"
-            ) from error
-        if not line:
-            raise BenchmarkError(f"The {self._name} process ended (its error is above).")
-        return dict(msgspec.json.decode(line))
-
-    async def end(self) -> None:
-        """Kills the process: what a crash looks like from outside."""
-        if self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
-
-
 async def _measure(setup: Setup, seconds: float) -> dict[str, Any]:
     sides: list[Side] = []
     try:
-        hub = await Side.start("hub", setup)
+        hub = await Side.start(SIDES, "hub", setup)
         sides.append(hub)
         port = (await hub.hear(30))["port"]
-        agents = await Side.start("agents", msgspec.structs.replace(setup, port=port))
+        agents = await Side.start(SIDES, "agents", msgspec.structs.replace(setup, port=port))
         sides.append(agents)
         await agents.hear(60)
         begun = time.monotonic()
@@ -118,7 +68,7 @@ async def _measure(setup: Setup, seconds: float) -> dict[str, Any]:
         measured = await hub.hear(seconds + 60)
         killed = time.monotonic()
         await hub.end()
-        again = await Side.start("hub", msgspec.structs.replace(setup, port=port, epoch=2))
+        again = await Side.start(SIDES, "hub", msgspec.structs.replace(setup, port=port, epoch=2))
         sides.append(again)
         await again.hear(30)
         listening = time.monotonic()

@@ -25,6 +25,7 @@ from agent.node.drivers.base import (
     Sample,
 )
 from agent.node.drivers.simulated import SimulatedDriver
+from benchmarks.sides import heard, say
 from cluster.observer import Observer
 from controller.hub.commands import GrantPower
 from controller.hub.server import HubServer
@@ -286,18 +287,9 @@ def _report_bytes() -> float:
 REPORT_BYTES = _report_bytes()
 
 
-def say(message: dict[str, Any]) -> None:
-    """Answers the parent."""
-    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
-    sys.stdout.buffer.flush()
-
-
 async def main(side: str) -> None:
     """Reads the setup from standard input and plays the side."""
-    lines = asyncio.StreamReader(limit=1 << 24)
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(lines), sys.stdin.buffer
-    )
+    lines = await heard()
     setup = msgspec.json.decode(await lines.readline(), type=Setup)
     if side == "hub":
         await HubSide(setup).serve(lines)

@@ -116,7 +116,7 @@ async def _complaint(store: Store, name: str) -> str:
         live = await store.get(CRD, name)
     except NotFound:
         return f"{name} is gone again"
-    conditions = {c["type"]: c for c in live.get("status", {}).get("conditions", [])}
+    conditions = {c["type"]: c for c in (live.get("status") or {}).get("conditions") or ()}
     if conditions.get("Established", {}).get("status") == "True":
         return ""
     refused = conditions.get("NamesAccepted", {})

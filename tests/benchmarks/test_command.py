@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import hub, report
+from benchmarks import hub, place, report
 from benchmarks.base import Arguments, BenchmarkError, Plot, Result, Row, at_most
 
 RESULT = Result(
@@ -111,3 +111,29 @@ def test_the_hub_benchmark_runs_small() -> None:
     ]  # fmt: skip
     assert result.figures["connections"] == 50
     assert result.figures["sent"] == result.figures["acked"] == 200
+
+
+def test_place_compares_medians_and_names_both_goals() -> None:
+    ours = [
+        place.Run([0.5, seconds], scheduler, 4.0)
+        for seconds, scheduler in ((2.0, 1.0), (4.0, 2.0), (8.0, 9.0))
+    ]
+    stock = [place.Run([0.5, 4.0], 5.0, 0.0)] * 3
+    result = place.judge({place.OURS: ours, place.STOCK: stock}, place.Size(1, 2, 1, 3))
+    assert result.figures["pods_per_s"] == 0.5
+    assert result.figures["scheduler_cpu_s"] == 2.0
+    goals = {row.name: row.met for row in result.rows if row.goal}
+    assert goals == {
+        "rate, operator to stock": True,
+        "scheduler's processor time, operator to stock": True,
+    }
+    slow = place.judge({place.OURS: [place.Run([9.0], 3.0, 1.0)], place.STOCK: stock}, place.Size(1, 2, 1, 1))
+    assert [row.met for row in slow.rows if row.goal] == [False, False]
+
+
+@pytest.mark.slow
+def test_place_binds_every_pod_on_a_real_control_plane() -> None:
+    figures = place.run(Arguments(quick=True)).figures
+    assert figures["pods"] == 60
+    assert figures["pods_per_s"] > 0  # type: ignore[operator]
+    assert figures["stock_pods_per_s"] > 0  # type: ignore[operator]
