@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,17 +85,20 @@ class NotEstablished(RuntimeError):
     """A definition that the API server took but does not serve; the sentence has its own words on why."""
 
 
-async def install(store: Store, *, seconds: float = 30.0) -> None:
-    """Apply every definition server-side and wait until all are served.
+async def install(
+    store: Store, given: Sequence[JsonObject] | None = None, *, seconds: float = 30.0
+) -> None:
+    """Apply every definition (ours, unless others are given) server-side and wait until all are served.
 
     `store` must reach CustomResourceDefinitions (an API server). Raises `NotEstablished` when one is not served
     after `seconds`, and what the store raises, such as `Invalid` for a rule that costs too much.
     """
-    for definition in definitions():
+    wanted = definitions() if given is None else given
+    for definition in wanted:
         await store.apply(CRD, definition, field_manager=FIELD_MANAGER, force=True)
     missing = ["nobody asked"]
     for _ in range(math.ceil(seconds / POLL_SECONDS)):
-        missing = await _not_served(store)
+        missing = await _not_served(store, wanted)
         if not missing:
             return
         await asyncio.sleep(POLL_SECONDS)
@@ -105,8 +108,8 @@ async def install(store: Store, *, seconds: float = 30.0) -> None:
     )
 
 
-async def _not_served(store: Store) -> list[str]:
-    found = await asyncio.gather(*(_complaint(store, d["metadata"]["name"]) for d in definitions()))
+async def _not_served(store: Store, wanted: Sequence[JsonObject]) -> list[str]:
+    found = await asyncio.gather(*(_complaint(store, d["metadata"]["name"]) for d in wanted))
     return [complaint for complaint in found if complaint]
 
 
