@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
+from controller.observe.ruled import broken_rules
 from controller.resources.powerdomain import LabelRequirement, LabelSelector
 from controller.resources.powerdomain import PowerDomain as PowerDomainObject
 
@@ -38,6 +39,7 @@ class DomainBook:
         self.members: dict[str, tuple[str, ...]] = {}
         self.faults: dict[str, tuple[str, ...]] = {}
         self._domain_of: dict[str, str] = {}
+        self._ruled: dict[str, tuple[PowerDomainObject, tuple[str, ...]]] = {}
 
     def domain_of(self, node: str) -> str:
         """The domain a node draws through directly, or empty."""
@@ -48,8 +50,8 @@ class DomainBook:
     ) -> set[str]:
         """Work out members and faults anew; the nodes whose domain changed.
 
-        A domain in a cycle, under an unknown parent, or claiming a node another one claims too is
-        faulty: it is left out, and the safe state stays in force for its members.
+        A domain that breaks a rule by itself, in a cycle, under an unknown parent, or claiming a node another one claims too is
+        faulty, and so is every domain below one: it is left out, and the safe state stays in force for its members.
         """
         claims: dict[str, set[str]] = defaultdict(set)
         members: dict[str, tuple[str, ...]] = {}
@@ -63,15 +65,25 @@ class DomainBook:
                 claims[node].add(name)
         self.faults = {}
         for name in sorted(objects):
-            found = _faults(name, objects, members[name], claims)
+            found = self._broken(name, objects[name]) or _faults(name, objects, members[name], claims)
             if found:
                 self.faults[name] = found
+        self.faults |= _orphaned(objects, self.faults)
+        self._ruled = {name: self._ruled[name] for name in objects}
         self.members = {name: m for name, m in members.items() if name not in self.faults}
         before, self._domain_of = (
             self._domain_of,
             {n: d for d in sorted(self.members) for n in self.members[d]},
         )
         return {n for n in before.keys() | self._domain_of.keys() if before.get(n) != self._domain_of.get(n)}
+
+    def _broken(self, name: str, obj: PowerDomainObject) -> tuple[str, ...]:
+        """Rules that the object breaks by itself; looked at again only when it changed."""
+        known, faults = self._ruled.get(name, (None, ()))
+        if known is not obj:
+            faults = tuple(broken_rules("PowerDomain", obj))
+            self._ruled[name] = (obj, faults)
+        return faults
 
 
 def _faults(
@@ -102,3 +114,19 @@ def _faults(
         chain.append(at)
         at = objects[at].spec.parent
     return tuple(found)
+
+
+def _orphaned(
+    objects: Mapping[str, PowerDomainObject], faults: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """Sound domains that draw through a faulty one: on their own they would be planned without its limit."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in sorted(objects.keys() - faults.keys()):
+        at = objects[name].spec.parent
+        while at and at not in faults:
+            at = objects[at].spec.parent
+        if at:
+            found[name] = (
+                f"PowerDomain {name}: it draws through {at}, which is refused; nothing says what it may carry. Mend {at} first.",
+            )
+    return found

@@ -11,6 +11,7 @@ from cluster.hardware import AcceleratorClass, Market, Pool
 from cluster.power import PowerDomain
 from cluster.serving import Mode, Model, Objective, Policies, Service, Variant
 from cluster.training import CheckpointSpec, Job, JobPhase, TrainingShape
+from controller.observe.ruled import broken_rules
 from controller.resources.acceleratorclass import AcceleratorClass as AcceleratorClassObject
 from controller.resources.base import ObjectMeta, PolicyChoice
 from controller.resources.modelservice import ModelService, ServedModel
@@ -80,10 +81,7 @@ def service(obj: ModelService, classes: dict[str, AcceleratorClass]) -> Intent:
     names = {alias: name for name, c in classes.items() for alias in (name, *c.aliases)}
     faults += _unknown_products(spec.accelerators, names, f"{where}: spec.accelerators")
     faults += _unknown_products([v.accelerator for v in spec.variants], names, f"{where}: spec.variants")
-    if spec.max_replicas < spec.min_replicas:
-        faults.append(
-            f"{where}: spec.maxReplicas ({spec.max_replicas}) is below spec.minReplicas ({spec.min_replicas}); raise it."
-        )
+    faults += broken_rules("ModelService", obj)
     if model is None or faults:
         return Intent(None, tuple(faults))
     load = spec.expected_load
@@ -209,10 +207,7 @@ def job(obj: TrainingJob, classes: dict[str, AcceleratorClass]) -> Intent:
     names = {alias: name for name, c in classes.items() for alias in (name, *c.aliases)}
     faults = _unknown_products(spec.accelerators, names, f"{where}: spec.accelerators")
     most = spec.nodes.max if spec.nodes.max is not None else spec.nodes.min
-    if most < spec.nodes.min:
-        faults.append(
-            f"{where}: spec.nodes.max ({most}) is below spec.nodes.min ({spec.nodes.min}); raise it."
-        )
+    faults += broken_rules("TrainingJob", obj)
     shape, missing = _shape(obj, where)
     faults += missing
     if shape is None or faults:

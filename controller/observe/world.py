@@ -15,15 +15,15 @@ import msgspec
 from cluster import events as ev
 from cluster.base import Ref
 from cluster.hardware import AcceleratorClass, Offer
-from cluster.observer import Observer, noun_key
+from cluster.observer import Observer
 from cluster.overlay import gang_key
 from cluster.training import GangPhase, JobPhase
 from controller.hub.messages import InventorySeen
 from controller.observe import gangs, intents, nodes, pods
 from controller.observe.domains import DomainBook
 from controller.observe.gangs import Member, Memory, Progress
+from controller.observe.products import ProductBook
 from controller.resources import core
-from controller.resources.acceleratorclass import AcceleratorClass as AcceleratorClassObject
 from controller.resources.modelservice import ModelService
 from controller.resources.powerdomain import PowerDomain as PowerDomainObject
 from controller.resources.trainingjob import TrainingJob
@@ -60,6 +60,7 @@ class World:
         self.last_report: dict[str, float] = {}
         self.started_seconds = started_seconds
         self.domains = DomainBook()
+        self.products = ProductBook()
         self._seed = seed
         self._silent: set[str] = set()
         self._dirty: dict[str, set[str]] = defaultdict(set)
@@ -180,12 +181,10 @@ class World:
 
     def _classes(self, now: float) -> bool:
         changed = False
-        wanted: dict[tuple[str, str], Any] = {}
-        for _, obj in sorted(self.objects["AcceleratorClass"].items()):
-            assert isinstance(obj, AcceleratorClassObject)  # noqa: S101 - the cache decodes by kind
-            noun, pools = intents.accelerator(obj)
-            wanted[noun_key(noun)] = noun
-            wanted |= {noun_key(pool): pool for pool in pools}
+        objects = self.objects["AcceleratorClass"]
+        wanted = self.products.resolve(objects)
+        for name in {key for kind, key in self.faults if kind == "AcceleratorClass"} | set(objects):
+            self._note("AcceleratorClass", name, self.products.faults.get(name, ()))
         for mapping in ("accelerators", "pools"):
             for key in sorted(set(self.observer.live(mapping)) - {k for m, k in wanted if m == mapping}):
                 changed |= self._forget(mapping, key, now)

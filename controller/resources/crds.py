@@ -85,9 +85,7 @@ class NotEstablished(RuntimeError):
     """A definition that the API server took but does not serve; the sentence has its own words on why."""
 
 
-async def install(
-    store: Store, given: Sequence[JsonObject] | None = None, *, seconds: float = 30.0
-) -> None:
+async def install(store: Store, given: Sequence[JsonObject] | None = None, *, seconds: float = 30.0) -> None:
     """Apply every definition (ours, unless others are given) server-side and wait until all are served.
 
     `store` must reach CustomResourceDefinitions (an API server). Raises `NotEstablished` when one is not served

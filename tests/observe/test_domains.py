@@ -57,7 +57,7 @@ def resolve(*domains: PowerDomain, book: DomainBook | None = None, **labels: dic
 def test_members_come_by_name_and_by_label() -> None:
     book = resolve(
         domain("row", "n9", "n1", members={"selector": {"matchLabels": {"row": "7"}}}),
-        domain("empty", members={"selector": {}}),
+        domain("empty"),
         n1={"row": "7"}, n2={"row": "7"}, n3={"row": "8"},
     )  # fmt: skip
     assert book.members == {"row": ("n1", "n2", "n9"), "empty": ()}
@@ -89,10 +89,29 @@ def test_a_node_that_three_domains_claim_names_all_the_others() -> None:
     )
 
 
+def test_a_domain_below_a_refused_one_is_refused_too() -> None:
+    """On its own it would be a root, and nobody would heed the limit above it."""
+    book = resolve(
+        domain("hall", "n1"),
+        domain("twin", "n1"),
+        domain("row", parent="hall"),
+        domain("rack", "n2", parent="row"),
+    )
+    assert sorted(book.faults) == ["hall", "rack", "row", "twin"]
+    assert book.faults["rack"] == (
+        "PowerDomain rack: it draws through hall, which is refused; nothing says what it may carry. Mend hall first.",
+    )
+    assert (book.members, book.domain_of("n2")) == ({}, "")
+    book = resolve(
+        domain("hall", "n1"), domain("row", parent="hall"), domain("rack", "n2", parent="row"), book=book
+    )
+    assert (book.faults, book.domain_of("n2")) == ({}, "rack")
+
+
 @pytest.mark.parametrize(
     ("domains", "faults"),
     [
-        pytest.param((domain("a", parent="a"),), {"a": "its parents form a cycle (a > a). Give one of them no parent."}, id="its own parent"),
+        pytest.param((domain("a", parent="a"),), {"a": "spec.parent: a power domain cannot be its own parent; leave spec.parent out for a root."}, id="its own parent"),
         pytest.param((domain("a", parent="b"), domain("b", parent="a")), {"a": "its parents form a cycle (a > b > a). Give one of them no parent.", "b": "its parents form a cycle (b > a > b). Give one of them no parent."}, id="each other's parent"),
         pytest.param((domain("a", parent="b"), domain("b", parent="c"), domain("c", parent="b")), {"a": "its parents form a cycle (a > b > c > b). Give one of them no parent.", "b": "(b > c > b)", "c": "(c > b > c)"}, id="under a cycle"),
         pytest.param((domain("a", parent="gone"),), {"a": "its parent gone does not exist. Apply it, or remove spec.parent."}, id="an unknown parent"),

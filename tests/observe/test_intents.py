@@ -177,10 +177,10 @@ WHERE = "ModelService shop/chat: "
     [
         pytest.param({"accelerators": ["l4", "b300"]}, ["spec.accelerators names 'b300', which no AcceleratorClass describes; known are H100, L4. Apply an AcceleratorClass for it or use a known one."], id="an unknown product"),
         pytest.param({"variants": [{"accelerator": "b300"}]}, ["spec.variants names 'b300', which no AcceleratorClass describes; known are H100, L4."], id="a variant of an unknown product"),
-        pytest.param({"minReplicas": 5, "maxReplicas": 4}, ["spec.maxReplicas (4) is below spec.minReplicas (5); raise it."], id="impossible bounds"),
+        pytest.param({"minReplicas": 5, "maxReplicas": 4}, ["spec.minReplicas: minReplicas must not be greater than maxReplicas; lower the one or raise the other."], id="impossible bounds"),
         pytest.param({"model": {"name": "llama-3-8c"}}, ["spec.model: 'llama-3-8c' is not in the shipped catalogue"], id="an unknown model"),
         pytest.param({"model": {"name": "mine", "parameters": 10**9, "layers": 8}}, ["is not given"], id="a new model with half a shape"),
-        pytest.param({"accelerators": ["x"], "variants": [{"accelerator": "y"}], "minReplicas": 2, "maxReplicas": 1, "model": {"name": "z"}}, ["spec.model", "names 'x'", "names 'y'", "spec.maxReplicas"], id="everything at once"),
+        pytest.param({"accelerators": ["x"], "variants": [{"accelerator": "y"}], "minReplicas": 2, "maxReplicas": 1, "model": {"name": "z"}}, ["spec.model", "names 'x'", "names 'y'", "spec.minReplicas", "spec.variants"], id="everything at once"),
     ],
 )  # fmt: skip
 def test_a_service_that_cannot_be_meant_says_where_and_what_to_do(
@@ -257,9 +257,9 @@ def test_a_jobs_phase_as_its_status_has_it(told: str, phase: JobPhase) -> None:
     ("spec", "faults"),
     [
         pytest.param({"accelerators": ["b300"]}, ["spec.accelerators names 'b300', which no AcceleratorClass describes"], id="an unknown product"),
-        pytest.param({"nodes": {"min": 4, "max": 2}}, ["spec.nodes.max (2) is below spec.nodes.min (4); raise it."], id="impossible bounds"),
+        pytest.param({"nodes": {"min": 4, "max": 2}}, ["spec.nodes.min: min must not be greater than max; lower the one or raise the other."], id="impossible bounds"),
         pytest.param({"model": {"name": "mine", "layers": 4}}, ["spec.model: "], id="a new model with half a shape"),
-        pytest.param({"model": {"name": "mine"}, "nodes": {"min": 2, "max": 1}, "accelerators": ["x"]}, ["names 'x'", "spec.nodes.max", "spec.model: "], id="everything at once"),
+        pytest.param({"model": {"name": "mine"}, "nodes": {"min": 2, "max": 1}, "accelerators": ["x"]}, ["names 'x'", "spec.nodes.min", "spec.model: "], id="everything at once"),
     ],
 )  # fmt: skip
 def test_a_job_that_cannot_be_meant_says_where_and_what_to_do(

@@ -131,4 +131,7 @@ def test_a_job_that_becomes_invalid_is_not_decided_on() -> None:
     play = Play(made.job())
     play.tell(made.job(nodes={"min": 4, "max": 2}))
     assert play.live("jobs") == {}
-    assert "spec.nodes.max (2)" in play.world.faults["TrainingJob", "shop/train"][0]
+    assert (
+        "spec.nodes.min: min must not be greater than max"
+        in play.world.faults["TrainingJob", "shop/train"][0]
+    )
