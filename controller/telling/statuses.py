@@ -79,7 +79,8 @@ def service_status(
     held = [r for r in snapshot.replicas_of(key) if r.phase in LIVE]
     ready = [r for r in held if r.phase is ReplicaPhase.READY]
     capacity = snapshot.capacity(key)
-    wanted = sum(part.units for part in capacity.mix.parts) if capacity and capacity.final else len(held)
+    planned = sum(part.units for part in capacity.mix.parts) if capacity and capacity.final else len(held)
+    wanted = max(planned, _least(snapshot.services.get(key)))
     said = sayings.latest("ModelService", key, CAPACITY_CODES)
     counts = Counter(r.variant.key for r in held)
     phase = _service_phase(snapshot.services.get(key), faults, len(ready), len(held), wanted, said)
@@ -88,7 +89,7 @@ def service_status(
     conditions = [
         _accepted(faults, generation, sayings, ("ModelService", key)),
         _planned(said, generation, obj.status.conditions),
-        condition("Ready", holds, phase, ready_text, generation),
+        condition("Ready", holds, phase, ready_text, _answered(obj, sayings)),
     ]
     return ModelServiceStatus(
         phase=phase,
@@ -103,6 +104,21 @@ def service_status(
         conditions=merge(obj.status.conditions, conditions, now_seconds),
         observed_generation=generation,
     )
+
+
+def _least(service: Service | None) -> int:
+    """Fewest replicas of any kind that what the user asks for can mean."""
+    if service is None:
+        return 0
+    return min(1, service.floor_units if service.mode is Mode.AUTO else service.replicas)
+
+
+def _answered(obj: ModelService, sayings: Sayings) -> int:
+    """The generation that was planned for: `kubectl wait` does not take an older answer for a new wish."""
+    key = obj.metadata.key
+    before = next((c.observed_generation for c in obj.status.conditions if c.type == "Ready"), 0)
+    said = max((s.reason.subject.version for s in sayings.about("ModelService", key)), default=0)
+    return min(obj.metadata.generation, max(before, said))
 
 
 ServicePhase = Literal["Pending", "Starting", "Serving", "Degraded", "AtZero", "Refused"]
