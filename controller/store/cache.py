@@ -32,6 +32,9 @@ REMIND_SECONDS = 60.0
 SHORTEST_SECONDS = 1.0
 """A watch that ends sooner counts as failed, so that a server that ends each at once is not hammered."""
 
+REMEMBERED = 1_024
+"""So many events of a stream are remembered by their versions, to tell one that comes twice from one that comes late."""
+
 STALE_LISTS = 3
 """After so many lists older than the cache the store is believed to have gone back (restored from a copy)."""
 
@@ -116,6 +119,8 @@ class Reflector(Generic[T]):
         self._failing_since: float | None = None
         self._remind_at = float("-inf")
         self._awaited: dict[str, tuple[int, str]] = {}
+        self._begun_from = 0
+        self._seen: dict[int, None] = {}
 
     # ---------------------------------------------------------------------------------------------- read
 
@@ -184,7 +189,7 @@ class Reflector(Generic[T]):
                 deltas = await self._relist()
             if self._watch is None:
                 await self._resume()
-            deltas += self._drain()
+            self._drain(deltas)
             self._recovered()
         except StoreError as error:
             self._disturbed(error)
@@ -209,13 +214,17 @@ class Reflector(Generic[T]):
             field_selector=by_field,
         )
         self._heard_at = self._opened_at = self._clock.monotonic()
+        self._begun_from = _number(self._position)
+        self._seen.clear()
 
-    def _drain(self) -> list[Delta[T]]:
+    def _drain(self, deltas: list[Delta[T]]) -> None:
         watch = self._watch
         if watch is None:
-            return []
+            return
         events = watch.drain()
-        deltas = [delta for event in events if (delta := self._fold(event))]
+        for event in events:
+            if delta := self._fold(event):
+                deltas.append(delta)  # noqa: PERF401 - what came before a fault is told all the same
         if events:
             self._heard_at = self._clock.monotonic()
         if watch.ended:
@@ -230,7 +239,6 @@ class Reflector(Generic[T]):
             )
             self.faults += 1
             self.close()
-        return deltas
 
     def _disturbed(self, error: StoreError) -> None:
         """Keep what is known, and try again later: from the last version, or from a list after 410."""
@@ -269,18 +277,33 @@ class Reflector(Generic[T]):
     def _fold(self, event: WatchEvent) -> Delta[T] | None:
         version = _number(event.resource_version)
         if version <= _number(self._position):
+            self._refuse_late(version, event.type)
             return None
         if event.type is EventType.BOOKMARK:
             if not self._defects.lose_bookmark:
                 self._position = event.resource_version
             return None
         self._position = event.resource_version
+        self._seen[version] = None
+        if len(self._seen) > REMEMBERED:
+            del self._seen[next(iter(self._seen))]
         if event.type is EventType.DELETED:
             if self._defects.drop_delete:
                 return None
             meta = self._identify.decode(event.raw).metadata
             return self._put(meta.key, None)
         return self._take(event.raw)
+
+    def _refuse_late(self, version: int, kind: EventType) -> None:
+        """What comes twice is nothing new; what comes after something newer, or after a bookmark, was not seen.
+
+        Raises `Gone`: which object it would undo cannot be told, so everything is listed again.
+        """
+        if kind is not EventType.BOOKMARK and version > self._begun_from and version not in self._seen:
+            raise Gone(
+                f"the watch of {self.resource.qualified} brought version {version} after {self._position}: "
+                "its events are out of order"
+            )
 
     def _take(self, raw: bytes) -> Delta[T] | None:
         try:
