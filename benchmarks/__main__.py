@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME [--data DIR] [--seed N]`: a table for people, then one JSON line last.
+"""`python -m benchmarks NAME [--data DIR] [--seed N] [--runs N] [--plant DEFECT]`: a table for people, then one JSON line last.
 
 `python -m benchmarks list` names them, `python -m benchmarks report` runs all and writes docs/benchmarks.md.
 Exit status: 0 measured (whether or not every goal is met: a figure is a figure), 2 could not run.
@@ -27,6 +27,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "place": (
         "benchmarks.place",
         "3,000 replicas onto 1,000 nodes of a real control plane, beside the stock scheduler",
+    ),
+    "kube-faults": (
+        "benchmarks.kube_faults",
+        "cache of the API server's objects under random faults: does it ever end different?",
     ),
     "mix": ("benchmarks.mix", "GPU selection against the published optima, row by row"),
 }
@@ -69,8 +73,14 @@ def parse(argv: list[str]) -> tuple[str, Arguments]:
     parser.add_argument("--data", type=Path, default=None, help="folder of the input data")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="a small run that shows that it works")
+    parser.add_argument("--runs", type=int, default=None, help="how many random sequences (kube-faults)")
+    parser.add_argument(
+        "--plant", default="", help="a defect to switch on, which must be noticed (kube-faults)"
+    )
     found = parser.parse_args(argv)
-    return found.name, Arguments(data=found.data, seed=found.seed, quick=found.quick)
+    return found.name, Arguments(
+        data=found.data, seed=found.seed, quick=found.quick, runs=found.runs, plant=found.plant
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -80,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if name == "list":
             for each, (_, line) in BENCHMARKS.items():
-                console.print(f"{each:8} {line}")
+                console.print(f"{each:12} {line}")
         elif name == "report":
             from benchmarks.report import write  # noqa: PLC0415 - plots need matplotlib, the figures do not
 

@@ -6,6 +6,7 @@ made from that data by `benchmarks.__main__` and `benchmarks.report`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -20,12 +21,15 @@ class Arguments(msgspec.Struct, frozen=True, kw_only=True):
 
     `data` is None when the user gave none: a benchmark that needs data says where it looks by default, and
     raises `BenchmarkError` with that place when there is nothing. `quick` asks for a small run that shows that
-    everything works; its figures are no results.
+    everything works; its figures are no results. `runs` is how often something random is tried (None: as the
+    benchmark thinks right), `plant` a defect to switch on; both matter to those that name them.
     """
 
     data: Path | None = None
     seed: int = 1
     quick: bool = False
+    runs: int | None = None
+    plant: str = ""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -56,7 +60,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a run found: rows for people, figures for the JSON line (in this order), plots and a remark."""
 
     rows: tuple[Row, ...]
-    figures: dict[str, Figure]
+    figures: Mapping[str, Figure | Mapping[str, Figure]]
     plots: tuple[Plot, ...] = ()
     remark: str = ""
 
