@@ -117,7 +117,9 @@ class Services:
                 return await self._store.create(SERVICE, service, field_manager=labels.MANAGER)
             if _owner_uid(found) != meta["ownerReferences"][0]["uid"]:
                 return None  # of a predecessor of the same name: the garbage collector takes it
-            patch = {"metadata": {"labels": meta["labels"]}, "spec": service["spec"]}
+            theirs = dict.fromkeys(found.spec.get("selector", {}))  # null removes what is not wanted
+            spec = {**service["spec"], "selector": {**theirs, **service["spec"]["selector"]}}
+            patch = {"metadata": {"labels": meta["labels"]}, "spec": spec}
             return await self._store.patch(
                 SERVICE,
                 meta["name"],
@@ -170,7 +172,8 @@ def _wanted(world: World) -> dict[tuple[str, str], JsonObject]:
 
 def _as_wanted(found: ServiceObject, service: JsonObject) -> bool:
     owner = service["metadata"]["ownerReferences"][0]["uid"]
-    return _owner_uid(found) == owner and _covers(found.spec, service["spec"])
+    selects = found.spec.get("selector") == service["spec"]["selector"]
+    return _owner_uid(found) == owner and selects and _covers(found.spec, service["spec"])
 
 
 def _owner_uid(found: ServiceObject) -> str:

@@ -71,7 +71,7 @@ def test_a_service_has_a_headless_one_over_its_replicas_that_comes_back_and_is_m
         await settle(cluster, 2)
         mended = await there(cluster, SERVICE, "chat-engines")
         assert mended is not None
-        assert mended["spec"]["selector"][labels.SERVICE] == "chat"
+        assert mended["spec"]["selector"] == {labels.SERVICE: "chat"}
         writes = cluster.store.requests["patch", "Service"] + cluster.store.requests["create", "Service"]
         await settle(cluster, 20)
         after = cluster.store.requests["patch", "Service"] + cluster.store.requests["create", "Service"]

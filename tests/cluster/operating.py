@@ -8,9 +8,10 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -44,6 +45,40 @@ BRISK = msgspec.structs.replace(
     fleet_of(l4=1).start, container_seconds=0.2, process_seconds=0.2, engine_seconds=0.2, warm_up_seconds=0.2,
     rank_seconds=0.2,
 )  # fmt: skip
+
+
+METHODS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+Right = tuple[str, str, str]
+"""API group, resource (with its subresource) and verb, as the API server authorises a request."""
+
+
+def right_of(method: str, url: str) -> Right:
+    """What a request needs."""
+    parts = urlsplit(url)
+    words = parts.path.strip("/").split("/")
+    group, rest = ("", words[2:]) if words[0] == "api" else (words[1], words[3:])
+    if rest[0] == "namespaces" and len(rest) > 2:
+        rest = rest[2:]
+    resource = "/".join((rest[0], *rest[2:]))
+    if method != "GET":
+        return group, resource, METHODS[method]
+    if len(rest) > 1:
+        return group, resource, "get"
+    return group, resource, "watch" if "watch=" in parts.query else "list"
+
+
+def listen(store: KubeStore) -> set[Right]:
+    """The rights that the store's requests need from now on, as they leave for the API server."""
+    needed: set[Right] = set()
+    send = store.transport.access.send
+
+    async def told(method: str, url: str, *rest: Any) -> Any:
+        needed.add(right_of(method, url))
+        return await send(method, url, *rest)
+
+    store.transport.access.send = told  # type: ignore[method-assign]
+    return needed
 
 
 class Recorder(InterposedStore):
@@ -85,12 +120,14 @@ class Cluster:
     operator: Operator
     fleet: Fleet
     recorder: Recorder
-    seen: list[JsonObject] = field(default_factory=list)
+    rights: set[Right]
+    """What the operator's requests needed."""
 
     async def kubectl(self, *words: str, stdin: str | None = None, check: bool = True) -> Any:
         """The real kubectl, as the administrator, in the test's namespace."""
-        call = lambda: self.plane.kubectl("-n", self.namespace, *words, stdin=stdin, check=check)
-        return await asyncio.to_thread(call)
+        return await asyncio.to_thread(
+            self.plane.kubectl, "-n", self.namespace, *words, stdin=stdin, check=check
+        )
 
     async def json(self, *words: str) -> Any:
         """What kubectl gives as JSON."""
@@ -180,7 +217,7 @@ async def operating(
     products, _ = parse(PRODUCTS)
     await apply(admin, products)
     own = await KubeStore.connect(operator or plane.kubeconfig, clock=clock, seed=2)
-    recorder = Recorder(own)
+    recorder, rights = Recorder(own), listen(own)
     authority = Authority.create(clock)
     hub = Hub(clock, heartbeat_seconds=1.0)
     held = authority.issue(HUB)
@@ -193,7 +230,7 @@ async def operating(
     await fleet.start()
     stop = asyncio.Event()
     running = [asyncio.create_task(fleet.run(stop, 0.05)), asyncio.create_task(made.run(stop))]
-    cluster = Cluster(plane, namespace, admin, made, fleet, recorder)
+    cluster = Cluster(plane, namespace, admin, made, fleet, recorder, rights)
     try:
         yield cluster
     finally:
