@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 VENV := .venv
 BIN := $(VENV)/bin
-PROTOS := $(wildcard proto/plimsoll/v1/*.proto)
+PROTOS := $(wildcard proto/*/v1/*.proto)
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 4 ? 4 : n)))
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 

@@ -186,11 +186,13 @@ class Bootstrap:
         )
         stub: Any = enrolment_pb2_grpc.EnrolmentStub(channel)
         try:
-            answer: pb.EnrolResponse = await stub.Enrol(request, timeout=self._config.deadline_seconds)
+            answer: pb.EnrolResponse | None = await stub.Enrol(request, timeout=self._config.deadline_seconds)
         except grpc.aio.AioRpcError as error:
             raise self._refusal(error) from None
         finally:
             await channel.close()
+        if answer is None:  # what gRPC gives for bytes that are no message
+            raise self._odd("cannot be read")
         return answer
 
     def _files(self) -> tuple[str, bytes]:

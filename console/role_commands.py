@@ -154,6 +154,13 @@ def agent(  # noqa: PLR0913 - options are arguments here
         Path | None,
         typer.Option(help="Keep key and certificate here (mode 0600) over restarts; in memory unless given."),
     ] = None,
+    kubelet_socket: Annotated[
+        Path | None,
+        typer.Option(
+            help="The kubelet's pod-resources socket (/var/lib/kubelet/pod-resources/kubelet.sock), to tell which pod "
+            "has which GPU."
+        ),
+    ] = None,
     driver: Annotated[
         str, typer.Option(help="`nvml` for real NVIDIA GPUs, `simulated` for modelled ones.")
     ] = "nvml",
@@ -185,6 +192,7 @@ def agent(  # noqa: PLR0913 - options are arguments here
         token_file=token_file,
         ca_file=ca_file,
         identity_dir=identity_dir,
+        kubelet_socket=kubelet_socket,
         driver=driver,
         manage_power=manage_power,
         base_watts=base_watts,

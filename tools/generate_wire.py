@@ -1,4 +1,4 @@
-"""Makes the package `wire/` from the contracts in `proto/plimsoll/v1/`.
+"""Makes the package `wire/` from the contracts in `proto/`: ours in `plimsoll/v1/`, the kubelet's in `kubelet/v1/`.
 
 protoc names modules after the folder of the contract (`plimsoll/v1/agent_pb2.py`); a package called
 `plimsoll` would stand apart from the rooms, and one called `proto` would shadow proto-plus. So the modules are
@@ -18,9 +18,9 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
-CONTRACTS = "plimsoll/v1"
-HEADER = '"""Generated from proto/plimsoll/v1 by tools/generate_wire.py. Not edited, not committed."""\n'
-SIBLING_IMPORT = re.compile(r"^from plimsoll\.v1 import ", re.MULTILINE)
+CONTRACTS = ("plimsoll/v1", "kubelet/v1")
+HEADER = '"""Generated from proto/ by tools/generate_wire.py. Not edited, not committed."""\n'
+SIBLING_IMPORT = re.compile(r"^from (?:plimsoll|kubelet)\.v1 import ", re.MULTILINE)
 
 
 class WireError(Exception):
@@ -34,9 +34,9 @@ def generate(proto: Path, wire: Path) -> list[Path]:
 
     Returns: the written modules, sorted. Raises: WireError when there is no contract or protoc refuses one.
     """
-    contracts = sorted((proto / CONTRACTS).glob("*.proto"))
+    contracts = sorted(path for folder in CONTRACTS for path in (proto / folder).glob("*.proto"))
     if not contracts:
-        raise WireError(f"No .proto file in {proto / CONTRACTS}: the source tree is incomplete.")
+        raise WireError(f"No .proto file in {proto / CONTRACTS[0]}: the source tree is incomplete.")
     with tempfile.TemporaryDirectory(prefix="plimsoll-wire-") as scratch:
         built = _compile(proto, contracts, Path(scratch))
     return _replace(wire, built)
@@ -58,11 +58,9 @@ def _compile(proto: Path, contracts: list[Path], scratch: Path) -> dict[str, str
         ]
     )
     if status != 0:
-        raise WireError(
-            f"protoc refused the contracts in {proto / CONTRACTS} (status {status}); see its lines above."
-        )
+        raise WireError(f"protoc refused the contracts in {proto} (status {status}); see its lines above.")
     built = {"__init__.py": HEADER, "py.typed": ""}
-    for source in sorted((scratch / CONTRACTS).iterdir()):
+    for source in sorted(path for folder in CONTRACTS for path in (scratch / folder).glob("*")):
         built[source.name] = SIBLING_IMPORT.sub("from wire import ", source.read_text())
     described_files = descriptor_pb2.FileDescriptorSet.FromString(described.read_bytes()).file
     messages = {

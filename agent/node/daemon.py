@@ -17,7 +17,8 @@ import msgspec
 
 from agent.node.actuator import Actuator
 from agent.node.counters import Counters
-from agent.node.drivers.base import Driver, DriverError
+from agent.node.drivers.base import Device, Driver, DriverError
+from agent.node.holders import Holders
 from agent.node.lease import Lease
 from agent.node.link import HubLink, LinkError
 from agent.node.reporter import DeadBand, Reporter
@@ -62,15 +63,18 @@ class Agent:
         credentials: Callable[[], Credentials],
         clock: Clock,
         draw: Callable[[float, float], float],
+        holders: Callable[[], Holders | None] = lambda: None,
     ) -> None:
         """`draw(low, high)` is the random source of the reconnect jitter. Sets the node to its safe cap at once.
 
+        `holders()` says who holds each GPU, where the kubelet is asked for it.
         Raises: DriverError when the hardware does not answer.
         """
         self._config = config
         self._driver = driver
         self._credentials = credentials
         self._clock = clock
+        self._holders = holders
         self.counters = Counters()
         self._actuator = Actuator(config.node, driver, clock, self.counters)
         self._reporter = Reporter(config.dead_band, self.counters)
@@ -94,6 +98,11 @@ class Agent:
     def connected(self) -> bool:
         """Whether the stream to the hub lives, as far as is known."""
         return self._link is not None and self._link.broken is None
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The node's devices, as its last inventory has them."""
+        return self._actuator.inventory.devices
 
     @property
     def lease(self) -> Lease:
@@ -233,7 +242,9 @@ class Agent:
             self._driver_failed(error)
             return False
         report = pb.Report()
-        if not self._reporter.fill(report, sample, self._actuator, now_seconds, self._heartbeat_seconds):
+        if not self._reporter.fill(
+            report, sample, self._actuator, now_seconds, self._heartbeat_seconds, self._holders()
+        ):
             return False
         return await self._send(self._message(now_seconds, report))
 

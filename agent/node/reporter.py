@@ -14,6 +14,7 @@ from agent.node import encode
 from agent.node.actuator import Actuator
 from agent.node.counters import Counters
 from agent.node.drivers.base import GpuReadings, Sample
+from agent.node.holders import Holders, put_holders
 from wire import agent_pb2 as pb
 
 COUNTERS_SECONDS = 10.0
@@ -47,6 +48,7 @@ class Reporter:
         self._told_at_seconds = float("-inf")
         self._told_inventory = False
         self._told_lease: tuple[object, ...] = ()
+        self._told_holders: Holders | None = None
         self._counters_at_seconds = float("-inf")
 
     def forget(self) -> None:
@@ -55,6 +57,7 @@ class Reporter:
         self._told_rows = None
         self._told_inventory = False
         self._told_lease = ()
+        self._told_holders = None
         self._told_at_seconds = self._counters_at_seconds = float("-inf")
 
     def inventory_changed(self) -> None:
@@ -68,8 +71,9 @@ class Reporter:
         actuator: Actuator,
         now_seconds: float,
         heartbeat_seconds: float,
+        holders: Holders | None = None,
     ) -> bool:
-        """Fills the report of this tick, and takes the answers with it.
+        """Fills the report of this tick, and takes the answers with it. `holders` None: nobody asks the kubelet.
 
         False when nothing moved and no heartbeat is due: then it is not to be sent.
         """
@@ -77,6 +81,7 @@ class Reporter:
         news |= self._put_columns(report, sample)
         news |= self._put_rows(report, sample)
         news |= self._put_lease(report, actuator)
+        news |= self._put_holders(report, holders)
         if actuator.has_acks:
             report.acks.extend(actuator.take_acks())
             news = True
@@ -136,6 +141,13 @@ class Reporter:
             return False
         self._told_lease = state
         encode.put_lease(report.telemetry.lease, *state[:1], actuator.lease_expires_seconds, *state[1:])
+        return True
+
+    def _put_holders(self, report: pb.Report, holders: Holders | None) -> bool:
+        if holders is None or holders == self._told_holders:
+            return False
+        self._told_holders = holders
+        put_holders(report.telemetry.holders, holders)
         return True
 
     def _moved(self, sample: Sample) -> bool:

@@ -14,6 +14,7 @@ from agent.node.daemon import Agent, AgentConfig
 from agent.node.drivers.base import Driver
 from agent.node.drivers.nvml import NvmlConfig, NvmlDriver
 from agent.node.drivers.simulated import SimulatedDriver
+from agent.podresources import PodResources, PodResourcesConfig
 from console.options import CA_FILE, TOKEN_FILE, VERSION
 from console.process import Talk, run_process
 from console.telling import Refused, chosen, host_and_port
@@ -36,6 +37,7 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
     token_file: Path = TOKEN_FILE
     ca_file: Path = CA_FILE
     identity_dir: Path | None = None
+    kubelet_socket: Path | None = None
     manage_power: bool = False
     base_watts: int = 0
     gpu: str = "L4"
@@ -55,13 +57,27 @@ async def _serve(options: AgentOptions, talk: Talk, stop: asyncio.Event) -> None
     bootstrap = _bootstrap(options, clock)
     source = bootstrap.credentials if bootstrap is not None else _from_folder(options, clock)
     config = AgentConfig(node=options.node, endpoint=options.hub, boot_id=uuid.uuid4().hex, version=VERSION)
-    agent = Agent(config, _driver(options, clock), source, clock, random.uniform)
+    agent = Agent(
+        config,
+        _driver(options, clock),
+        source,
+        clock,
+        random.uniform,
+        lambda: asked.holders() if asked else None,
+    )
+    asked = _kubelet(options, agent, clock)
     # The node is at its safe cap by now: whoever waits for a certificate waits capped.
     talk.ready("agent", node=options.node, hub=options.hub, driver=options.driver)
-    enrolling = asyncio.create_task(bootstrap.run(stop)) if bootstrap is not None else None
+    beside = [asyncio.create_task(each.run(stop)) for each in (bootstrap, asked) if each is not None]
     await agent.run(stop)
-    if enrolling is not None:
-        await enrolling
+    await asyncio.gather(*beside)
+
+
+def _kubelet(options: AgentOptions, agent: Agent, clock: WallClock) -> PodResources | None:
+    """Who tells which pod has which GPU, where the kubelet's socket was given."""
+    if options.kubelet_socket is None:
+        return None
+    return PodResources(lambda: agent.devices, clock, PodResourcesConfig(socket=options.kubelet_socket))
 
 
 def _from_folder(options: AgentOptions, clock: WallClock) -> Source:

@@ -16,6 +16,8 @@ from controller.hub.messages import (
     DeviceSeen,
     GangSeen,
     GpuColumns,
+    HolderSeen,
+    HoldersSeen,
     InstanceSeen,
     InventorySeen,
     LeaseSeen,
@@ -28,6 +30,8 @@ from wire import agent_pb2 as pb
 
 LONGEST_NAME = 512
 MOST_DEVICES = 64
+MOST_HOLDERS = 512
+"""Rows kept of who holds a node's GPUs; an agent sends no more."""
 MOST_WATTS = 1_000_000.0
 FUTURE_SECONDS = 5.0
 """An agent's clock may be ahead by this much; beyond it its time is replaced by the time of delivery."""
@@ -41,11 +45,12 @@ _CODES = {int(code): code for code in AckCode}
 class Decoder:
     """Decodes the reports of one stream; knows the node's device count from its last inventory."""
 
-    __slots__ = ("_boot_id", "_devices", "_node", "rejected")
+    __slots__ = ("_boot_id", "_devices", "_node", "_version", "rejected")
 
-    def __init__(self, node: str, boot_id: str) -> None:
+    def __init__(self, node: str, boot_id: str, version: str = "") -> None:
         self._node = node
         self._boot_id = boot_id
+        self._version = version[:LONGEST_NAME]
         self._devices: int | None = None
         self.rejected = 0
         """Values, rows and sections left out so far."""
@@ -66,6 +71,7 @@ class Decoder:
             observed_seconds=observed,
             delivered_seconds=delivered_seconds,
             boot_id=self._boot_id,
+            version=self._version,
             last_command_sequence=body.last_command_sequence,
             inventory=inventory,
             acks=tuple(self._acks(body.acks)) if body.acks else (),
@@ -85,10 +91,32 @@ class Decoder:
                 parts[section] = _lease(value)
             elif section == "counters":
                 parts[section] = _counters(value)
+            elif section == "holders":
+                parts[section] = self._holders(value)
             else:
                 build = _ROWS[section]
                 parts[section] = tuple(build(row) for row in value.rows if self._named(row))
         return parts
+
+    def _holders(self, body: pb.HolderRows) -> HoldersSeen:
+        """Who holds what, where it names pods and devices that can be."""
+        rows = tuple(_holder(row) for row in body.rows[:MOST_HOLDERS] if self._holds(row))
+        self.rejected += max(0, len(body.rows) - MOST_HOLDERS)
+        offered = tuple(sorted({place for place in body.offered if place < (self._devices or 0)}))
+        return HoldersSeen(
+            rows=rows,
+            known=body.known,
+            fault=body.fault[:LONGEST_NAME],
+            offered=offered if body.offered_known else None,
+        )
+
+    def _holds(self, row: pb.HolderRow) -> bool:
+        namespace, slash, name = row.pod.partition("/")
+        named = 0 < len(row.pod) <= LONGEST_NAME and bool(slash and namespace and name)
+        if named and -1 <= row.device < (self._devices or 0):
+            return True
+        self.rejected += 1
+        return False
 
     def _watts(self, watts: float) -> float | None:
         if 0.0 <= watts <= MOST_WATTS:
@@ -281,6 +309,16 @@ def _gang(row: pb.GangRow) -> GangSeen:
         phase=row.phase,
         step_seconds=_finite(row.step_seconds),
         fault=row.fault[:LONGEST_NAME],
+    )
+
+
+def _holder(row: pb.HolderRow) -> HolderSeen:
+    return HolderSeen(
+        device=row.device,
+        device_id=row.device_id[:LONGEST_NAME],
+        pod=row.pod,
+        container=row.container[:LONGEST_NAME],
+        resource=row.resource[:LONGEST_NAME],
     )
 
 

@@ -160,6 +160,28 @@ class WeightsSeen(_Seen, frozen=True, kw_only=True):
     last_used_seconds: float
 
 
+class HolderSeen(_Seen, frozen=True, kw_only=True):
+    """A device, or slice of it, in the hands of one container of a pod (`namespace/name`); `device` -1: of none known."""
+
+    device: int
+    device_id: str
+    pod: str
+    container: str
+    resource: str
+
+
+class HoldersSeen(_Seen, frozen=True, kw_only=True):
+    """Who holds each GPU, as the node's kubelet says. `known` False: nobody can say, for the reason in `fault`.
+
+    `offered`: indices of the devices that the kubelet would give to pods; None where it does not say.
+    """
+
+    rows: tuple[HolderSeen, ...]
+    known: bool
+    fault: str
+    offered: tuple[int, ...] | None
+
+
 class CountersSeen(_Seen, frozen=True, kw_only=True):
     """The agent's counts since its start."""
 
@@ -197,7 +219,10 @@ class Ack(_Seen, frozen=True, kw_only=True):
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One report (or several folded into one) of a node. Times in UTC seconds; delivered by the operator's clock."""
+    """One report (or several folded into one) of a node. Times in UTC seconds; delivered by the operator's clock.
+
+    `version` is that of the agent's software, as it said when it came.
+    """
 
     node: str
     tick: int
@@ -215,6 +240,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     gangs: tuple[GangSeen, ...] | None = None
     weights: tuple[WeightsSeen, ...] | None = None
     counters: CountersSeen | None = None
+    holders: HoldersSeen | None = None
+    version: str = ""
     acks: tuple[Ack, ...] = ()
 
     def then(self, later: NodeReport) -> NodeReport:
@@ -236,6 +263,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
             gangs=_newer(later.gangs, self.gangs),
             weights=_newer(later.weights, self.weights),
             counters=_newer(later.counters, self.counters),
+            holders=_newer(later.holders, self.holders),
+            version=later.version,
             acks=(self.acks + later.acks)[-ACKS_KEPT:],
         )
 

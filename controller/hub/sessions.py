@@ -64,7 +64,7 @@ class Session:
         self.driver = hello.driver
         self.version = hello.version
         self.highest_epoch = hello.highest_epoch
-        self.decoder = Decoder(node, hello.boot_id)
+        self.decoder = Decoder(node, hello.boot_id, hello.version)
         self.last_sequence = 0
         self.welcomed_epoch = 0
         self.farewell: str | None = None

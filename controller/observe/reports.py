@@ -8,8 +8,10 @@ from cluster import events as ev
 from cluster.overlay import gang_key
 from controller.hub.messages import InstanceSeen, NodeReport
 from controller.observe.gangs import Progress
+from controller.observe.told import AgentTold
 from controller.observe.world import World
 
+NOTHING_TOLD = AgentTold()
 AT_CAP = 0.95
 """A node drawing more than this share of its cap may want anything up to its maximum."""
 
@@ -19,6 +21,7 @@ def fold_agent(world: World, report: NodeReport, now_seconds: float) -> None:
     if report.inventory is not None:
         world.inventory(report.node, report.inventory, report.observed_seconds)
     world.heard(report.node, report.observed_seconds)
+    world.told[report.node] = world.told.get(report.node, NOTHING_TOLD).then(report)
     if report.replicas is not None:
         world.engines[report.node] = {row.name: (row.uid, row.phase) for row in report.replicas}
     elif report.inventory is not None:

@@ -23,6 +23,7 @@ from controller.observe import gangs, intents, nodes, pods
 from controller.observe.domains import DomainBook
 from controller.observe.gangs import Member, Memory, Progress
 from controller.observe.products import ProductBook
+from controller.observe.told import AgentTold
 from controller.resources import core
 from controller.resources.modelservice import ModelService
 from controller.resources.powerdomain import PowerDomain as PowerDomainObject
@@ -54,6 +55,7 @@ class World:
         self.objects: dict[str, dict[str, Any]] = defaultdict(dict)
         self.faults: dict[tuple[str, str], tuple[str, ...]] = {}
         self.inventories: dict[str, InventorySeen] = {}
+        self.told: dict[str, AgentTold] = {}
         self.unknown_products: dict[str, nodes.NodeFacts] = {}
         self.closed: dict[str, nodes.NodeFacts] = {}
         """Nodes of ours that take no new work, with why."""
@@ -157,7 +159,7 @@ class World:
         for node, silence in quiet.items():
             silent = silence > SILENT_SECONDS
             if silence > FORGET_SECONDS and node not in self.objects["Node"]:
-                for book in (self.inventories, self.last_report, self.engines):
+                for book in (self.inventories, self.told, self.last_report, self.engines):
                     book.pop(node, None)
                 self._silent.discard(node)
             elif silent != (node in self._silent):

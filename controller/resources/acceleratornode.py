@@ -27,6 +27,11 @@ class NodeGpu(ApiStruct, frozen=True, kw_only=True):
     numa: Annotated[int, whole("NUMA node it hangs on.", 0, 1_023)] = 0
     clique: Annotated[int, whole("Number of its NVLink island on the node.", 0, 1_023)] = 0
     healthy: Annotated[bool, about("False when the driver reports a fault.")] = True
+    offered: Annotated[bool, about("False when the kubelet gives the GPU to no pod.")] = True
+    pods: Annotated[
+        list[Annotated[str, text("A pod, NAMESPACE/NAME.", 317, 3)]],
+        items("Pods that have the GPU or a part of it, as the kubelet says: anybody's.", 16),
+    ] = []
 
 
 class NodeNic(ApiStruct, frozen=True, kw_only=True):

@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import logging
 import math
-from typing import Any, Literal, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, TypeVar, cast
 
 from cluster.snapshot import Snapshot
-from controller.hub.messages import InventorySeen
+from controller.hub.messages import DeviceSeen, InventorySeen, NicSeen
 from controller.observe import labels
 from controller.observe.nodes import product_names
+from controller.observe.told import AgentTold
 from controller.observe.world import World
-from controller.resources.acceleratornode import AcceleratorNodeStatus, NodeGpu, NodeNic
-from controller.resources.base import API_VERSION, render
+from controller.resources.acceleratornode import AcceleratorNodeStatus, CachedWeights, NodeGpu, NodeNic
+from controller.resources.base import API_VERSION, Condition, render
 from controller.resources.kinds import ACCELERATOR_NODE
 from controller.store.errors import AlreadyExists, NotFound, StoreError
 from controller.store.interface import Store
@@ -26,51 +28,124 @@ from runtime.clock import Clock
 log = logging.getLogger("plimsoll.status")
 
 Link = Literal["infiniband", "roce", "ethernet"]
+Tier = Literal["dram", "nvme"]
 
 QUIET_SECONDS = 60.0
 """Readings that merely moved (watts, time of the last report) are written at most this often."""
 WRITES_PER_STEP = 50
+MOST_PODS = 16
+LONGEST_POD = 317
+MOST_WEIGHTS = 256
+MOST_PARTS = 64
+MOST_INDEX = 1_023
+"""Bounds of the type: what an agent tells beyond them is cut, so that one odd value does not cost the whole status."""
+
+T = TypeVar("T")
 
 
 def node_status(
-    name: str, inventory: InventorySeen, world: World, snapshot: Snapshot, now: float
+    name: str,
+    inventory: InventorySeen,
+    world: World,
+    snapshot: Snapshot,
+    now: float,
+    before: Sequence[Condition] = (),
 ) -> AcceleratorNodeStatus:
-    """Status of one node."""
+    """Status of one node; `before` are its conditions as they were last told."""
     node = snapshot.nodes.get(name)
     silent = node is None or node.offer == "lost"
     faulty = any(not device.healthy for device in inventory.devices)
     product = inventory.devices[0].product if inventory.devices else ""
-    accelerator = node.accelerator if node else product_names(world.classes).get(product, "")
-    rows = snapshot.node_table.index()
-    row = rows.get(name)
-    table = snapshot.node_table
-    watts = float(table.watts[row]) if row is not None else 0.0
-    cap = float(table.lease_watts[row]) if row is not None else 0.0
+    watts, cap = _readings(name, snapshot)
     phase: Literal["Online", "Silent", "Faulty"] = "Silent" if silent else "Faulty" if faulty else "Online"
+    told = world.told.get(name, AgentTold())
     heard = world.last_report.get(name, 0.0)
-    told = condition("Ready", phase == "Online", phase, f"Last heard at {rfc3339(heard)}.", 0)
-    closed = world.closed.get(name)
-    why = f"No new work: {closed.closed}." if closed is not None else "New work may be placed here."
-    takes = condition("Schedulable", closed is None, "Closed" if closed is not None else "Open", why, 0)
     return AcceleratorNodeStatus(
         phase=phase,
-        accelerator=accelerator,
-        gpus=[
-            NodeGpu(index=d.index, uuid=d.uuid, product=d.product, memory_bytes=d.memory_bytes, numa=max(0, d.numa), clique=d.clique, healthy=d.healthy)
-            for d in inventory.devices
-        ],
+        accelerator=node.accelerator if node else product_names(world.classes).get(product, ""),
+        gpus=_first(
+            (_gpu(device, place, told) for place, device in enumerate(inventory.devices)),
+            lambda gpu: gpu.index,
+        ),
         gpu_count=sum(1 for device in inventory.devices if device.healthy),
-        nics=[
-            NodeNic(name=n.name, link=cast(Link, n.link), rate_bits_per_second=n.rate_bits_per_second, gid_types=list(n.gid_types), subnet=n.subnet, numa=max(0, n.numa))
-            for n in inventory.nics
-            if n.link in ("infiniband", "roce", "ethernet")
-        ],
+        nics=_first(
+            (_nic(nic) for nic in inventory.nics if nic.link in {"infiniband", "roce", "ethernet"}),
+            lambda nic: nic.name,
+        ),
         fabric=node.island if node else "",
-        watts=0.0 if math.isnan(watts) else round(watts, 1),
-        cap_watts=0 if math.isnan(cap) else int(cap),
+        watts=watts,
+        cap_watts=cap,
+        weights=[
+            CachedWeights(model=w.model[:128], tier=cast(Tier, w.tier), bytes=w.bytes)
+            for w in told.weights[:MOST_WEIGHTS]
+            if w.tier in {"dram", "nvme"}
+        ],
+        agent_version=told.version[:64],
+        boot_id=told.boot_id[:64],
         last_report=rfc3339(heard),
-        conditions=merge([], [told, takes], now),
-    )  # fmt: skip
+        conditions=merge(before, _conditions(name, phase, heard, told, world), now),
+    )
+
+
+def _readings(name: str, snapshot: Snapshot) -> tuple[float, int]:
+    """Watts drawn and allowed, 0 where nobody measured them."""
+    table = snapshot.node_table
+    row = table.index().get(name)
+    if row is None:
+        return 0.0, 0
+    watts, cap = float(table.watts[row]), float(table.lease_watts[row])
+    return 0.0 if math.isnan(watts) else round(watts, 1), 0 if math.isnan(cap) else int(cap)
+
+
+def _first(found: Iterable[T], key: Callable[[T], object]) -> list[T]:
+    """At most `MOST_PARTS`, the first of each key: the API server takes no more, and no two alike."""
+    by_key: dict[object, T] = {}
+    for each in found:
+        by_key.setdefault(key(each), each)
+    return list(by_key.values())[:MOST_PARTS]
+
+
+def _gpu(device: DeviceSeen, place: int, told: AgentTold) -> NodeGpu:
+    return NodeGpu(
+        index=min(device.index, MOST_INDEX),
+        uuid=device.uuid[:128],
+        product=device.product[:128],
+        memory_bytes=min(device.memory_bytes, 10**14),
+        numa=min(max(0, device.numa), MOST_INDEX),
+        clique=min(device.clique, MOST_INDEX),
+        healthy=device.healthy,
+        offered=told.offers(place),
+        pods=[pod for pod in told.pods_of(place) if len(pod) <= LONGEST_POD][:MOST_PODS],
+    )
+
+
+def _nic(nic: NicSeen) -> NodeNic:
+    return NodeNic(
+        name=nic.name[:64],
+        link=cast(Link, nic.link),
+        rate_bits_per_second=min(nic.rate_bits_per_second, 10**15),
+        gid_types=[kind[:32] for kind in nic.gid_types[:8]],
+        subnet=nic.subnet[:64],
+        numa=min(max(0, nic.numa), MOST_INDEX),
+    )
+
+
+def _conditions(name: str, phase: str, heard: float, told: AgentTold, world: World) -> list[Condition]:
+    closed = world.closed.get(name)
+    why = f"No new work: {closed.closed}." if closed is not None else "New work may be placed here."
+    found = [
+        condition("Ready", phase == "Online", phase, f"Last heard at {rfc3339(heard)}.", 0),
+        condition("Schedulable", closed is None, "Closed" if closed is not None else "Open", why, 0),
+    ]
+    held = told.holders
+    if held is not None:
+        strays = sorted({f"{row.device_id} of {row.pod}" for row in told.strays()})
+        reason = "Unanswered" if not held.known else "UnknownDevices" if strays else "Known"
+        says = held.fault or "The kubelet says which pod has which GPU."
+        if strays:
+            says = f"{len(strays)} devices that the driver does not know, such as {strays[0]}. {held.fault}".rstrip()
+        found.append(condition("HoldersKnown", held.known and not strays, reason, says, 0))
+    return found
 
 
 class NodeWriter:
@@ -82,14 +157,16 @@ class NodeWriter:
         self._queue: WorkQueue[str] = WorkQueue(clock)
         self._at_once = at_once
         self._written: dict[str, tuple[Any, float]] = {}
+        self._conditions: dict[str, list[Condition]] = {}
 
     async def write(self, world: World, snapshot: Snapshot, now_seconds: float) -> int:
         """Bring a bounded number of nodes up to date; how many were written."""
         present = sorted(set(world.inventories) & set(world.objects["Node"]))
         wanted: dict[str, AcceleratorNodeStatus] = {}
         for name in present:
-            status = node_status(name, world.inventories[name], world, snapshot, now_seconds)
             known = self._written.get(name)
+            before = self._conditions.get(name, ())
+            status = node_status(name, world.inventories[name], world, snapshot, now_seconds, before)
             if known is None or known[0] != _says(status) or now_seconds - known[1] >= QUIET_SECONDS:
                 wanted[name] = status
                 self._queue.add(name)
@@ -97,6 +174,7 @@ class NodeWriter:
             self._queue.forget(gone)
             await self._delete(gone)
             del self._written[gone]
+            self._conditions.pop(gone, None)
         written, left = 0, WRITES_PER_STEP
         while left > 0 and (names := self._queue.take(min(left, self._at_once))):
             left -= len(names)
@@ -121,6 +199,7 @@ class NodeWriter:
             return 0
         self._queue.done(name)
         self._written[name] = (_says(status), now_seconds)
+        self._conditions[name] = status.conditions
         return 1
 
     async def _put(self, name: str, status: AcceleratorNodeStatus) -> None:
@@ -153,5 +232,7 @@ def _says(status: AcceleratorNodeStatus) -> tuple[Any, ...]:
         tuple(status.gpus),
         tuple((n.name, n.link, n.rate_bits_per_second) for n in status.nics),
         status.fabric,
-        tuple((c.type, c.message) for c in status.conditions if c.type == "Schedulable"),
+        tuple(status.weights),
+        (status.agent_version, status.boot_id),
+        tuple((c.type, c.message) for c in status.conditions if c.type != "Ready"),
     )

@@ -35,6 +35,7 @@ H100: dict[str, Any] = {
     "GetCurrentClocksThrottleReasons": 1,
     "GetRemappedRows": [0, 0, 0, 0],
     "GetPersistenceMode": 0,
+    "GetMigMode": [0, 0],
     "GetPciInfo": {"busId": "00000000:19:00.0"},
     "SetPowerManagementLimit": None,
     "SetGpuLockedClocks": None,
@@ -53,6 +54,7 @@ L4: dict[str, Any] = H100 | {
     "GetSupportedMemoryClocks": NOT_SUPPORTED,
     "GetSupportedGraphicsClocks": NOT_SUPPORTED,
     "GetRemappedRows": NOT_SUPPORTED,
+    "GetMigMode": NOT_SUPPORTED,
     "GetTotalEnergyConsumption": NOT_SUPPORTED,
     "GetPciInfo": {"busId": b"00000000:00:1E.0"},
 }
@@ -104,7 +106,13 @@ class Recorded:
         return uuid
 
     def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
-        return str(self.boards[handle].get("uuid", handle))
+        return str(self.boards.get(handle, {}).get("uuid", handle))
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: str, index: int) -> str:  # noqa: N802
+        found = self.boards[handle]["slices"].get(index)
+        if found is None:
+            raise pynvml.NVMLError(6)  # NOT_FOUND
+        return str(found)
 
     def nvmlDeviceGetP2PStatus(self, one: str, other: str, index: int) -> int:  # noqa: N802
         if not self.linked:

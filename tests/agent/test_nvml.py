@@ -54,6 +54,16 @@ def test_a_board_that_answers_little_still_counts(tmp_path: Path) -> None:
     assert driver.inventory().memory_bytes == 0
 
 
+def test_a_board_in_slices_names_them_as_they_are_now() -> None:
+    nvml = Recorded.of(
+        H100 | {"GetMigMode": [1, 1], "GetMaxMigDeviceCount": 7, "slices": {0: "MIG-a", 4: "MIG-b"}}, H100
+    )
+    driver = driver_of(nvml)
+    assert [board.slices for board in driver.inventory().devices] == [("MIG-a", "MIG-b"), ()]
+    nvml.boards["GPU-0"]["slices"] = {1: "MIG-c"}
+    assert driver.inventory().devices[0].slices == ("MIG-c",)
+
+
 def test_readings_are_in_their_units() -> None:
     sample = driver_of(Recorded.of(H100)).sample(NOW)
     assert sample.gpus.watts == (118.734,)

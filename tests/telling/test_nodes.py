@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from agent.node.holders import Holder, Holders
 from console.local import LocalCluster
+from controller.hub.messages import HoldersSeen, NodeReport
+from controller.observe.told import AgentTold
 from controller.resources.core import NODE
 from controller.resources.kinds import ACCELERATOR_CLASS, ACCELERATOR_NODE
 from controller.resources.manifests import apply, load
@@ -60,3 +63,80 @@ def test_what_agents_found_is_told_in_objects_and_a_silent_node_says_so() -> Non
             assert "l4-00" not in await statuses(cluster, ACCELERATOR_NODE)
 
     asyncio.run(scenario())
+
+
+def test_who_has_which_gpu_stands_in_the_status_whoever_it_is() -> None:
+    async def scenario() -> None:
+        async with LocalCluster(small_fleet()) as cluster:
+            await apply(cluster.store, load(ROOT / "examples" / "demo" / "accelerators.yaml"))
+            agent = cluster.fleet.nodes["a100-00"].agent
+            assert agent is not None
+            rows = tuple(
+                Holder(
+                    device=0,
+                    device_id=f"MIG-{pod}",
+                    pod=f"other/{pod}",
+                    container="c",
+                    resource="nvidia.com/gpu",
+                )
+                for pod in ("b", "a", "a")
+            )
+            now = [Holders(rows=rows, known=True, offered=(0,))]
+            agent._holders = lambda: now[0]
+            for _ in range(6):
+                await cluster.second()
+            told = (await statuses(cluster, ACCELERATOR_NODE))["a100-00"]
+            assert [(gpu.get("pods", []), gpu["offered"]) for gpu in told["gpus"]] == [
+                (["other/a", "other/b"], True),
+                ([], False),
+            ]
+            assert told["agentVersion"] == agent._config.version
+            assert told["bootId"] == "a100-00-boot-1"
+            since = {each["type"]: each["lastTransitionTime"] for each in told["conditions"]}
+            assert {each["status"] for each in told["conditions"]} == {"True"}
+
+            stray = Holder(
+                device=-1, device_id="MIG-x", pod="other/a", container="c", resource="nvidia.com/gpu"
+            )
+            now[0] = Holders(rows=(stray,), known=True)
+            for _ in range(8):
+                await cluster.second()
+            told = (await statuses(cluster, ACCELERATOR_NODE))["a100-00"]
+            known = {each["type"]: each for each in told["conditions"]}
+            assert known["HoldersKnown"]["reason"] == "UnknownDevices"
+            assert "such as MIG-x of other/a" in known["HoldersKnown"]["message"]
+            assert known["HoldersKnown"]["lastTransitionTime"] > since["HoldersKnown"]
+            assert known["Ready"]["lastTransitionTime"] == since["Ready"]
+
+            now[0] = Holders(fault="The kubelet's socket cannot be used.")
+            for _ in range(8):
+                await cluster.second()
+            told = (await statuses(cluster, ACCELERATOR_NODE))["a100-00"]
+            known = {each["type"]: each for each in told["conditions"]}
+            assert (known["HoldersKnown"]["status"], known["HoldersKnown"]["reason"]) == (
+                "False",
+                "Unanswered",
+            )
+            assert known["HoldersKnown"]["message"] == "The kubelet's socket cannot be used."
+            assert all(gpu["offered"] for gpu in told["gpus"])
+
+    asyncio.run(scenario())
+
+
+def test_what_an_agent_told_is_of_its_own_boot() -> None:
+    def report(boot: str, **parts: Any) -> NodeReport:
+        return NodeReport(
+            node="n", tick=1, sequence=1, observed_seconds=1.0, delivered_seconds=1.0, boot_id=boot,
+            last_command_sequence=0, version="1", **parts,
+        )  # fmt: skip
+
+    held = HoldersSeen(rows=(), known=True, fault="", offered=(1,))
+    first = AgentTold().then(report("a", holders=held))
+    assert first.holders == held
+    assert first.then(report("a")) is first
+    assert first.then(report("a", holders=held)) is first
+    again = first.then(report("b"))
+    assert (again.boot_id, again.holders) == ("b", None)
+    assert not first.offers(0)
+    assert first.offers(1)
+    assert again.offers(0)

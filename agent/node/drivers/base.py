@@ -24,7 +24,10 @@ class _Fact(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Device(_Fact, frozen=True, kw_only=True):
-    """One GPU as the driver knows it. `clique` numbers groups joined by NVLink or the like."""
+    """One GPU as the driver knows it. `clique` numbers groups joined by NVLink or the like.
+
+    `slices` are the UUIDs of its MIG slices, by which a kubelet may name it.
+    """
 
     uuid: str
     index: int
@@ -40,6 +43,7 @@ class Device(_Fact, frozen=True, kw_only=True):
     healthy: bool = True
     fault: str = ""
     clock_ladder_mhz: tuple[int, ...] = ()
+    slices: tuple[str, ...] = ()
 
 
 class Inventory(_Fact, frozen=True, kw_only=True):

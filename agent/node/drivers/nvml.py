@@ -88,8 +88,10 @@ class NvmlDriver:
     def inventory(self) -> Inventory:
         """Devices with their health as it is now; what cannot change was read once."""
         self._devices = [
-            msgspec.structs.replace(device, healthy=not fault, fault=fault)
-            for device, fault in ((device, board.fault()) for device, board in self._pairs())
+            msgspec.structs.replace(device, healthy=not fault, fault=fault, slices=slices)
+            for device, fault, slices in (
+                (device, board.fault(), board.slices()) for device, board in self._pairs()
+            )
         ]
         return Inventory(
             devices=tuple(self._devices),

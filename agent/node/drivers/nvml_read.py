@@ -81,6 +81,7 @@ class Board:
             healthy=not fault,
             fault=fault,
             clock_ladder_mhz=ladder,
+            slices=self.slices(),
         )
 
     def fault(self) -> str:
@@ -91,6 +92,16 @@ class Board:
         if rows is not None and rows[3]:
             return "A memory row could not be remapped; replace the GPU."
         return ""
+
+    def slices(self) -> tuple[str, ...]:
+        """UUIDs of its MIG slices as they are now; none where it is whole."""
+        mode = self.ask("GetMigMode")
+        if mode is None or not mode[0]:
+            return ()
+        most = self.ask("GetMaxMigDeviceCount") or 0
+        handles = (self.ask("GetMigDeviceHandleByIndex", index) for index in range(most))
+        found = (self._uuid_of(handle) for handle in handles if handle is not None)
+        return tuple(uuid for uuid in found if uuid)
 
     def joined(self, other: Board) -> bool:
         """Whether the two reach each other over NVLink."""
