@@ -6,7 +6,6 @@ front proxy's. P-256, a week at most, readable by the owner alone; they end with
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import ipaddress
 from collections.abc import Sequence
@@ -139,7 +138,11 @@ class Pki:
         write_private(self.accounts_public, public)
 
     def kubeconfig(self, name: str, server: str, user: Pair, namespace: str = "default") -> Path:
-        """Writes a kubeconfig that needs no other file; the path of it."""
+        """Writes a kubeconfig and gives its path.
+
+        It names the files of key and certificates: where a kubeconfig holds them itself, clients write them to
+        temporary files, which outlive a client that is killed.
+        """
         text = yaml.safe_dump(
             {
                 "apiVersion": "v1",
@@ -156,7 +159,7 @@ class Pki:
                         "name": "plimsoll",
                         "cluster": {
                             "server": server,
-                            "certificate-authority-data": _base64(self.cluster.files.certificate),
+                            "certificate-authority": str(self.cluster.files.certificate),
                         },
                     }
                 ],
@@ -164,8 +167,8 @@ class Pki:
                     {
                         "name": name,
                         "user": {
-                            "client-certificate-data": _base64(user.certificate),
-                            "client-key-data": _base64(user.key),
+                            "client-certificate": str(user.certificate),
+                            "client-key": str(user.key),
                         },
                     }
                 ],
@@ -175,10 +178,6 @@ class Pki:
         path = self._folder / f"{name}.kubeconfig"
         write_private(path, text.encode())
         return path
-
-
-def _base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()
 
 
 def _subject(common_name: str, groups: Sequence[str]) -> x509.Name:

@@ -1,14 +1,16 @@
 """Processes that never outlive the one that started them, and ports that nobody else takes.
 
-A guardian, a shell of one line, leads a process group of its own and reads a pipe whose other end only the launcher
-holds. However the launcher ends, kill -9 included, the pipe closes: the guardian removes the folder and kills its
-group, itself last. Signals that ask a process to end when its parent does are bound to the *thread* that forked; this
-is not, so a control plane may be started from any thread.
+A leader and a guardian, shells of one line, read a pipe whose other end only the launcher holds. The leader does
+nothing else but to be there: it leads the process group of all that are started. However the launcher ends, kill -9
+included, the pipe closes; the guardian, outside the group, kills it and then removes its folder. Signals that ask a
+process to end when its parent does are bound to the *thread* that forked; this is not, so a control plane may be
+started from any thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -22,28 +24,32 @@ STOP_SECONDS = 10.0
 """How long a process may take to end by itself before it is killed."""
 TAIL_LINES = 25
 TAIL_BYTES = 64_000
-GUARDIAN = 'trap "" HUP INT TERM; read -r _; rm -rf -- "$1"; kill -9 0'
+_DEAF = 'trap "" HUP INT TERM; read -r _; '
+_LEADER = _DEAF + "sleep 5"  # until the guardian ends the group; no other can get its number before
+_GUARDIAN = _DEAF + (
+    'kill -s KILL -- "-$1"; n=0; '
+    'while kill -s 0 -- "-$1" 2>/dev/null && [ $n -lt 100 ]; do n=$((n + 1)); sleep 0.05; done; '
+    'rm -rf -- "$2"'
+)
 
 
 class Group:
     """Processes of one launcher and the folder that ends with them. Close it, or end: either ends them all."""
 
     def __init__(self, folder: Path) -> None:
-        """Starts the guardian of `folder`, which is removed with the group."""
-        shell = shutil.which("sh") or "/bin/sh"
+        """Starts leader and guardian; `folder` is removed with the group."""
         self._folder = folder
-        self._guardian = subprocess.Popen(
-            [shell, "-c", GUARDIAN, "guardian", str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            process_group=0,
-        )
+        reading, self._life = os.pipe()
+        try:
+            self._leader = _shell(reading, _LEADER, "leader")
+            self._guardian = _shell(reading, _GUARDIAN, "guardian", str(self.id), str(folder))
+        finally:
+            os.close(reading)
 
     @property
     def id(self) -> int:
         """The id of the process group."""
-        return self._guardian.pid
+        return self._leader.pid
 
     def spawn(
         self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
@@ -61,11 +67,23 @@ class Group:
 
     def close(self) -> None:
         """Ends what still runs of the group, and removes its folder. Idempotent."""
-        if self._guardian.stdin is not None and not self._guardian.stdin.closed:
-            self._guardian.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._guardian.wait(STOP_SECONDS)
+        if self._life >= 0:
+            os.close(self._life)
+            self._life = -1
+        for shell in (self._leader, self._guardian):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                shell.wait(STOP_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _shell(reading: int, script: str, *names: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [shutil.which("sh") or "/bin/sh", "-c", script, *names],
+        stdin=reading,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    )
 
 
 def end(process: subprocess.Popen[bytes], patience_seconds: float = STOP_SECONDS) -> bool:

@@ -1,33 +1,116 @@
-"""A control plane that stays up until it is told to stop: `make cluster`."""
+"""A control plane that stays up until it is told to stop, with custom resources and a simulated fleet: `make cluster`."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
+import msgspec
+
+from console.commands.fleet import FleetOptions, fleet_spec
+from console.controlplane.binaries import ROOT
 from console.controlplane.plane import ControlPlane
 from console.process import Talk, pause, run_process
 from console.telling import Refused
+from controller.store.kube import KubeStore
+from runtime.authority import Authority
+from runtime.clock import WallClock
+from simulator.fleet.fleet import Fleet
+
+log = logging.getLogger("plimsoll.cluster")
 
 LOOK_SECONDS = 0.5
 MIB = 2**20
+CRDS = ROOT / "helm" / "plimsoll" / "files" / "crds"
+"""Written by `make crds`."""
 
 
-def run_up(talk: Talk) -> int:
+class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cluster is to have. `nodes`: `demo`, or how many alike; `0`: none."""
+
+    nodes: str = "demo"
+    gpu: str = "H100"
+    gpus: int = 8
+    seed: int = 1
+    start_seconds: float = 0.0
+
+    def fleet(self) -> FleetOptions | None:
+        """The fleet's part; None without one."""
+        if self.nodes == "0":
+            return None
+        return FleetOptions(
+            operator="",
+            pki=Path(),
+            nodes=self.nodes,
+            gpu=self.gpu,
+            gpus=self.gpus,
+            seed=self.seed,
+            start_seconds=self.start_seconds,
+        )
+
+
+def run_up(options: UpOptions, talk: Talk) -> int:
     """Runs one until SIGINT or SIGTERM; exit code 2 with a sentence when it cannot start or a component dies."""
 
     async def serve(stop: asyncio.Event) -> None:
-        plane = ControlPlane()
-        async with plane:
-            talk.ready(
-                "control plane",
-                seconds=f"{plane.boot_seconds:.1f}",
-                memory=f"{plane.resident_bytes / MIB:.0f} MiB",
-                server=plane.server,
-                KUBECONFIG=str(plane.kubeconfig),
-                kubectl=str(plane.binaries.path("kubectl")),
-            )
-            while not await pause(stop, LOOK_SECONDS):
-                if died := plane.died():
-                    raise Refused(died)
+        asked = options.fleet()
+        spec = fleet_spec(asked) if asked else None
+        async with ControlPlane() as plane:
+            if CRDS.is_dir():
+                await asyncio.to_thread(install_crds, plane)
+            async with _fleet(plane, options) as running:
+                talk.ready(
+                    "cluster",
+                    nodes=len(spec.nodes) if spec else 0,
+                    seconds=f"{plane.boot_seconds:.1f}",
+                    memory=f"{plane.resident_bytes / MIB:.0f} MiB",
+                    server=plane.server,
+                    KUBECONFIG=str(plane.kubeconfig),
+                    kubectl=str(plane.binaries.path("kubectl")),
+                )
+                await _watch_over(plane, running, stop)
 
     return run_process(serve, talk)
+
+
+def install_crds(plane: ControlPlane) -> None:
+    """Our custom resources, and their kinds served. Raises: ControlPlaneError with what kubectl said."""
+    plane.kubectl("apply", "--server-side", "-f", str(CRDS))
+    plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
+
+
+@asynccontextmanager
+async def _fleet(plane: ControlPlane, options: UpOptions) -> AsyncIterator[asyncio.Task[None] | None]:
+    """Simulated nodes on the API server: their kubelets, no agents (those need an operator to dial)."""
+    asked = options.fleet()
+    if asked is None:
+        yield None
+        return
+    clock = WallClock()
+    store = await KubeStore.connect(plane.kubeconfig, clock=clock, seed=options.seed, agent="plimsoll-fleet")
+    fleet = Fleet(fleet_spec(asked), store, clock, Authority.create(clock), real_time=True)
+    ended = asyncio.Event()
+    try:
+        await fleet.start()
+        living = asyncio.create_task(fleet.run(ended))
+        try:
+            yield living
+        finally:
+            ended.set()
+            await asyncio.gather(living, return_exceptions=True)
+    finally:
+        await fleet.stop()
+        await store.close()
+
+
+async def _watch_over(plane: ControlPlane, fleet: asyncio.Task[None] | None, stop: asyncio.Event) -> None:
+    """Returns when told to stop. Raises: Refused when a component died, or what ended the fleet."""
+    while not await pause(stop, LOOK_SECONDS):
+        if died := plane.died():
+            raise Refused(died)
+        if fleet is not None and fleet.done():
+            await fleet
+            raise Refused("The fleet ended by itself: see its log above.")

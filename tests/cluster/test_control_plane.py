@@ -215,14 +215,14 @@ def processes_of(folder: str) -> list[str]:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[str], dict[str, Any]]]]:
+def cluster(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], dict[str, Any]]]]:
     """What `make cluster` runs, and what it says when it is ready."""
     started: list[subprocess.Popen[str]] = []
 
-    def start() -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    def start(*options: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
         with (tmp_path / "log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "console.controlplane", "up", "-o", "json"],
+                [sys.executable, "-m", "console.controlplane", "up", "-o", "json", *options],
                 stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT,
                 env={**os.environ, "TMPDIR": str(tmp_path)},
             )  # fmt: skip
@@ -250,7 +250,8 @@ def cluster(tmp_path: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[str]
     ],
 )
 def test_nothing_is_left_of_a_cluster_however_it_ends(cluster, tmp_path: Path, sent: int, ends_with: int):
-    process, told = cluster()
+    process, told = cluster("--nodes", "2")
+    assert told["nodes"] == 2
     assert len(processes_of(str(tmp_path))) == 5  # the four and their guardian
     assert Path(told["KUBECONFIG"]).is_relative_to(tmp_path)
     process.send_signal(sent)
@@ -259,9 +260,37 @@ def test_nothing_is_left_of_a_cluster_however_it_ends(cluster, tmp_path: Path, s
     until(lambda: [each.name for each in tmp_path.iterdir()] == ["log"], "the folder removed")
 
 
+def test_a_clusters_fleet_runs_the_pods_that_the_stock_scheduler_places(cluster):
+    _, told = cluster("--nodes", "2", "--gpus", "4", "--start-seconds", "1")
+    kubectl = [told["kubectl"], "--kubeconfig", told["KUBECONFIG"]]
+
+    def ask(*words: str, stdin: str = "") -> str:
+        return subprocess.run(
+            [*kubectl, *words], input=stdin, capture_output=True, text=True, check=True
+        ).stdout
+
+    def phases() -> list[str]:
+        return [each["status"]["phase"] for each in json.loads(ask("get", "pods", "-o", "json"))["items"]]
+
+    ask("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s")
+    gpus = {"limits": {"nvidia.com/gpu": 1}}
+    pod = {"containers": [{"name": "engine", "image": "example.org/none", "resources": gpus}]}
+    labels = {"app": "web"}
+    spec = {
+        "replicas": 3,
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": pod},
+    }
+    ask("apply", "-f", "-", stdin=manifest("Deployment", "web", apiVersion="apps/v1", spec=spec))
+    ask("wait", "--for=condition=Available", "deployment/web", "--timeout=60s")
+    assert phases() == ["Running"] * 3
+    ask("delete", "deployment", "web")
+    until(lambda: not phases(), "the pods gone")
+
+
 @pytest.mark.slow
 def test_a_cluster_ends_when_a_component_dies_and_says_which(cluster, tmp_path: Path):
-    process, _ = cluster()
+    process, _ = cluster("--nodes", "0")
     (etcd,) = [line for line in processes_of(str(tmp_path)) if "/etcd --" in line]
     os.kill(int(etcd.split()[0]), signal.SIGKILL)
     assert process.wait(PATIENCE_SECONDS) == 2
