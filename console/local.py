@@ -20,8 +20,11 @@ from controller.leadership import LeaseSettings
 from controller.ledger.ledger import Ledger
 from controller.observe import labels
 from controller.operator import Listener, Operator
+from controller.resources.core import SERVICE
+from controller.resources.kinds import MODEL_SERVICE, TRAINING_JOB
 from controller.routes import RoutesServicer
 from controller.store.embedded import EmbeddedStore, open_store
+from controller.store.heard import HeardStore
 from controller.store.interface import JsonObject, Resource, Store
 from gateway.assign import GatewayConfig
 from gateway.client import GatewayClient, Request, Result
@@ -33,6 +36,7 @@ from runtime.clock import VirtualClock, WallClock
 from simulator.fleet.barrier import Conductor
 from simulator.fleet.fleet import Fleet
 from simulator.fleet.node import HubAddress
+from simulator.fleet.settling import Settling
 from simulator.fleet.specs import FleetSpec
 
 ORIGIN_SECONDS = 1_700_158_546.0
@@ -106,13 +110,20 @@ class PublishedRoutes(RoutesServicer):
             self.feeder.published(table.epoch, table.version)
 
 
+def embedded(clock: VirtualClock, seed: int) -> Store:
+    """An empty store in this process."""
+    return open_store(clock, seed=seed)
+
+
 class LocalCluster:
     """Everything on loopback. Use as an async context manager; then `second()` by `second()`.
 
-    `wrap_store` lets a test put fault modes between the operator and the store; the fleet keeps the plain one.
+    `open_with` gives the store: an embedded one, or that of a real API server (then behind
+    `controller.store.heard.HeardStore`; whoever opened it closes it). `wrap_store` lets a test put fault modes between the
+    operator and the store; the fleet keeps the plain one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first have defaults
         self,
         fleet: FleetSpec,
         *,
@@ -120,13 +131,14 @@ class LocalCluster:
         ledger: Path | None = None,
         source: Callable[[float, float], Sequence[Request]] | None = None,
         listener: Listener | None = None,
-        wrap_store: Callable[[EmbeddedStore, VirtualClock], Store] | None = None,
+        open_with: Callable[[VirtualClock, int], Store] = embedded,
+        wrap_store: Callable[[Store, VirtualClock], Store] | None = None,
         origin_seconds: float = ORIGIN_SECONDS,
         seed: int = 1,
     ) -> None:
         """Put the parts together; nothing listens before `start`."""
         self.clock = VirtualClock(origin_seconds)
-        self.store = open_store(self.clock, seed=seed)
+        self.store = open_with(self.clock, seed)
         self.config = config or OperatorConfig(seed=seed)
         if self.config.lease == LeaseSettings():
             self.config = msgspec.structs.replace(self.config, lease=ALONE)
@@ -167,7 +179,13 @@ class LocalCluster:
         await self._start_gateway()
         address = HubAddress(endpoint=self._door.endpoint, identity=HUB)
         self.fleet = Fleet(
-            self._fleet_spec, self.store, self.clock, self.authority, hub=address, plane=self.store
+            self._fleet_spec,
+            self.store,
+            self.clock,
+            self.authority,
+            hub=address,
+            plane=self.store if isinstance(self.store, EmbeddedStore) else None,
+            settling=self._settling(),
         )
         self.operator = self._new_operator()
         await self.operator.start()
@@ -176,6 +194,12 @@ class LocalCluster:
         gc.collect()
         gc.freeze()
         self.conductor = Conductor(self.clock, self.fleet, self, hub=self.hub, requests=self.feeder)
+
+    def _settling(self) -> Settling | None:
+        """What the fleet waits for where a real API server's controllers work in their own time."""
+        if not isinstance(self.store, HeardStore):
+            return None
+        return Settling((MODEL_SERVICE, TRAINING_JOB), (SERVICE,), self.store.level)
 
     async def _start_gateway(self) -> None:
         gateway_certificate = self.authority.issue(Identity(Role.GATEWAY, GATEWAY))

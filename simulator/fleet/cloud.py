@@ -21,6 +21,21 @@ LEASE_DURATION_SECONDS = 40
 """What a kubelet writes into its lease: four missed renewals make a node silent."""
 
 
+MACHINE = {
+    "machineID": "",
+    "systemUUID": "",
+    "bootID": "",
+    "kernelVersion": "6.8.0",
+    "osImage": "Simulated",
+    "containerRuntimeVersion": "simulated://1.0.0",
+    "kubeletVersion": "v1.36.3",
+    "kubeProxyVersion": "",
+    "operatingSystem": "linux",
+    "architecture": "amd64",
+}
+"""What a kubelet tells about its machine (`kubectl get nodes` shows some of it)."""
+
+
 def utc(seconds: float) -> str:
     """RFC 3339, whole seconds."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -63,20 +78,24 @@ def node_object(spec: NodeSpec) -> JsonObject:
             "providerID": f"simulated://{spec.zone}/{spec.name}",
             "taints": [{"key": NOT_READY, "effect": "NoSchedule"}],
         },
-        "status": {"capacity": resources, "allocatable": dict(resources)},
+        "status": {"capacity": resources, "allocatable": dict(resources), "nodeInfo": dict(MACHINE)},
     }
 
 
-def ready_condition(now_seconds: float) -> JsonObject:
+HEALTHY = (
+    ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+)
+"""Type, status, reason and message of the conditions that a healthy kubelet posts."""
+
+
+def healthy_conditions(now_seconds: float) -> list[JsonObject]:
     """What a healthy kubelet says when it turns ready."""
-    return {
-        "type": "Ready",
-        "status": "True",
-        "reason": "KubeletReady",
-        "message": "kubelet is posting ready status",
-        "lastHeartbeatTime": utc(now_seconds),
-        "lastTransitionTime": utc(now_seconds),
-    }
+    at = {"lastHeartbeatTime": utc(now_seconds), "lastTransitionTime": utc(now_seconds)}
+    names = ("type", "status", "reason", "message")
+    return [dict(zip(names, condition, strict=True)) | at for condition in HEALTHY]
 
 
 class Registration:
@@ -157,7 +176,7 @@ class Registration:
         self._registered = True
 
     async def _say_ready(self, now_seconds: float) -> None:
-        await self._say({"conditions": [ready_condition(now_seconds)]})
+        await self._say({"conditions": healthy_conditions(now_seconds)})
         self._ready = True
 
     async def _say_gpus(self) -> None:

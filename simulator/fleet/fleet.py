@@ -27,6 +27,7 @@ from simulator.fleet.lifecycle import NodeLifecycle
 from simulator.fleet.node import HubAddress, SimulatedNode, Surroundings
 from simulator.fleet.objects import LEASE, NODE, POD, Lease, Node, Pod
 from simulator.fleet.scheduler import ControlPlane, Scheduler
+from simulator.fleet.settling import LeaseKeeper, Settler, Settling, is_silent
 from simulator.fleet.specs import FleetSpec
 from simulator.fleet.writer import PodWriter
 from simulator.physics.failures import Failure, FailureKind
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 CONNECTS_AT_ONCE = 32
 WELCOME_POLL_SECONDS = 0.001
 STOPS_AT_ONCE = 64
+LEASE_WALL_SECONDS = 1.0
+"""How often leases are renewed by wall time where the store's own controllers watch them."""
 
 
 class TickReport(msgspec.Struct, frozen=True):
@@ -53,7 +56,9 @@ class Fleet:
     """Simulated nodes on one store. All methods belong to one event loop.
 
     `hub` None leaves the agents out. `plane` does what a cluster does by itself; it is needed where the store says
-    that it runs no controllers (ValueError without), and not used elsewhere.
+    that it runs no controllers (ValueError without), and not used elsewhere. `settling` is for
+    accelerated time on a store that does run them: they are waited for at both ends of a tick, and leases are renewed by
+    wall time.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Fleet:
         hub: HubAddress | None = None,
         plane: ControlPlane | None = None,
         real_time: bool = False,
+        settling: Settling | None = None,
     ) -> None:
         self.spec = spec
         self.gangs = GangBook(spec.peer_loss_seconds)
@@ -98,6 +104,11 @@ class Fleet:
         self.nodes: dict[str, SimulatedNode] = {
             node.name: SimulatedNode(node, order, around) for order, node in enumerate(ordered)
         }
+        self.settler: Settler | None = None
+        self.keeper: LeaseKeeper | None = None
+        if settling is not None and store.capabilities.runs_controllers:
+            self.settler = Settler(store, clock, self.index, self._nodes.objects, self.nodes, settling)
+            self.keeper = LeaseKeeper(self.nodes, clock, LEASE_WALL_SECONDS)
         self._failures: list[tuple[float, str, str, int]] = []
         for failure in spec.failures:
             self.schedule(failure)
@@ -154,9 +165,10 @@ class Fleet:
         now = self._clock.now()
         for node in self.nodes.values():
             await node.registration.tend(now)
-            await node.registration.renew(now)
-        await self._take_in(now)
-        await self._follow_nodes(now)
+            await self._renew(node, now)
+        if self.keeper is not None:
+            self.keeper.start()
+        await self.settle(now)
         agents = [node.agent for node in self.nodes.values() if node.agent is not None]
         for first in range(0, len(agents), CONNECTS_AT_ONCE):
             await asyncio.gather(*(agent.connect() for agent in agents[first : first + CONNECTS_AT_ONCE]))
@@ -170,6 +182,10 @@ class Fleet:
 
     async def stop(self) -> None:
         """End all nodes in order."""
+        if self.keeper is not None:
+            await self.keeper.stop()
+        if self.settler is not None:
+            self.settler.close()
         nodes = list(self.nodes.values())
         for first in range(0, len(nodes), STOPS_AT_ONCE):
             await asyncio.gather(*(n.stop("fleet stopped") for n in nodes[first : first + STOPS_AT_ONCE]))
@@ -205,12 +221,13 @@ class Fleet:
         """Live through one window. The clock stands at its end already; commands and frames have arrived.
 
         Pods that changed by its start are taken in, machines live event by event, what follows is written to the
-        store, every agent reports at most once, and every node answers each of its gateways with one frame.
+        store, every agent reports at most once, and every node answers each of its gateways with one frame. At both
+        ends the cluster's own controllers have their say.
         """
-        await self._take_in(from_seconds)
+        await self.settle(from_seconds)
         failed = await self._live(until_seconds)
         await self._write(until_seconds)
-        await self._follow_nodes(until_seconds)
+        await self.settle(until_seconds)
         sent = await asyncio.gather(*(node.report(until_seconds) for node in self.nodes.values()))
         reported = [name for name, told in zip(self.nodes, sent, strict=True) if told]
         served = []
@@ -219,6 +236,18 @@ class Fleet:
                 node.service.advance(until_seconds)
                 served.append(name)
         return TickReport(tuple(reported), tuple(served), tuple(failed))
+
+    async def settle(self, now: float) -> None:
+        """Let the cluster do what it does by itself: bind pods, collect garbage, judge nodes; or wait until it has.
+
+        Raises: NotSettled.
+        """
+        if self.settler is not None:
+            await self.settler.settle(now, lambda: self._look(now))
+            return
+        await self._look(now)
+        if self.lifecycle is not None:
+            await self._take_in(now)
 
     # --------------------------------------------------------------------------------------- real time
 
@@ -244,6 +273,15 @@ class Fleet:
             await asyncio.gather(*agents, return_exceptions=True)
 
     # ------------------------------------------------------------------------------------------ details
+
+    async def _look(self, now: float) -> None:
+        """Once around the store. Where others judge nodes by wall time, a misjudged one objects at once."""
+        await self._take_in(now)
+        await self._follow_nodes(now)
+        if self.settler is not None:
+            for node in self.nodes.values():
+                if node.alive and not node.registration.complete and not is_silent(node, now):
+                    await node.registration.tend(now)
 
     async def _take_in(self, now: float) -> None:
         """What the store says by now: changed pods to their kubelets, waiting ones to the scheduler."""
@@ -305,11 +343,20 @@ class Fleet:
                 continue
             if not node.registration.complete:
                 await node.registration.tend(now)
-            if now >= node.renew_at_seconds and await node.registration.renew(now):
+            if now >= node.renew_at_seconds and await self._renew(node, now):
                 node.renew_at_seconds = now + self.spec.lease_seconds
             if node.kubelet.dirty:
                 serves = any(node.kubelet.runs[key].report.served for key in node.kubelet.dirty)
                 await self.writer.flush(node.kubelet, await node.endpoint() if serves else "", now)
+
+    async def _renew(self, node: SimulatedNode, now: float) -> bool:
+        """Renew a lease, or have it renewed by wall time."""
+        if self.keeper is None:
+            taken = await node.registration.renew(now)
+        else:
+            taken = not is_silent(node, now) or await self.keeper.renew(node)
+        node.renewed_seconds = now if taken else node.renewed_seconds
+        return taken
 
     async def _follow_nodes(self, now: float) -> None:
         """Nodes as the store has them: a living kubelet contradicts who calls it unready; the life cycle goes on."""

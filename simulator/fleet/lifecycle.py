@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 
 from controller.store.errors import NotFound, StoreError
 from controller.store.interface import JsonObject, Store
-from simulator.fleet.cloud import utc
+from simulator.fleet.cloud import HEALTHY, utc
 from simulator.fleet.feed import Change
 from simulator.fleet.index import PodIndex
 from simulator.fleet.objects import (
@@ -22,6 +22,7 @@ from simulator.fleet.objects import (
     OUT_OF_SERVICE,
     POD,
     UNREACHABLE,
+    UNSCHEDULABLE,
     Lease,
     Node,
     Pod,
@@ -34,7 +35,8 @@ logger = logging.getLogger(__name__)
 MANAGER = "kube-controller-manager"
 GRACE_SECONDS = 40.0
 """node-monitor-grace-period of the releases this was measured on."""
-_OURS = (NOT_READY, UNREACHABLE)
+OURS = (NOT_READY, UNREACHABLE, UNSCHEDULABLE)
+"""Taints that are the node life cycle controller's."""
 
 
 class NodeLifecycle:
@@ -65,6 +67,15 @@ class NodeLifecycle:
         for gone in [name for name in self._heard if name not in self._nodes]:
             del self._heard[gone]
             self._silent_since.pop(gone, None)
+        await self._judge(now_seconds)
+        if len(self._silent_since) < len(self._nodes):
+            for name in self._silent_since:
+                await self._evict(self._nodes[name], now_seconds)
+        await self._bury()
+        await self._guarded(self._collect())
+
+    async def _judge(self, now_seconds: float) -> None:
+        """Conditions and taints of all nodes, and readiness of the pods on silent ones."""
         for name, node in self._nodes.items():
             silent = now_seconds - self._heard.setdefault(name, now_seconds) > GRACE_SECONDS
             if silent:
@@ -73,14 +84,12 @@ class NodeLifecycle:
                 del self._silent_since[name]
             if silent and node.readiness == "True":
                 await self._guarded(self._say_unknown(node, now_seconds))
+            if silent:
+                for pod in [pod for pod in self._index.pods_on(name).values() if pod.ready]:
+                    await self._guarded(self._mark(pod, now_seconds))
             taints = _taints(node, now_seconds, silent=silent or node.readiness == "Unknown")
             if taints is not None:
                 await self._guarded(self._taint(node, taints))
-        if len(self._silent_since) < len(self._nodes):
-            for name in self._silent_since:
-                await self._evict(self._nodes[name], now_seconds)
-        await self._bury()
-        await self._guarded(self._collect())
 
     async def _taint(self, node: Node, taints: list[JsonObject]) -> None:
         patch: JsonObject = {"spec": {"taints": taints}}
@@ -88,20 +97,30 @@ class NodeLifecycle:
         await self._store.patch(NODE, meta.name, patch, field_manager=MANAGER, uid=meta.uid)
 
     async def _say_unknown(self, node: Node, now: float) -> None:
-        condition: JsonObject = {
-            "type": "Ready",
+        """Nothing is known of the node any more, and none of its pods counts as ready."""
+        unknown: JsonObject = {
             "status": "Unknown",
             "reason": "NodeStatusUnknown",
             "message": "Kubelet stopped posting node status.",
             "lastHeartbeatTime": utc(self._heard[node.metadata.name]),
             "lastTransitionTime": utc(now),
         }
-        patch: JsonObject = {"status": {"conditions": [condition]}}
+        patch: JsonObject = {"status": {"conditions": [{"type": each[0], **unknown} for each in HEALTHY]}}
         meta = node.metadata
         await self._store.patch(
             NODE, meta.name, patch, field_manager=MANAGER, uid=meta.uid, subresource="status"
         )
         logger.warning("node %s renewed no lease for %.0f s: not ready", meta.name, GRACE_SECONDS)
+
+    async def _mark(self, pod: Pod, now: float) -> None:
+        meta = pod.metadata
+        found = (await self._store.get(POD, meta.name, meta.namespace))["status"].get("conditions", [])
+        turned = {"status": "False", "lastTransitionTime": utc(now)}
+        conditions = [each | turned if each["type"] == "Ready" else each for each in found]
+        patch: JsonObject = {"status": {"conditions": conditions}}
+        await self._store.patch(
+            POD, meta.name, patch, meta.namespace, field_manager=MANAGER, uid=meta.uid, subresource="status"
+        )
 
     async def _evict(self, node: Node, now: float) -> None:
         """Deletes pods whose toleration of the node's silence has ended; without a kubelet they stay Terminating."""
@@ -141,18 +160,23 @@ class NodeLifecycle:
         return True
 
 
+def taints_due(node: Node, *, silent: bool) -> set[tuple[str, str]]:
+    """Key and effect of the taints that a node should have from its life cycle."""
+    due = {(UNSCHEDULABLE, "NoSchedule")} if node.spec.unschedulable else set()
+    if silent:
+        return due | {(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")}
+    return due if node.readiness == "True" else due | {(NOT_READY, "NoSchedule")}
+
+
 def _taints(node: Node, now: float, *, silent: bool) -> list[JsonObject] | None:
     """The taints a node should have, or None when it has them."""
-    kept = [taint for taint in node.spec.taints if taint.key not in _OURS]
-    ours: list[Taint] = []
-    if silent:
-        ours = [Taint(key=UNREACHABLE, effect=effect) for effect in ("NoSchedule", "NoExecute")]
-    elif node.readiness != "True":
-        ours = [Taint(key=NOT_READY, effect="NoSchedule")]
-    has = {(taint.key, taint.effect) for taint in node.spec.taints if taint.key in _OURS}
-    if has == {(taint.key, taint.effect) for taint in ours}:
+    due = taints_due(node, silent=silent)
+    if {(taint.key, taint.effect) for taint in node.spec.taints if taint.key in OURS} == due:
         return None
-    return [_plain(taint) for taint in kept] + [_plain(taint) | {"timeAdded": utc(now)} for taint in ours]
+    kept = [taint for taint in node.spec.taints if taint.key not in OURS or (taint.key, taint.effect) in due]
+    new = due - {(taint.key, taint.effect) for taint in kept}
+    added = [Taint(key=key, effect=effect, time_added=utc(now)) for key, effect in sorted(new)]
+    return [_plain(taint) for taint in (*kept, *added)]
 
 
 def _plain(taint: Taint) -> JsonObject:

@@ -66,6 +66,8 @@ class SimulatedNode:
         """Whether the network lets its agent reach the hub."""
         self.boots = 0
         self.renew_at_seconds = around.clock.now() + 1.0 + order % max(1, int(around.spec.lease_seconds))
+        self.renewed_seconds = around.clock.now()
+        """When its kubelet last renewed its lease, by the fleet's clock."""
         self._credentials: Credentials | None = None
         self._server: EngineServer | None = None
         self._serving: asyncio.Task[None] | None = None

@@ -30,7 +30,6 @@ NODE = Resource(
     selectable=("spec.unschedulable",),
 )
 LEASE = Resource(group="coordination.k8s.io", version="v1", kind="Lease", plural="leases")
-
 LAUNCH = "plimsoll.dev/launch"
 """Annotation of a pod: what to start in it, as JSON (`cluster.launch`)."""
 ENDPOINT = "plimsoll.dev/endpoint"
@@ -39,12 +38,20 @@ SIMULATED = "plimsoll.dev/simulated"
 """Annotation of a Node: nobody but a simulated fleet runs it."""
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
+UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 GPU_RESOURCE = "nvidia.com/gpu"
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Base of the projections: camelCase in JSON, unknown fields skipped."""
+
+
+class Owner(_Part, frozen=True, kw_only=True):
+    """Whom an object goes with."""
+
+    kind: str = ""
+    uid: str = ""
 
 
 class Meta(_Part, frozen=True, kw_only=True):
@@ -59,11 +66,18 @@ class Meta(_Part, frozen=True, kw_only=True):
     finalizers: list[str] = []
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    owner_references: list[Owner] = []
 
     @property
     def key(self) -> str:
         """`namespace/name`, or the name alone for a cluster-scoped object."""
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class Object(_Part, frozen=True, kw_only=True):
+    """Any object, of which only who it is matters."""
+
+    metadata: Meta
 
 
 class Resources(_Part, frozen=True, kw_only=True):
@@ -207,6 +221,16 @@ class Pod(_Part, frozen=True, kw_only=True):
         """Readiness gates that nobody has opened."""
         true = {c.type for c in self.status.conditions if c.status == "True"}
         return [g.condition_type for g in self.spec.readiness_gates if g.condition_type not in true]
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is called ready."""
+        return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the scheduler has said that it fits nowhere."""
+        return any(c.type == "PodScheduled" and c.status == "False" for c in self.status.conditions)
 
     def requests(self) -> dict[str, float]:
         """Sum over its containers, in base units (cores, bytes, GPUs)."""

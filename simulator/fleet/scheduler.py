@@ -33,30 +33,23 @@ class ControlPlane(Protocol):
         """Deletes objects whose owners are gone, once; how many were removed or changed."""
 
 
-class Scheduler:
-    """Looks at waiting pods whenever a pod came, a pod left or a node changed."""
+class Fitting:
+    """Which node a waiting pod fits on, and why on none: what a scheduler must find, whoever it is."""
 
-    def __init__(self, plane: ControlPlane, index: PodIndex, nodes: Mapping[str, Node]) -> None:
-        self._plane = plane
+    def __init__(self, index: PodIndex, nodes: Mapping[str, Node]) -> None:
         self._index = index
         self._nodes = nodes
-        self.bound = 0
         self.why: dict[str, str] = {}
         """Why each waiting pod waits, by key."""
 
-    async def step(self) -> list[str]:
-        """Binds what fits, most important first; returns the keys of the pods that were bound."""
-        waiting = self._index.waiting
-        self.why = {key: text for key, text in self.why.items() if key in waiting}
-        bound = []
-        for key in sorted(waiting, key=lambda key: (-waiting[key].spec.priority, key)):
-            pod = waiting[key]
-            node = self._place(pod)
-            if node and await self._bind(pod, node):
-                bound.append(key)
-        return bound
+    def waiting(self) -> list[Pod]:
+        """Pods that want a node, most important first."""
+        found = self._index.waiting
+        self.why = {key: text for key, text in self.why.items() if key in found}
+        return [found[key] for key in sorted(found, key=lambda key: (-found[key].spec.priority, key))]
 
-    def _place(self, pod: Pod) -> str:
+    def place(self, pod: Pod) -> str:
+        """The node it fits on; empty, with the reason in `why`, when there is none."""
         seat = self._index.seat(pod)
         pinned = pod.pinned_to
         candidates = [pinned] if pinned else sorted(self._nodes)
@@ -64,6 +57,7 @@ class Scheduler:
         for name in candidates:
             why = self._obstacle(pod, seat, name)
             if not why:
+                self.why.pop(pod.metadata.key, None)
                 return name
         where = f"node {pinned}" if pinned else f"any of {len(candidates)} nodes"
         self.why[pod.metadata.key] = f"not on {where}: {why or 'there are none'}"
@@ -97,6 +91,30 @@ class Scheduler:
             return f"device {clash} is held by {devices[clash]}"
         return ""
 
+
+class Scheduler:
+    """Looks at waiting pods whenever a pod came, a pod left or a node changed."""
+
+    def __init__(self, plane: ControlPlane, index: PodIndex, nodes: Mapping[str, Node]) -> None:
+        self._plane = plane
+        self._index = index
+        self._fitting = Fitting(index, nodes)
+        self.bound = 0
+
+    @property
+    def why(self) -> Mapping[str, str]:
+        """Why each waiting pod waits, by key."""
+        return self._fitting.why
+
+    async def step(self) -> list[str]:
+        """Binds what fits, most important first; returns the keys of the pods that were bound."""
+        bound = []
+        for pod in self._fitting.waiting():
+            node = self._fitting.place(pod)
+            if node and await self._bind(pod, node):
+                bound.append(pod.metadata.key)
+        return bound
+
     async def _bind(self, pod: Pod, node: str) -> bool:
         meta = pod.metadata
         try:
@@ -105,7 +123,6 @@ class Scheduler:
             logger.info("pod %s not bound: %s", meta.key, error)
             return False
         self.bound += 1
-        self.why.pop(meta.key, None)
         # The watch will tell; until then the seat must not be given twice.
         self._index.put(msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, node_name=node)))
         return True

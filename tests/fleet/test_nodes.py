@@ -100,8 +100,8 @@ def test_a_crashed_node_is_not_ready_after_forty_seconds_and_its_pods_go_when_th
                 ("node.kubernetes.io/unreachable", "NoSchedule"),
                 ("node.kubernetes.io/unreachable", "NoExecute"),
             }
-            # The pod still claims to be ready: nobody is there to say otherwise.
-            assert await made.ready("default/chat-0")
+            # Its kubelet cannot say otherwise, so the life cycle does.
+            assert not await made.ready("default/chat-0")
 
             async def terminating() -> bool:
                 return "deletionTimestamp" in (await made.pod("default/chat-0"))["metadata"]

@@ -19,6 +19,7 @@ from tests.scenarios.seen import Seen, owner_of
 from tests.scenarios.soundness import assert_sound
 from tests.scenarios.stage import Script, Stage
 from tests.scenarios.stage import field as field_of
+from tests.scenarios.tiers import EMBEDDED, Session, Tier
 
 CONFIG = OperatorConfig(
     records_kept=10_000,
@@ -75,12 +76,13 @@ def play(
     crash: CrashPoint | None = None,
     expected: Mapping[str, Any] | None = None,
     seed: int = 1,
+    tier: Tier = EMBEDDED,
 ) -> Ending:
     """Play it on an event loop of its own. With `expected`, let it converge to that end, else check its own."""
 
     async def limited() -> Ending:
-        async with asyncio.timeout(WALL_SECONDS):
-            return await _played(scenario, folder, crash, expected, seed)
+        async with asyncio.timeout(WALL_SECONDS), tier.session() as session:
+            return await _played(scenario, folder, crash, expected, seed, session)
 
     return asyncio.run(limited())
 
@@ -91,8 +93,10 @@ async def _played(
     crash: CrashPoint | None,
     expected: Mapping[str, Any] | None,
     seed: int,
+    session: Session,
 ) -> Ending:
-    stage = Stage(scenario.fleet, folder, config=replace_seed(scenario.config, seed), crash=crash, seed=seed)
+    config = replace_seed(scenario.config, seed)
+    stage = Stage(scenario.fleet, folder, config=config, crash=crash, seed=seed, session=session)
     async with stage:
         await stage.apply(scenario.manifests)
         await scenario.script(stage)

@@ -111,10 +111,12 @@ async def _model_is_store(stage: Stage) -> None:
             fresh.progress(gang, node, progress)
     changes = []
     for resource, shape in _SHAPES:
-        listed = await stage.cluster.store.list(resource)
+        reflector = operator.caches.reflectors[resource.kind]
+        _, selector, _ = reflector._bounds
+        listed = await stage.cluster.store.list(resource, label_selector=selector)
         decoder = msgspec.json.Decoder(shape)
         objects = {o.metadata.key: o for o in map(decoder.decode, listed.raw_items)}
-        held = operator.caches.reflectors[resource.kind].objects
+        held = reflector.objects
         assert objects == held, f"the cache of {resource.kind} is not the store: {_keys(objects, held)}"
         changes += [Change(resource.kind, key, obj) for key, obj in objects.items()]
     fresh._silent.update(operator.world._silent)

@@ -21,9 +21,8 @@ from controller.hub.server import HubServer
 from controller.hub.service import Hub
 from controller.ledger.ledger import Ledger
 from controller.operator import Operator
-from controller.resources.core import EVENT
+from controller.resources.core import EVENT, NAMESPACE
 from controller.resources.manifests import apply, parse
-from controller.store.embedded import EmbeddedStore
 from controller.store.errors import NotFound
 from controller.store.faults import CrashPoint, FaultyStore, KillableStore, Killed
 from controller.store.interface import JsonObject, Store
@@ -33,7 +32,9 @@ from runtime.clock import VirtualClock
 from simulator.fleet.barrier import Conductor
 from simulator.fleet.specs import FleetSpec
 from simulator.physics.failures import Failure, FailureKind
+from tests.scenarios.mirror import Mirror
 from tests.scenarios.seen import RESOURCES, SEEN_KINDS, Diary, Seen, Traffic, node_of
+from tests.scenarios.tiers import Session, embedded_session
 from tests.scenarios.watchman import Watchman
 
 BUSY_SECONDS = 0.1
@@ -141,7 +142,9 @@ class Stage:
         config: OperatorConfig | None = None,
         crash: CrashPoint | None = None,
         seed: int = 1,
+        session: Session | None = None,
     ) -> None:
+        self.session = session or embedded_session()
         self.traffic = Traffic()
         self.diary = Diary()
         self.kills = 0
@@ -160,9 +163,11 @@ class Stage:
             config=config or OperatorConfig(seed=seed, records_kept=10_000),
             source=self.traffic.arrivals,
             listener=self.diary,
+            open_with=self.session.open,
             wrap_store=self._wrap,
             seed=seed,
         )
+        self._mirrors = {kind: Mirror(self.cluster.store, RESOURCES[kind]) for kind in SEEN_KINDS}
         self.cluster.ledger = self._ledger()
         self.cluster.reborn = self._reborn
         self.watchman = Watchman(self)
@@ -171,7 +176,7 @@ class Stage:
         now = self.cluster.clock.now
         return Ledger(str(self.ledger_path), now=now, busy_timeout_seconds=BUSY_SECONDS)
 
-    def _wrap(self, store: EmbeddedStore, clock: VirtualClock) -> Store:
+    def _wrap(self, store: Store, clock: VirtualClock) -> Store:
         self.faults = FaultyStore(store, clock, seed=self._seed)
         self._killable = KillableStore(self.faults, self._crash)
         self._plug = Plug(self._killable)
@@ -184,6 +189,8 @@ class Stage:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for mirror in self._mirrors.values():
+            mirror.close()
         await self.cluster.stop()
         gc.unfreeze()  # one cluster of many in this process
 
@@ -227,10 +234,7 @@ class Stage:
         return self.now - began
 
     async def _look(self) -> None:
-        objects: dict[str, dict[str, JsonObject]] = {}
-        for kind in SEEN_KINDS:
-            listed = await self.cluster.store.list(RESOURCES[kind])
-            objects[kind] = {_key(obj): obj for obj in listed.items}
+        objects = {kind: await mirror.look() for kind, mirror in self._mirrors.items()}
         self.seen = Seen(objects)
         self.routes = {
             name: {row.name: row.route.weight for row in service.rows.ordered}
@@ -255,7 +259,11 @@ class Stage:
         """Apply manifests as a user would. Raises ManifestError with what is wrong."""
         manifests, problems = parse(text)
         assert not problems, "\n".join(str(p) for p in problems)
-        await apply(self.cluster.store, manifests, field_manager="user")
+        namespaces = [m for m in manifests if m.resource == NAMESPACE]
+        await apply(self.cluster.store, namespaces, field_manager="user")
+        await self.session.admitted(m.obj["metadata"]["name"] for m in namespaces)
+        rest = [m for m in manifests if m.resource != NAMESPACE]
+        await apply(self.cluster.store, rest, field_manager="user")
         await self._look()
 
     async def patch(self, kind: str, key: str, patch: JsonObject) -> None:
@@ -364,11 +372,6 @@ class Stage:
             if node.agent is not None and node.alive:
                 lease = node.agent.lease
                 yield name, max(lease.watts if lease.active else 0, node.spec.safe_watts)
-
-
-def _key(obj: JsonObject) -> str:
-    meta = obj["metadata"]
-    return f"{meta['namespace']}/{meta['name']}" if meta.get("namespace") else str(meta["name"])
 
 
 def _about(event: JsonObject) -> str:
