@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.ledger.test_ledger_faults import FolderGone, Full, Locked, Unwritable
+from tests.ledger.outages import FolderGone, Full, Locked, Unwritable
+from tests.ledger.places import SqlitePlace
 from tests.scenarios.plays_serving import settled
 from tests.scenarios.props import fleet, manifests, service
 from tests.scenarios.soundness import assert_sound
@@ -32,8 +33,8 @@ def test_the_operator_works_on_without_its_ledger(
             await stage.apply(manifests(service("chat", "replicas: 1")))
             await stage.until(lambda _: settled(stage, CHAT, 1), 30, "one replica ready")
             assert ledger.flush(force=True)
-            path = stage.ledger_path
-            fault.begin(path, ledger)
+            place = SqlitePlace(stage.ledger_path)
+            fault.begin(place, ledger)
             caplog.clear()
             await stage.scale(CHAT, 3)
             await stage.until(lambda _: settled(stage, CHAT, 3), 60, "three replicas, ledger or not")
@@ -44,7 +45,7 @@ def test_the_operator_works_on_without_its_ledger(
             assert len(said) == 1, said
             assert fault.says in said[0]
             assert "0 lost so far" in said[0]
-            fault.end(path, ledger)
+            fault.end(place, ledger)
             assert ledger.flush(force=True)
             await assert_sound(stage)
             rows = [msgspec.json.decode(line) for line in ledger.reader.decision_log()]
