@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from controller.observe import labels
@@ -40,6 +41,7 @@ class Caches:
     def __init__(self, store: Store, clock: Clock, seed: int) -> None:
         """Open nothing yet; the first `pump` lists."""
         self._clock = clock
+        self._remote = store.capabilities.remote
         self.reflectors: dict[str, Reflector[Any]] = {
             resource.kind: Reflector(
                 store, resource, shape, clock, seed=seed, label_selector=_OURS_ONLY.get(resource.kind, "")
@@ -56,9 +58,14 @@ class Caches:
         return all(r.has_synced for r in self.reflectors.values())
 
     async def pump(self) -> None:
-        """Catch up with the store, as far as it answers."""
-        for kind, reflector in self.reflectors.items():
-            self._pending += [Change(kind, delta.key, delta.new) for delta in await reflector.pump()]
+        """Catch up with the store, as far as it answers: all kinds at once where that takes time."""
+        followed = self.reflectors.values()
+        if self._remote:
+            found = await asyncio.gather(*(reflector.pump() for reflector in followed))
+        else:
+            found = [await reflector.pump() for reflector in followed]
+        for kind, deltas in zip(self.reflectors, found, strict=True):
+            self._pending += [Change(kind, delta.key, delta.new) for delta in deltas]
 
     def changes(self) -> list[Change]:
         """What changed since the last call, in order."""

@@ -89,8 +89,8 @@ def chosen(loop: str, description: str) -> msgspec.Meta:
     return msgspec.Meta(description=description, extra_json_schema={POLICY_LOOP: loop})
 
 
-class ApiStruct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Base of every type that appears in an object: frozen, camelCase in JSON."""
+class ApiStruct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    """Base of every type that appears in an object: frozen, camelCase in JSON; trees, so the collector skips them."""
 
 
 class OwnerReference(ApiStruct, frozen=True, kw_only=True):

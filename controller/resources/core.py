@@ -61,8 +61,8 @@ CORE_RESOURCES: tuple[Resource, ...] = (POD, NODE, NAMESPACE, EVENT, SERVICE, LE
 """Every kind of Kubernetes itself that the embedded store holds."""
 
 
-class CoreStruct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Base of the projections: frozen, camelCase in JSON, unknown fields skipped."""
+class CoreStruct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    """Base of the projections: frozen, camelCase in JSON, unknown fields skipped; trees, so the collector skips them."""
 
 
 class CoreCondition(CoreStruct, frozen=True, kw_only=True):

@@ -7,18 +7,22 @@ is pumped by its owner; nothing here waits or reads a clock of its own (specific
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from controller.resources.base import ObjectMeta
 from controller.store.backoff import Backoff
-from controller.store.errors import Gone, StoreError, TooManyRequests, Unavailable
+from controller.store.errors import BadRequest, Gone, Invalid, StoreError, TooManyRequests, Unavailable
+from controller.store.indexes import Indexes
 from controller.store.interface import EventType, JsonObject, Resource, Store, Watch, WatchEvent
+from controller.store.listing import Listing, Quiet, T, identity, projector, read_pages, read_stream
 from runtime.clock import Clock
+
+A = TypeVar("A")
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +39,14 @@ SHORTEST_SECONDS = 1.0
 REMEMBERED = 1_024
 """So many events of a stream are remembered by their versions, to tell one that comes twice from one that comes late."""
 
+LISTS_APART_SECONDS = 1.0
+"""Never more than one list of a kind in this time, whatever the store answers."""
+
+PATIENCE_SECONDS = 1.0
+"""How long one `pump` waits for a store far away; its answer is taken by a later one."""
+
 STALE_LISTS = 3
 """After so many lists older than the cache the store is believed to have gone back (restored from a copy)."""
-
-
-class HasMetadata(Protocol):
-    """Any projection that keeps an object's metadata."""
-
-    @property
-    def metadata(self) -> ObjectMeta:
-        """Identity, version and labels."""
-
-
-T = TypeVar("T", bound=HasMetadata)
 
 
 class Delta(msgspec.Struct, Generic[T], frozen=True):
@@ -69,15 +68,12 @@ class Defects(msgspec.Struct, frozen=True):
 SOUND = Defects()
 
 
-class _Identity(msgspec.Struct, frozen=True):
-    metadata: ObjectMeta
-
-
 class Reflector(Generic[T]):
     """The objects of one kind as projections of type `T`, by `namespace/name`.
 
     `indexes` name functions from an object to the values it is to be found under. `pump` is called
-    often; it never raises `StoreError`, and never waits except for the store's own answers.
+    often and never raises `StoreError`. A store far away (`Capabilities.remote`) is asked in the background: `pump`
+    then waits `PATIENCE_SECONDS` for it at most, and takes its answer whenever it is there.
     """
 
     def __init__(  # noqa: PLR0913 - all but the first four have defaults
@@ -106,14 +102,15 @@ class Reflector(Generic[T]):
         self._bounds = (namespace, label_selector, field_selector)
         self._page = page
         self._defects = defects
-        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(shape)
-        self._identify = msgspec.json.Decoder(_Identity)
+        self._decode = projector(shape)
         self._backoff = Backoff(clock, random.Random(f"{seed}/{resource.qualified}"))
-        self._indexers = dict(indexes or {})
-        self._indexes: dict[str, dict[str, dict[str, T]]] = {name: {} for name in self._indexers}
+        self._indexes: Indexes[T] = Indexes(indexes or {})
         self._watch: Watch | None = None
         self._position = ""
         self._listed = False
+        self._list_at = float("-inf")
+        self._streams = True
+        self._asking: asyncio.Task[Any] | None = None
         self._heard_at = self._opened_at = clock.monotonic()
         self._stale_lists = 0
         self._failing_since: float | None = None
@@ -130,8 +127,7 @@ class Reflector(Generic[T]):
 
     def by(self, index: str, value: str) -> list[T]:
         """The objects found under a value of an index, by key. Raises `KeyError` for an unknown index."""
-        found = self._indexes[index].get(value, {})
-        return [found[key] for key in sorted(found)]
+        return self._indexes.by(index, value)
 
     @property
     def position(self) -> str:
@@ -182,13 +178,19 @@ class Reflector(Generic[T]):
     async def pump(self) -> list[Delta[T]]:
         """Catch up with the store as far as it answers now; what changed, in order."""
         deltas: list[Delta[T]] = []
-        if self._watch is None and not self._backoff.ready:
+        if self._watch is None and self._asking is None and not self._due:
             return deltas
         try:
             if not self._listed:
-                deltas = await self._relist()
+                found = await self._answer(self._list)
+                if found is None:
+                    return deltas
+                deltas = self._take_over(*found)
             if self._watch is None:
-                await self._resume()
+                watch = await self._answer(self._resume)
+                if watch is None:
+                    return deltas
+                self._follow(watch)
             self._drain(deltas)
             self._recovered()
         except StoreError as error:
@@ -200,19 +202,69 @@ class Reflector(Generic[T]):
 
     def close(self) -> None:
         """Give the stream up; the objects stay."""
+        if self._asking is not None:
+            self._asking.add_done_callback(_closed_late)
+            self._asking.cancel()
+            self._asking = None
         if self._watch is not None:
             self._watch.close()
             self._watch = None
 
-    async def _resume(self) -> None:
+    @property
+    def _due(self) -> bool:
+        """Whether the store may be asked now."""
+        apart = self._clock.monotonic() - self._list_at
+        return self._backoff.ready and (self._listed or apart >= LISTS_APART_SECONDS)
+
+    async def _answer(self, ask: Callable[[], Coroutine[Any, Any, A]]) -> A | None:
+        """The store's answer, or None while there is none yet."""
+        if not self._store.capabilities.remote:
+            return await ask()
+        if self._asking is None:
+            self._asking = asyncio.create_task(ask(), name=f"follow {self.resource.qualified}")
+        asking = self._asking
+        done, _ = await asyncio.wait({asking}, timeout=PATIENCE_SECONDS)
+        if not done:
+            return None
+        self._asking = None
+        answer: A = await asking
+        return answer
+
+    async def _list(self) -> tuple[Listing[T], Watch | None]:
+        """Everything, as it is now, and the watch that goes on from there if the list was a stream."""
+        self._list_at = self._clock.monotonic()
+        self.lists += 1
+        listing = Listing(self._decode, self.objects)
+        with Quiet() as quiet:
+            watch = await self._streamed(listing)
+            if watch is None:
+                await read_pages(self._store, self.resource, self._bounds, self._page, listing)
+            quiet.harvest = 0 if self.has_synced else len(listing.objects)
+        return listing, watch
+
+    async def _streamed(self, listing: Listing[T]) -> Watch | None:
+        """A streaming list, where the server offers it; it is asked for only until it refuses."""
+        if not (self._streams and self._store.capabilities.streams_lists):
+            return None
+        try:
+            return await read_stream(self._store, self.resource, self._bounds, listing)
+        except (Invalid, BadRequest) as error:
+            self._streams = False
+            log.info("lists of %s come in pages: %s", self.resource.qualified, error.message)
+            return None
+
+    async def _resume(self) -> Watch:
         namespace, labels, by_field = self._bounds
-        self._watch = await self._store.watch(
+        return await self._store.watch(
             self.resource,
             namespace,
             resource_version=self._position,
             label_selector=labels,
             field_selector=by_field,
         )
+
+    def _follow(self, watch: Watch) -> None:
+        self._watch = watch
         self._heard_at = self._opened_at = self._clock.monotonic()
         self._begun_from = _number(self._position)
         self._seen.clear()
@@ -290,8 +342,9 @@ class Reflector(Generic[T]):
         if event.type is EventType.DELETED:
             if self._defects.drop_delete:
                 return None
-            meta = self._identify.decode(event.raw).metadata
-            return self._put(meta.key, None)
+            key = identity(event.raw).key
+            self.undecodable.pop(key, None)
+            return self._put(key, None)
         return self._take(event.raw)
 
     def _refuse_late(self, version: int, kind: EventType) -> None:
@@ -307,22 +360,21 @@ class Reflector(Generic[T]):
 
     def _take(self, raw: bytes) -> Delta[T] | None:
         try:
-            obj = self._decoder.decode(raw)
+            obj = self._decode(raw)
         except msgspec.ValidationError as error:
-            return self._unreadable(raw, error)
+            return self._unreadable(identity(raw).key, str(error))
         key = obj.metadata.key
         self.undecodable.pop(key, None)
         return self._put(key, obj)
 
-    def _unreadable(self, raw: bytes, error: msgspec.ValidationError) -> Delta[T] | None:
+    def _unreadable(self, key: str, why: str) -> Delta[T] | None:
         """An object that does not fit its type must not hide the others; it is treated as absent."""
-        key = self._identify.decode(raw).metadata.key
-        self.undecodable[key] = str(error)
+        self.undecodable[key] = why
         log.error(
             "%s %s cannot be read and is left out: %s; correct the object or its definition",
             self.resource.kind,
             key,
-            error,
+            why,
         )
         return self._put(key, None)
 
@@ -334,66 +386,35 @@ class Reflector(Generic[T]):
             del self.objects[key]
         else:
             self.objects[key] = new
-        for name, indexer in self._indexers.items():
-            self._index(self._indexes[name], indexer, key, (old, new))
+        self._indexes.put(key, old, new)
         return Delta(key, old, new)
-
-    @staticmethod
-    def _index(
-        index: dict[str, dict[str, T]],
-        indexer: Callable[[T], Iterable[str]],
-        key: str,
-        change: tuple[T | None, T | None],
-    ) -> None:
-        old, new = change
-        for value in indexer(old) if old is not None else ():
-            found = index[value]
-            found.pop(key, None)
-            if not found:
-                del index[value]
-        for value in indexer(new) if new is not None else ():
-            index.setdefault(value, {})[key] = new  # type: ignore[assignment]
 
     # ---------------------------------------------------------------------------------------------- list
 
-    async def _relist(self) -> list[Delta[T]]:
-        """Read everything anew, page by page, and take over what differs once the last page is there."""
-        self.lists += 1
-        namespace, labels, by_field = self._bounds
-        raw: list[bytes] = []
-        token = ""
-        while True:
-            answer = await self._store.list(
-                self.resource,
-                namespace,
-                label_selector=labels,
-                field_selector=by_field,
-                limit=self._page,
-                continue_token=token,
-            )
-            raw.extend(answer.raw_items)
-            token = answer.continue_token
-            if not token:
-                break
-        return self._take_over(raw, answer.resource_version)
-
-    def _take_over(self, raw: list[bytes], version: str) -> list[Delta[T]]:
-        self._refuse_stale(version)
+    def _take_over(self, listing: Listing[T], watch: Watch | None) -> list[Delta[T]]:
+        """Make what was listed the state of things, once it is complete."""
+        try:
+            self._refuse_stale(listing.version)
+        except StoreError:
+            if watch is not None:
+                watch.close()
+            raise
         deltas: list[Delta[T]] = []
-        listed: set[str] = set()
-        for item in raw:
-            meta = self._identify.decode(item).metadata
-            listed.add(meta.key)
-            known = self.objects.get(meta.key)
-            if known is not None and known.metadata.resource_version == meta.resource_version:
-                continue
-            if delta := self._take(item):
+        for key in self.undecodable.keys() - listing.unreadable.keys():
+            del self.undecodable[key]
+        for key, obj in listing.objects.items():
+            if self.objects.get(key) is not obj and (delta := self._put(key, obj)):
                 deltas.append(delta)
-        gone = () if self._defects.stale_relist else sorted(self.objects.keys() - listed)
+        for key, why in listing.unreadable.items():
+            if self.undecodable.get(key) != why and (delta := self._unreadable(key, why)):
+                deltas.append(delta)
+        gone = () if self._defects.stale_relist else sorted(self.objects.keys() - listing.objects.keys())
         deltas.extend(delta for key in gone if (delta := self._put(key, None)))
-        self._position = version
+        self._position = listing.version
         self._listed = self.has_synced = True
         self._heard_at = self._clock.monotonic()
+        if watch is not None:
+            self._follow(watch)
         return deltas
 
     def _refuse_stale(self, version: str) -> None:
@@ -416,3 +437,13 @@ def _key(namespace: str, name: str) -> str:
 def _number(version: str) -> int:
     """Versions of one kind are comparable integers (the API guarantees it since 1.35); others count as 0."""
     return int(version) if version.isdigit() else 0
+
+
+def _closed_late(asking: asyncio.Task[Any]) -> None:
+    """Nobody waits for this answer any more: if it is a watch, it is given up."""
+    if asking.cancelled() or asking.exception() is not None:
+        return
+    answer = asking.result()
+    watch = answer[1] if isinstance(answer, tuple) else answer
+    if watch is not None:
+        watch.close()

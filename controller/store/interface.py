@@ -120,7 +120,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     `runs_cel`: evaluates the CEL rules of a custom resource's schema. `runs_controllers`: garbage
     collector, scheduler and node life cycle run by themselves (otherwise somebody pumps them).
     `shows_managed_fields`: metadata.managedFields is present on reads. `strict_fields`: unknown fields are
-    refused rather than dropped. `durable`: objects survive the process.
+    refused rather than dropped. `durable`: objects survive the process. `remote`: an answer may take seconds, so
+    whoever must not wait asks in the background. `streams_lists`: a watch from version "" brings everything there is
+    as ADDED, then a bookmark annotated `k8s.io/initial-events-end` (a server may still refuse it: `Invalid`).
     """
 
     runs_cel: bool
@@ -128,6 +130,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     shows_managed_fields: bool
     strict_fields: bool
     durable: bool
+    remote: bool = False
+    streams_lists: bool = False
 
 
 class EventType(StrEnum):

@@ -41,7 +41,13 @@ from controller.store.kube.watching import KubeWatch
 from runtime.clock import Clock, WallClock
 
 CAPABILITIES = Capabilities(
-    runs_cel=True, runs_controllers=True, shows_managed_fields=True, strict_fields=True, durable=True
+    runs_cel=True,
+    runs_controllers=True,
+    shows_managed_fields=True,
+    strict_fields=True,
+    durable=True,
+    remote=True,
+    streams_lists=True,
 )
 PAGE = 500
 LIST_TRIES = 3
