@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 from cryptography import x509
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
@@ -20,11 +21,13 @@ from controller.enrolment.claims import AUDIENCE, CLAIMS
 from controller.store.kube import Access
 from runtime.authority import Identity, Role, identity_of
 from runtime.clock import WallClock
-from simulator.fleet.enrolment import agent_pod
+from simulator.fleet.enrolment import Placed, agent_pod
 from tests.cluster.enrolling import AGENT, Cluster, cluster
 from tests.hub.support import run, until
+from tests.repository.tree import ROOT
 
-LONG = 60.0
+LONG = 120.0
+PATIENCE = 60.0
 
 
 def test_a_fleet_gets_its_certificates_for_tokens_of_its_pods(
@@ -45,11 +48,17 @@ def test_a_fleet_gets_its_certificates_for_tokens_of_its_pods(
                 assert made.pods.token_file(node).stat().st_mode & 0o777 == 0o600
             # A node whose agent pod is replaced goes on with the new one's token.
             await made.pods.remove(nodes[0])
-            await made.pods.place(nodes[0])
-            await made.presence.pump()
+            again = await made.pods.place(nodes[0])
+            await until(lambda: _sees(made, again), PATIENCE)
             await made.enrolments.bootstraps[nodes[0]].enrol()
 
     run(scenario, LONG)
+
+
+def _sees(made: Cluster, placed: Placed) -> bool:
+    """Whether the operator's watch has brought this pod."""
+    found = made.presence.pods.objects.get(f"{made.namespace}/{placed.pod}")
+    return found is not None and found.metadata.uid == placed.uid
 
 
 def test_what_the_api_server_says_of_a_bound_token(
@@ -162,10 +171,10 @@ def test_a_token_that_outlives_its_pod_is_refused_though_the_api_server_still_ta
             await made.pods.settle()
             placed = await made.pods.place(node)
             token = made.pods.token_file(node).read_text()
-            await until(lambda: f"{namespace}/{placed.pod}" in made.presence.pods.objects)
+            await until(lambda: _sees(made, placed), PATIENCE)
             await made.agent(node, token).enrol()
             await made.pods.remove(node)
-            await until(lambda: f"{namespace}/{placed.pod}" not in made.presence.pods.objects)
+            await until(lambda: f"{namespace}/{placed.pod}" not in made.presence.pods.objects, PATIENCE)
             assert (await made.reviewer.review(token, AUDIENCE)).authenticated
             with pytest.raises(BootstrapError, match="sees no pod") as caught:
                 await made.agent(node, token).enrol()
@@ -180,12 +189,12 @@ def test_no_renewal_for_a_node_that_was_deleted(control_plane: ControlPlane, nam
             (node,) = await made.nodes(1)
             assert await made.enrolments.join([node], asyncio.Event())
             await made.core.delete_node(node)
-            await until(lambda: node not in made.presence.nodes.objects)
+            await until(lambda: node not in made.presence.nodes.objects, PATIENCE)
             with pytest.raises(BootstrapError) as caught:
                 await made.enrolments.bootstraps[node].enrol()
             assert caught.value.reason in {"gone", "not_authenticated"}
             await made.core.create_node({"metadata": {"name": node}})
-            await until(lambda: node in made.presence.nodes.objects)
+            await until(lambda: node in made.presence.nodes.objects, PATIENCE)
             with pytest.raises(BootstrapError) as caught:  # of the same name, and not the same node
                 await made.enrolments.bootstraps[node].enrol()
             assert caught.value.reason in {"gone", "not_authenticated"}
@@ -208,6 +217,32 @@ def test_before_the_operator_has_read_the_pods_nobody_gets_one(
             await agent.enrol()
 
     run(scenario, LONG)
+
+
+OPERATOR = "system:serviceaccount:plimsoll-system:plimsoll-operator"
+
+
+def test_the_operators_own_rights_are_enough(control_plane: ControlPlane, namespace: str, tmp_path: Path):
+    """Its role as the chart has it, bound to the account alone: TokenReviews, and watches of nodes and pods."""
+    role = next(
+        each
+        for each in yaml.safe_load_all((ROOT / "helm/plimsoll/files/rbac/operator.yaml").read_text())
+        if each["kind"] == "ClusterRole"
+    )
+    name = role["metadata"]["name"] = f"{namespace}-operator"
+    control_plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(role))
+    control_plane.kubectl("create", "clusterrolebinding", name, f"--clusterrole={name}", f"--user={OPERATOR}")
+    operator = control_plane.kubeconfig_for(OPERATOR, ("system:serviceaccounts", "system:authenticated"))
+
+    async def scenario() -> None:
+        async with cluster(control_plane, namespace, tmp_path, operator=operator) as made:
+            (node,) = await made.nodes(1)
+            assert await made.enrolments.join([node], asyncio.Event())
+
+    try:
+        run(scenario, LONG)
+    finally:
+        control_plane.kubectl("delete", "clusterrole,clusterrolebinding", name)
 
 
 def test_an_operator_without_the_right_to_review_says_so(
@@ -266,6 +301,7 @@ def test_a_token_is_exchanged_at_four_fifths_of_its_life(
             await made.pods.refresh(placed.refresh_at_seconds)
             second = made.pods.token_file(node).read_text()
             assert second != first
+            await until(lambda: _sees(made, placed), PATIENCE)
             await made.agent(node, second).enrol()
 
     run(scenario, LONG)

@@ -20,6 +20,7 @@ from tests.scenarios.props import domain, job, service
 
 FOLDER = ROOT / "helm/plimsoll/files/rbac"
 SYSTEM = "plimsoll-system"
+AGENTS = "plimsoll-agents"
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:plimsoll-operator"
 GROUPS = ("system:serviceaccounts", f"system:serviceaccounts:{SYSTEM}", "system:authenticated")
 ELSEWHERE: dict[Right, str] = {
@@ -79,8 +80,8 @@ def installed(new_control_plane: Any) -> ControlPlane:
     """A control plane with every account and role, strict about owner references."""
     enforced = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement"
     plane: ControlPlane = new_control_plane(extra={"kube-apiserver": (enforced,)})
-    plane.create_namespace(SYSTEM)
-    plane.create_namespace("shop")
+    for name in (SYSTEM, AGENTS, "shop"):
+        plane.create_namespace(name)
     for file in sorted(FOLDER.glob("*.yaml")):
         plane.kubectl("apply", "-f", str(file))
     plane.kubectl("apply", "-f", str(ROOT / "helm/plimsoll/files/scheduling/priorityclass.yaml"))
@@ -146,13 +147,14 @@ def test_the_operator_does_everything_with_exactly_its_rights_and_needs_each(ins
     asyncio.run(scenario())
 
 
-AGENT = f"system:serviceaccount:{SYSTEM}:plimsoll-agent"
+AGENT = f"system:serviceaccount:{AGENTS}:plimsoll-agent"
+AGENT_GROUPS = ("system:serviceaccounts", f"system:serviceaccounts:{AGENTS}", "system:authenticated")
 WRITES = ("create", "update", "patch", "delete", "deletecollection")
 READ_BY_AGENTS = ("pods", "nodes", "secrets", "modelservices.plimsoll.dev", "acceleratornodes.plimsoll.dev")
 
 
 def test_an_agents_account_can_write_nothing_and_read_nothing(installed: ControlPlane):
-    who = installed.kubeconfig_for(AGENT, GROUPS)
+    who = installed.kubeconfig_for(AGENT, AGENT_GROUPS)
     for verb in (*WRITES, "get", "list", "watch"):
         for resource in READ_BY_AGENTS:
             told = installed.kubectl("auth", "can-i", verb, resource, "-A", kubeconfig=who, check=False)
