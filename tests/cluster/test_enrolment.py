@@ -170,11 +170,11 @@ def test_a_token_that_outlives_its_pod_is_refused_though_the_api_server_still_ta
             (node,) = await made.nodes(1)
             await made.pods.settle()
             placed = await made.pods.place(node)
-            token = made.pods.token_file(node).read_text()
             await until(lambda: _sees(made, placed), PATIENCE)
+            token = await made.token(pod=placed.pod)
             await made.agent(node, token).enrol()
             await made.pods.remove(node)
-            await until(lambda: f"{namespace}/{placed.pod}" not in made.presence.pods.objects, PATIENCE)
+            await until(lambda: not _sees(made, placed), PATIENCE)
             assert (await made.reviewer.review(token, AUDIENCE)).authenticated
             with pytest.raises(BootstrapError, match="sees no pod") as caught:
                 await made.agent(node, token).enrol()
