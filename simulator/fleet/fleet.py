@@ -12,10 +12,12 @@ import contextlib
 import heapq
 import logging
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from agent.node.daemon import Agent
+from agent.node.link import LinkError
 from controller.store.interface import Store
 from runtime.authority import Authority
 from runtime.clock import Clock
@@ -32,11 +34,16 @@ from simulator.fleet.specs import FleetSpec
 from simulator.fleet.writer import PodWriter
 from simulator.physics.failures import Failure, FailureKind
 
+if TYPE_CHECKING:  # it brings the API server's client with it
+    from simulator.fleet.enrolment import Enrolments
+
 logger = logging.getLogger(__name__)
 
 CONNECTS_AT_ONCE = 32
 WELCOME_POLL_SECONDS = 0.001
 STOPS_AT_ONCE = 64
+ENROL_SECONDS = 120.0
+"""Until every node has a certificate, at its start."""
 LEASE_WALL_SECONDS = 1.0
 """How often leases are renewed by wall time where the store's own controllers watch them."""
 
@@ -58,10 +65,11 @@ class Fleet:
     `hub` None leaves the agents out. `plane` does what a cluster does by itself; it is needed where the store says
     that it runs no controllers (ValueError without), and not used elsewhere. `settling` is for
     accelerated time on a store that does run them: they are waited for at both ends of a tick, and leases are renewed by
-    wall time.
+    wall time. With `enrolments` (real time, an API server) the nodes get their certificates from the operator for their
+    pods' tokens, and `authority` is not used. `tells_holders`: agents tell which pod has which GPU.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options have defaults
         self,
         spec: FleetSpec,
         store: Store,
@@ -72,6 +80,8 @@ class Fleet:
         plane: ControlPlane | None = None,
         real_time: bool = False,
         settling: Settling | None = None,
+        enrolments: Enrolments | None = None,
+        tells_holders: bool = False,
     ) -> None:
         self.spec = spec
         self.gangs = GangBook(spec.peer_loss_seconds)
@@ -99,7 +109,10 @@ class Fleet:
             index=self.index,
             hub=hub,
             prompt_acks=real_time,
+            identities=enrolments.source if enrolments is not None else None,
+            tells_holders=tells_holders,
         )
+        self._enrolments = enrolments
         ordered = sorted(spec.nodes, key=lambda node: node.name)
         self.nodes: dict[str, SimulatedNode] = {
             node.name: SimulatedNode(node, order, around) for order, node in enumerate(ordered)
@@ -169,9 +182,22 @@ class Fleet:
         if self.keeper is not None:
             self.keeper.start()
         await self.settle(now)
+        await self._enrol()
         agents = [node.agent for node in self.nodes.values() if node.agent is not None]
         for first in range(0, len(agents), CONNECTS_AT_ONCE):
             await asyncio.gather(*(agent.connect() for agent in agents[first : first + CONNECTS_AT_ONCE]))
+
+    async def _enrol(self) -> None:
+        """Every node's certificate from the operator's enrolment service, where the fleet has none of its own."""
+        if self._enrolments is None:
+            return
+        try:
+            async with asyncio.timeout(ENROL_SECONDS):
+                await self._enrolments.join(self.nodes, asyncio.Event())
+        except TimeoutError as error:
+            raise LinkError(
+                f"Not every node got a certificate in {ENROL_SECONDS:g} s; the log says what it was refused for."
+            ) from error
 
     def meet_new_store(self) -> None:
         """The store began anew and knows nothing: every node registers again, and all that is there is read again."""
@@ -258,6 +284,8 @@ class Fleet:
             for node in self.nodes.values()
             if node.agent is not None
         ]
+        if self._enrolments is not None:
+            agents.append(asyncio.create_task(self._enrolments.run(stop)))
         try:
             while not stop.is_set():
                 now = self._clock.now()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable
 
 import msgspec
 
@@ -21,8 +22,10 @@ from cluster.seeds import stable_hash
 from controller.store.interface import Store
 from runtime.authority import DAY_SECONDS, Authority, Credentials, Identity, Role
 from runtime.clock import Clock
+from runtime.tls import Source
 from simulator.fleet.cloud import Registration
 from simulator.fleet.gangs import GangBook
+from simulator.fleet.holding import Holding
 from simulator.fleet.index import PodIndex
 from simulator.fleet.kubelet import Kubelet
 from simulator.fleet.machine import Machine
@@ -41,7 +44,11 @@ class HubAddress(msgspec.Struct, frozen=True):
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
-    """What all nodes of a fleet share. `hub` None: no agents; `prompt_acks`: real time, answers go at once."""
+    """What all nodes of a fleet share. `hub` None: no agents; `prompt_acks`: real time, answers go at once.
+
+    `identities` gives each node's certificates by its name; None: `authority` issues them here. `tells_holders`:
+    agents tell which pod has which GPU.
+    """
 
     spec: FleetSpec
     store: Store
@@ -51,6 +58,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     index: PodIndex
     hub: HubAddress | None = None
     prompt_acks: bool = False
+    identities: Callable[[str], Source] | None = None
+    tells_holders: bool = False
 
 
 class SimulatedNode:
@@ -100,10 +109,14 @@ class SimulatedNode:
             prompt_acks=around.prompt_acks,
         )
         draw = random.Random(seed).uniform
-        return Agent(config, SimulatedDriver(self.machine), self.credentials, around.clock, draw)
+        driver = SimulatedDriver(self.machine)
+        holding = Holding(self.name, around.index, self.machine) if around.tells_holders else lambda: None
+        return Agent(config, driver, self.credentials, around.clock, draw, holding)
 
     def credentials(self) -> Credentials:
-        """The node's own certificate, issued when first needed."""
+        """The node's own certificate, issued when first needed. Raises: AuthorityError where it has none yet."""
+        if self._around.identities is not None:
+            return self._around.identities(self.name)()
         if self._credentials is None:
             identity = Identity(Role.NODE, self.name)
             self._credentials = self._around.authority.issue(identity, CERTIFICATE_SECONDS)
