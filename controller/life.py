@@ -25,7 +25,7 @@ log = logging.getLogger("plimsoll.operator")
 
 Beat = Callable[[], None]
 
-LAST_ROUND_SECONDS = 1.0
+LAST_ROUND_SECONDS = 0.5
 """How long the round under way may take to its end at a planned stop: what is half done is done, as a rule."""
 
 

@@ -156,6 +156,7 @@ class Agent:
             self.counters.connect_failures += 1
             raise
         self._reporter.forget()
+        self._link.on_break = self._heard.set
         self.counters.connects += 1
         self.counters.reconnects = self.counters.connects - 1
 
@@ -201,6 +202,8 @@ class Agent:
             if monotonic >= next_tick:
                 await self.tick(self._clock.now())
                 next_tick = max(next_tick + self._report_seconds, monotonic)
+            elif not self.connected:
+                await self.tick(self._clock.now())  # a new leader waits for nobody: no later than the back-off asks for
             else:
                 self.advance(self._clock.now())
                 await self._send_acks()
@@ -217,6 +220,8 @@ class Agent:
         wake = self._actuator.wake_monotonic_seconds
         until = next_tick if wake is None else min(next_tick, wake)
         wait = until - self._clock.monotonic()
+        if not self.connected:
+            wait = min(wait, self._retry_at_seconds - self._clock.now() if self._link is None else 0.0)
         if wait > 0 and not (self._actuator.has_acks and self._config.prompt_acks and self.connected):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):

@@ -38,6 +38,8 @@ class HubLink:
         self._reading = asyncio.create_task(self._read())
         self.broken: str | None = None
         """Why the stream ended; None while it lives."""
+        self.on_break: Callable[[], None] = lambda: None
+        """Called once, when it broke."""
 
     @classmethod
     async def open(
@@ -110,6 +112,7 @@ class HubLink:
     def _break(self, code: grpc.StatusCode | None, details: str | None) -> None:
         if self.broken is None:
             self.broken = f"{code.name if code else 'UNKNOWN'}: {details or 'the hub ended the stream'}"
+            self.on_break()
 
 
 async def _status(call: Any, error: BaseException) -> tuple[grpc.StatusCode | None, str | None]:
