@@ -28,6 +28,9 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "benchmarks.place",
         "3,000 replicas onto 1,000 nodes of a real control plane, beside the stock scheduler",
     ),
+    "failover": (
+        "benchmarks.failover",
+        "two operators under load on a real control plane: the leader killed, stopped, paused",
     "kube-faults": (
         "benchmarks.kube_faults",
         "cache of the API server's objects under random faults: does it ever end different?",
