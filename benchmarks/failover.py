@@ -24,17 +24,9 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.base import Arguments, BenchmarkError, Plot, Result, Row, at_most
-from benchmarks.failover_sides import (
-    SERVICES,
-    SPACE,
-    WORK,
-    Accepted,
-    Arena,
-    Write,
-    arena,
-    audited,
-)
+from benchmarks.base import Arguments, BenchmarkError, Figure, Plot, Result, Row, at_most
+from benchmarks.failover_arena import SERVICES, WORK, Arena, arena
+from benchmarks.failover_sides import SPACE, Accepted, Write, audited
 from console.controlplane import ControlPlane, ControlPlaneError
 from controller.observe import labels
 from controller.resources.core import POD
@@ -176,49 +168,48 @@ def p99(values: Sequence[float]) -> float:
 def judge(measured: Measured) -> Result:
     """Rows and figures."""
     leaderships = terms(measured.writes)
-    stale = stale_commands(measured.accepted, leaderships)
     late = late_writes(measured.writes, leaderships)
-    double = len(late) + measured.surplus_pods
     times = {kind: sorted(values) for kind, values in measured.seconds.items()}
-    crash, clean = p99(times["crash"]), p99(times["clean"])
-    shown = {
-        kind: f"{values[0]:.1f} · {values[len(values) // 2]:.1f} · {values[-1]:.1f} s"
-        for kind, values in times.items()
+    counts: dict[str, Figure] = {
+        "stale_commands_accepted": stale_commands(measured.accepted, leaderships),
+        "double_writes": len(late) + measured.surplus_pods,
+        **{f"{kind}_runs": len(values) for kind, values in times.items()},
+        "commands": len(measured.accepted),
+        "writes": len(measured.writes),
     }
+    crash, clean = p99(times["crash"]), p99(times["clean"])
     return Result(
         rows=(
             at_most("crash: p99", crash, GOAL_CRASH_SECONDS, "s"),
             at_most("clean stop: p99", clean, GOAL_CLEAN_SECONDS, "s"),
-            at_most("stale commands carried out", stale, 0),
-            at_most("double writes", double, 0),
-            *(Row(f"{kind}: least · median · most", text) for kind, text in shown.items()),
-            Row("leaderships", str(len(leaderships))),
-            Row("commands carried out", str(len(measured.accepted))),
-            Row("writes of the operators", str(len(measured.writes))),
-        ),
-        figures={
-            "crash_p99_s": round(crash, 3),
-            "clean_p99_s": round(clean, 3),
-            "stale_commands_accepted": stale,
-            "double_writes": double,
-            "crash_runs": len(times["crash"]),
-            "clean_runs": len(times["clean"]),
-            "paused_runs": len(times["paused"]),
-            "commands": len(measured.accepted),
-            "writes": len(measured.writes),
-        },
-        plots=(
-            Plot(
-                name="failover",
-                title="From the signal to the new leader's first command carried out",
-                x_label="run",
-                y_label="seconds",
-                series={
-                    kind: tuple((float(index + 1), value) for index, value in enumerate(values))
-                    for kind, values in times.items()
-                },
+            *(
+                at_most(name, float(counts[name] or 0), 0)
+                for name in ("stale_commands_accepted", "double_writes")
             ),
+            *(Row(f"{kind}: least · median · most", _spread(values)) for kind, values in times.items()),
+            Row("leaderships", str(len(leaderships))),
+            Row("commands carried out", str(counts["commands"])),
+            Row("writes of the operators", str(counts["writes"])),
         ),
+        figures={"crash_p99_s": round(crash, 3), "clean_p99_s": round(clean, 3), **counts},
+        plots=(_plot(times),),
         remark=f"Lease 15 s, renew deadline 10 s, retry 2 s. Load average at the end: {os.getloadavg()[0]:.1f}."
         + "".join(f" Late: {write}." for write in late[:3]),
+    )
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{values[0]:.1f} · {values[len(values) // 2]:.1f} · {values[-1]:.1f} s"
+
+
+def _plot(times: dict[str, list[float]]) -> Plot:
+    return Plot(
+        name="failover",
+        title="From the signal to the new leader's first command carried out",
+        x_label="run",
+        y_label="seconds",
+        series={
+            kind: tuple((float(index + 1), value) for index, value in enumerate(values))
+            for kind, values in times.items()
+        },
     )

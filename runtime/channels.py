@@ -24,7 +24,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes and times of one kind of stream.
 
     `receive_bytes` bounds one message: a larger one ends the call it came on with RESOURCE_EXHAUSTED, and no other.
-    A peer that answers no keepalive for `keepalive_timeout_seconds` is gone. `connect_seconds` bounds a dial.
+    A peer that answers no keepalive for `keepalive_timeout_seconds` is gone (gRPC has a second timer for the same ping,
+    of a minute unless told otherwise: measured on a peer that was stopped). `connect_seconds` bounds a dial.
     """
 
     receive_bytes: int = 4 * MIB
@@ -55,6 +56,7 @@ def channel_options(limits: Limits, peer: Identity | None = None) -> Options:
         ("grpc.max_send_message_length", limits.send_bytes),
         ("grpc.keepalive_time_ms", int(limits.keepalive_seconds * 1000)),
         ("grpc.keepalive_timeout_ms", int(limits.keepalive_timeout_seconds * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(limits.keepalive_timeout_seconds * 1000)),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.enable_retries", 0),
         ("grpc.enable_http_proxy", 0),
@@ -71,6 +73,7 @@ def server_options(limits: Limits) -> Options:
         ("grpc.max_send_message_length", limits.send_bytes),
         ("grpc.keepalive_time_ms", int(limits.keepalive_seconds * 1000)),
         ("grpc.keepalive_timeout_ms", int(limits.keepalive_timeout_seconds * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(limits.keepalive_timeout_seconds * 1000)),
         ("grpc.http2.min_ping_interval_without_data_ms", int(limits.keepalive_seconds * 500)),
         ("grpc.http2.max_ping_strikes", 3),
         ("grpc.http2.max_pings_without_data", 0),

@@ -48,6 +48,8 @@ class Term:
         if self.epoch:
             self._write_down(now_seconds)
             self._metrics.leading(False, self.epoch)
+        for call, count in sorted(self._elector.gate.refused.items()):
+            self._metrics.refused(call, count)
 
     def _write_down(self, ended_seconds: float | None) -> None:
         if self._ledger is not None:

@@ -63,6 +63,12 @@ DECLARED: tuple[Declared, ...] = (
     _gauge(
         "leader_epoch", "Epoch this process leads or last led in; agents refuse commands of an older one."
     ),
+    _counter(
+        "refused_calls_total",
+        "Calls not sent because this process led no more: `create`, `patch` … to the API server, `command` to an "
+        "agent, `routes`, `mark`.",
+        "call",
+    ),
     # -- deciding
     _histogram(
         "decide_duration_seconds",

@@ -82,6 +82,10 @@ class Metrics:
         self._families.set("leader", value=float(is_leader))
         self._families.set("leader_epoch", value=epoch)
 
+    def refused(self, call: str, count: int = 1) -> None:
+        """Calls that were not sent, because this process led no more."""
+        self._families.count("refused_calls_total", call, amount=count)
+
     # -- deciding
 
     def decided(

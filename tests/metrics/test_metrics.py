@@ -62,6 +62,7 @@ LEDGER = LedgerState(
 
 def use_everything(metrics: Metrics) -> None:
     metrics.leading(True, 7)
+    metrics.refused("create", 3)
     metrics.decided("planner", 0.2, decision="7/planner/3", degraded=True, late_seconds=0.01)
     metrics.unexplained("planner")
     metrics.reason("MixChosen", "chosen", 2)
@@ -115,6 +116,7 @@ def test_every_method_shows_what_it_was_told(metrics: Metrics) -> None:
         ("solver_units_total", "select"): 40,
         ("solver_solves_total", "select"): 3,
         ("solver_cache_hits_total", "select"): 2,
+        ("refused_calls_total", "create"): 3,
         ("refused_transitions_total", "replica", "gone", "ready"): 1,
         ("actions_total", "GrantPower", "done"): 24,
         ("actions_total", "CreateReplica", "dropped"): 1,
