@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "failover": (
         "benchmarks.failover",
         "two operators under load on a real control plane: the leader killed, stopped, paused",
+    ),
     "kube-faults": (
         "benchmarks.kube_faults",
         "cache of the API server's objects under random faults: does it ever end different?",
