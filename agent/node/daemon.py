@@ -203,7 +203,9 @@ class Agent:
                 await self.tick(self._clock.now())
                 next_tick = max(next_tick + self._report_seconds, monotonic)
             elif not self.connected:
-                await self.tick(self._clock.now())  # a new leader waits for nobody: no later than the back-off asks for
+                await self.tick(
+                    self._clock.now()
+                )  # a new leader waits for nobody: no later than the back-off asks for
             else:
                 self.advance(self._clock.now())
                 await self._send_acks()
