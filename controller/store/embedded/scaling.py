@@ -40,7 +40,7 @@ def scale_faults(resource: Resource, obj: JsonObject) -> list[FieldFault]:
 
 
 def _unreadable(field: str, value: Any, wanted: str) -> FieldFault:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not -_INT64 <= value < _INT64:
         value = float(value)
     detail = (
         f"{field} accessor error: {_in_go(value)} is of the type {_GO_TYPES[type(value)]}, expected {wanted}"

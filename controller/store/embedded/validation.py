@@ -90,6 +90,7 @@ def json_type(value: Any) -> str:
 def _checker(schema: Schema) -> Check:
     wanted = schema.get("type", "object")
     in_range = _number_checker(schema)
+    allowed: list[str] | None = schema.get("enum")
     inner = {
         "object": _object_checker,
         "array": _array_checker,
@@ -106,6 +107,8 @@ def _checker(schema: Schema) -> Check:
             if wanted == "integer" and found == "number":
                 faults.append(wording.not_whole(path))
                 in_range(float(value), path, faults)
+            if allowed is not None:
+                faults.append(wording.unsupported(path, value, allowed))
         elif body is not None:
             body(value, path, faults)
 
@@ -125,7 +128,6 @@ def _object_checker(schema: Schema) -> Check:
         faults.extend(wording.required(dotted(path, name)) for name in required if name not in value)
         if most is not None and len(value) > most:
             faults.append(wording.too_many(path, len(value), most))
-            return
         for name, item in value.items():
             checker = known.get(name, rest)
             if checker is not None:
@@ -142,14 +144,13 @@ def _array_checker(schema: Schema) -> Check:
     unique = schema.get("x-kubernetes-list-type") == "set"
 
     def check(value: list[Any], path: str, faults: list[FieldFault]) -> None:
+        for index, item in enumerate(value):
+            item_check(item, f"{path}[{index}]", faults)
         if most is not None and len(value) > most:
             faults.append(wording.too_many(path, len(value), most))
-            return
         if len(value) < least:
             detail = f"{path} in body should have at least {least} items"
             faults.append(wording.invalid(path, len(value), detail))
-        for index, item in enumerate(value):
-            item_check(item, f"{path}[{index}]", faults)
         if keys or unique:
             _check_unique(value, keys, path, faults)
 
@@ -161,6 +162,9 @@ def _check_unique(value: list[Any], keys: list[str], path: str, faults: list[Fie
     seen: Counter[Any] = Counter()
     for index, item in enumerate(value):
         if keys and not isinstance(item, dict):
+            if item is not None:
+                detail = "must be an object for an array of list-type map"
+                faults.append(wording.invalid(f"{path}[{index}]", item, detail))
             continue
         identity = tuple(str(item.get(key)) for key in keys) if keys else str(item)
         seen[identity] += 1
@@ -218,5 +222,5 @@ def _number_checker(schema: Schema) -> Check:
 
 def _bound(bound: float, value: float) -> str:
     """The server prints a bound in the type of the value, so far as that does not falsify it."""
-    whole = isinstance(value, int) and float(bound).is_integer()
+    whole = isinstance(value, int) and -_INT64 <= value < _INT64 and float(bound).is_integer()
     return wording.go_number(int(bound) if whole else float(bound))

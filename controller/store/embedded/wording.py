@@ -14,6 +14,7 @@ _SHOWN = 512
 """Longest value quoted in a message; a 1 MB name must not become a 1 MB message."""
 
 
+_INT64 = 2**63
 NOWHERE = "<nil>"
 """The field of what the server says about no field of its own."""
 
@@ -35,8 +36,14 @@ class FieldFault(msgspec.Struct, frozen=True):
 
 
 def go_number(value: float) -> str:
-    """A number as Go's %v prints it: integers plainly, floats shortest, as 1e+06 from a million on."""
-    if isinstance(value, int) or not math.isfinite(value):
+    """A number as Go's %v prints it: integers plainly, floats shortest, as 1e+06 from a million on.
+
+    An integer that no int64 holds is a float there.
+    """
+    if isinstance(value, int) and -_INT64 <= value < _INT64:
+        return str(value)
+    value = float(value)
+    if not math.isfinite(value):
         return str(value)
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
     size = len(digits) - 1 + int(exponent)
