@@ -113,10 +113,7 @@ class Fleet:
             tells_holders=tells_holders,
         )
         self._enrolments = enrolments
-        ordered = sorted(spec.nodes, key=lambda node: node.name)
-        self.nodes: dict[str, SimulatedNode] = {
-            node.name: SimulatedNode(node, order, around) for order, node in enumerate(ordered)
-        }
+        self.nodes = _nodes_of(spec, around)
         self.settler: Settler | None = None
         self.keeper: LeaseKeeper | None = None
         if settling is not None and store.capabilities.runs_controllers:
@@ -404,6 +401,12 @@ class Fleet:
             if blind:
                 self.lifecycle.pardon(now)
             await self.lifecycle.step(now)
+
+
+def _nodes_of(spec: FleetSpec, around: Surroundings) -> dict[str, SimulatedNode]:
+    """Every node by its name, in that order."""
+    ordered = sorted(spec.nodes, key=lambda node: node.name)
+    return {node.name: SimulatedNode(node, order, around) for order, node in enumerate(ordered)}
 
 
 async def _obeys(agent: Agent, epoch: int, timeout_seconds: float) -> bool:
