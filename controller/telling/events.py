@@ -22,6 +22,11 @@ MESSAGE_LIMIT = 1024
 """Bytes of an event's message, as the API server bounds it."""
 
 
+def cut(text: str) -> str:
+    """The text within the limit of bytes, never in the middle of a character."""
+    return text.encode()[:MESSAGE_LIMIT].decode(errors="ignore")
+
+
 def event_object(reason: Reason, uid: str, now_seconds: float, epoch: int) -> dict[str, Any]:
     """The Event of one reason. Cluster-scoped subjects' events live in `default`, as kubelet's do."""
     namespace, name = split_key(reason.subject.name)
@@ -32,7 +37,7 @@ def event_object(reason: Reason, uid: str, now_seconds: float, epoch: int) -> di
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{name[:200]}.{digest}", "namespace": namespace or "default"},
+        "metadata": {"name": f"{name[:200].rstrip('-.')}.{digest}", "namespace": namespace or "default"},
         "involvedObject": {
             "apiVersion": API_VERSION if reason.subject.kind in OURS else "v1",
             "kind": reason.subject.kind,
@@ -41,7 +46,7 @@ def event_object(reason: Reason, uid: str, now_seconds: float, epoch: int) -> di
             "uid": uid,
         },
         "reason": reason.code,
-        "message": render(reason)[:MESSAGE_LIMIT],
+        "message": cut(render(reason)),
         "type": reason.severity,
         "count": reason.count,
         "source": {"component": "plimsoll"},

@@ -34,8 +34,21 @@ CAPACITY_CODES = frozenset(
         "UnknownAccelerator",
     }
 )
+OBSTACLE_CODES = frozenset({"ReplicaUnplaceable", "ReplicaStuck", "ReplicaNotStarted", "ReplicaHeldBack"})
+"""What keeps replicas from becoming ready, as placing tells it."""
+OBSTACLE_SECONDS = 120.0
+"""How long an obstacle is repeated in the condition Ready after it was last met."""
 GANG_CODES = frozenset(
-    {"GangStarted", "GangWaiting", "GangRestarted", "GangStopped", "GangDone", "RestartLimitReached"}
+    {
+        "GangUnbound",
+        "GangHeldBack",
+        "GangStarted",
+        "GangWaiting",
+        "GangRestarted",
+        "GangStopped",
+        "GangDone",
+        "RestartLimitReached",
+    }
 )
 LAST_CODES = frozenset({"GangDone", "RestartLimitReached"})
 CONFIG_CODES = frozenset({"PolicyConfigInvalid"})
@@ -84,8 +97,9 @@ def service_status(
     said = sayings.latest("ModelService", key, CAPACITY_CODES)
     counts = Counter(r.variant.key for r in held)
     phase = _service_phase(snapshot.services.get(key), faults, len(ready), len(held), wanted, said)
-    ready_text = f"{len(ready)} of {wanted} wanted replicas take requests."
     holds = len(ready) >= wanted and phase not in ("Refused", "Pending")
+    why_not = "" if holds else _obstacle(key, sayings, now_seconds)
+    ready_text = f"{len(ready)} of {wanted} wanted replicas take requests.{why_not}"
     conditions = [
         _accepted(faults, generation, sayings, ("ModelService", key)),
         _planned(said, generation, obj.status.conditions),
@@ -111,6 +125,13 @@ def _least(service: Service | None) -> int:
     if service is None:
         return 0
     return min(1, service.floor_units if service.mode is Mode.AUTO else service.replicas)
+
+
+def _obstacle(key: str, sayings: Sayings, now_seconds: float) -> str:
+    said = sayings.latest("ModelService", key, OBSTACLE_CODES)
+    if said is None or now_seconds - said.at_seconds > OBSTACLE_SECONDS:
+        return ""
+    return " " + sentence(said.reason)
 
 
 def _answered(obj: ModelService, sayings: Sayings) -> int:

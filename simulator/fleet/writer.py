@@ -7,9 +7,11 @@ carries the pod's uid, so that it can never hit a later pod of the same name.
 from __future__ import annotations
 
 import logging
+from ipaddress import ip_address
 
 import msgspec
 
+from cluster.seeds import stable_hash
 from controller.store.errors import NotFound, StoreError
 from controller.store.interface import JsonObject, Store
 from simulator.fleet.cloud import KUBELET, utc
@@ -18,7 +20,15 @@ from simulator.fleet.objects import ENDPOINT, POD
 
 logger = logging.getLogger(__name__)
 
-POD_IP = "127.0.0.1"
+POD_ADDRESSES = ip_address("198.18.0.0")
+"""Of the network for benchmarks (RFC 2544): endpoints of a real API server may not be in the loopback range. Nobody
+dials these; an engine's own address stands in an annotation.
+"""
+
+
+def pod_address(key: str) -> str:
+    """The address of a pod, the same in every run."""
+    return str(POD_ADDRESSES + 1 + stable_hash(key) % (2**17 - 2))
 
 
 class PodWriter:
@@ -73,12 +83,12 @@ class PodWriter:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
-            "status": status_of(run.report, now),
+            "status": status_of(run.report, now, run.key),
         }
         await self._store.apply(POD, wanted, field_manager=KUBELET, force=True, subresource="status")
 
 
-def status_of(report: Report, now_seconds: float) -> JsonObject:
+def status_of(report: Report, now_seconds: float, key: str) -> JsonObject:
     """A pod's status as its kubelet applies it: what is not there is not so any more."""
     status: JsonObject = {"phase": report.phase, "conditions": _conditions(report, now_seconds)}
     if report.reason:
@@ -86,7 +96,7 @@ def status_of(report: Report, now_seconds: float) -> JsonObject:
     if report.message:
         status["message"] = report.message[:1024]
     if report.phase == "Running":
-        status["podIP"] = POD_IP
+        status["podIP"] = pod_address(key)
     if report.started_seconds is not None:
         status["startTime"] = utc(report.started_seconds)
     return status

@@ -20,10 +20,11 @@ from console.local import HUB
 from controller.config import OperatorConfig, PolicyDefault
 from controller.hub.server import HubServer
 from controller.hub.service import Hub
+from controller.observe import labels
 from controller.operator import Operator
 from controller.resources import crds
 from controller.resources.core import EVENT, NODE, POD
-from controller.resources.kinds import ACCELERATOR_CLASS, ACCELERATOR_NODE
+from controller.resources.kinds import ACCELERATOR_CLASS, ACCELERATOR_NODE, MODEL_SERVICE, TRAINING_JOB
 from controller.resources.manifests import apply, parse
 from controller.store.errors import Forbidden, NotFound, StoreError
 from controller.store.interface import JsonObject, Resource, Store
@@ -122,6 +123,8 @@ class Cluster:
     recorder: Recorder
     rights: set[Right]
     """What the operator's requests needed."""
+    running: list[asyncio.Task[None]]
+    """Nodes and operator; one that ends before the test does is a defect."""
 
     async def kubectl(self, *words: str, stdin: str | None = None, check: bool = True) -> Any:
         """The real kubectl, as the administrator, in the test's namespace."""
@@ -139,6 +142,8 @@ class Cluster:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while True:
+                    for task in self.running:
+                        assert not task.done(), f"ended by itself: {task.exception()!r}"
                     with contextlib.suppress(NotFound):
                         last = await holds()
                         if last:
@@ -156,11 +161,12 @@ class Cluster:
         return list((await self.admin.list(POD, self.namespace)).items)
 
     async def ready(self) -> list[JsonObject]:
-        """Those that are ready and stay."""
+        """Those of ours that are ready and stay."""
         return [
             pod
             for pod in await self.pods()
             if "deletionTimestamp" not in pod["metadata"]
+            and labels.MANAGED_BY in pod["metadata"].get("labels", {})
             and any(
                 c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", [])
             )
@@ -230,7 +236,7 @@ async def operating(
     await fleet.start()
     stop = asyncio.Event()
     running = [asyncio.create_task(fleet.run(stop, 0.05)), asyncio.create_task(made.run(stop))]
-    cluster = Cluster(plane, namespace, admin, made, fleet, recorder, rights)
+    cluster = Cluster(plane, namespace, admin, made, fleet, recorder, rights, running)
     try:
         yield cluster
     finally:
@@ -246,6 +252,9 @@ async def operating(
 
 async def _sweep(admin: KubeStore, namespace: str, fleet: Fleet) -> None:
     """What the test left that a namespace's deletion does not take: pods without a kubelet, nodes, cluster's objects."""
+    for resource in (MODEL_SERVICE, TRAINING_JOB):  # the next test's operator would find them
+        for obj in (await admin.list(resource)).items:
+            await _gone(admin, resource, obj["metadata"])
     for pod in (await admin.list(POD)).items:
         if pod["spec"].get("nodeName", "") in fleet.nodes or pod["metadata"]["namespace"] == namespace:
             await _gone(admin, POD, pod["metadata"])
