@@ -32,6 +32,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "benchmarks.failover",
         "two operators under load on a real control plane: the leader killed, stopped, paused",
     ),
+    "kube-sync": (
+        "benchmarks.kube_sync",
+        "cache of 5,000 nodes and 50,000 pods, beside the official client's informer",
+    ),
     "kube-faults": (
         "benchmarks.kube_faults",
         "cache of the API server's objects under random faults: does it ever end different?",
