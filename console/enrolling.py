@@ -28,6 +28,7 @@ class EnrolOptions(msgspec.Struct, frozen=True, kw_only=True):
     listen: str
     account: str
     kubeconfig: Path | None = None
+    context: str | None = None
     certificate_hours: float = 24.0
 
 
@@ -65,7 +66,7 @@ async def open_door(options: EnrolOptions, door: Door, clock: Clock, ends: Async
     account = account_of(options.account)
     try:
         store = await KubeStore.connect(
-            options.kubeconfig, in_cluster=options.kubeconfig is None and in_a_pod(), clock=clock
+            options.kubeconfig, options.context, in_cluster=options.kubeconfig is None and in_a_pod(), clock=clock
         )
     except AccessError as error:
         raise Refused(f"Enrolment asks the API server who an agent is. {error}") from error

@@ -86,6 +86,9 @@ def operator(  # noqa: PLR0913 - options are arguments here
             "or $KUBECONFIG."
         ),
     ] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Context of the kubeconfig; otherwise its current one.")
+    ] = None,
     output: Output = "table",
     log_level: LogLevel = LOG,
     log_json: LogJson = False,
@@ -112,6 +115,7 @@ def operator(  # noqa: PLR0913 - options are arguments here
         listen=enrol_listen,
         account=agent_account,
         kubeconfig=kubeconfig,
+        context=context,
         certificate_hours=agent_certificate_hours,
     )
     options = OperatorOptions(
@@ -128,6 +132,7 @@ def operator(  # noqa: PLR0913 - options are arguments here
         enrol=enrol if enrol_listen else None,
         store=store,
         kubeconfig=kubeconfig,
+        context=context,
     )
     _exit(run_operator(options, Talk(output=output, log_level=log_level, log_json=log_json)))
 

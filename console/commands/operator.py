@@ -59,7 +59,8 @@ class OperatorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What `plimsoll operator` was told. `health_port` below 0: no health pages.
 
     `ca_dir`: the root that signs agents' certificates and the operator's own; without it the own one is in `pki`.
-    `store`: `embedded`, or `kube` for the API server of `kubeconfig` (None: the pod's account, or $KUBECONFIG).
+    `store`: `embedded`, or `kube` for the API server of `kubeconfig` (None: the pod's account, or $KUBECONFIG) and its
+    `context` (None: its current one).
     """
 
     pki: Path
@@ -75,6 +76,7 @@ class OperatorOptions(msgspec.Struct, frozen=True, kw_only=True):
     enrol: EnrolOptions | None = None
     store: str = "embedded"
     kubeconfig: Path | None = None
+    context: str | None = None
 
 
 def run_operator(options: OperatorOptions, talk: Talk) -> int:
@@ -117,7 +119,8 @@ async def _serve(options: OperatorOptions, talk: Talk, stop: asyncio.Event) -> N
         store = await _store(options, config, ends)
         process = _Process(options, config, store, ends)
         await process.start()
-        await process.serve(manifests, talk, stop)
+        if await process.served(stop):
+            await process.serve(manifests, talk, stop)
         log.info("told to stop")
 
 
@@ -133,7 +136,11 @@ async def _store(options: OperatorOptions, config: OperatorConfig, ends: AsyncEx
     in_cluster = options.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ
     try:
         kube = await KubeStore.connect(
-            options.kubeconfig, in_cluster=in_cluster, clock=clock, agent=f"plimsoll/{VERSION}"
+            options.kubeconfig,
+            options.context,
+            in_cluster=in_cluster,
+            clock=clock,
+            agent=f"plimsoll/{VERSION}",
         )
     except AccessError as error:
         raise Refused(str(error)) from error
@@ -179,6 +186,7 @@ class _Process:
         self.enrolment: EnrolmentServer | None = None
         self._clock = clock
         self._told = False
+        self._lacking = ""
 
     def _own_certificate(self, clock: WallClock) -> Source:
         """Issued by the root at hand, or from the folder of certificates."""
@@ -202,6 +210,25 @@ class _Process:
             collecting = asyncio.create_task(_collect(self.store))
             self._ends.push_async_callback(_cancelled, collecting)
         await self._open_enrolment()
+
+    async def served(self, stop: asyncio.Event) -> bool:
+        """Wait until the API server serves our kinds as this version needs them; False when told to stop before."""
+        if isinstance(self.store, EmbeddedStore):
+            return True
+        from controller.store.kube import KubeStore
+        from controller.store.kube.discovery import wait_until_served
+
+        if not isinstance(self.store, KubeStore):
+            return True
+
+        def told(sentence: str) -> None:
+            self._lacking = sentence
+
+        def beat() -> None:
+            self.pulse.beat()
+            self.elector_pulse.beat()
+
+        return await wait_until_served(self.store, self._clock, stop, told=told, beat=beat)
 
     async def serve(self, manifests: list[Manifest], talk: Talk, stop: asyncio.Event) -> None:
         """Stand by and lead by turns, until told to stop. The manifests are applied by whoever leads first."""
@@ -258,6 +285,7 @@ class _Process:
         checks = Checks(state=lambda: self.seat.standing)
         checks.add("loop", self.pulse, Probe.LIVE)
         checks.add("elector", self.elector_pulse, Probe.LIVE)
+        checks.add("kinds", lambda: self._lacking)
         checks.add("leading", self._leading)
         checks.add(
             "store",
