@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from console.options import LOG, LogJson, LogLevel, Output, Seed
+from console.options import HERE, PKI, LogJson, LogLevel, OperatorAddress, Output, Pki, Seed
 from console.telling import one_sentence
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
@@ -38,26 +38,33 @@ def helm() -> None:
 
 
 @app.command()
-def up(
+def up(  # noqa: PLR0913 - options are arguments here
     *,
     nodes: Annotated[
         str, typer.Option(metavar="demo|N", help="`demo` for its 24 mixed machines, or how many alike.")
     ] = "demo",
     gpu: Annotated[str, typer.Option(help="Product of machines alike.")] = "H100",
     gpus: Annotated[int, typer.Option(help="GPUs of each of machines alike.", min=1, max=64)] = 8,
+    operator: OperatorAddress = HERE,
+    pki: Pki = PKI,
     seed: Seed = 1,
     start_seconds: Annotated[
         float, typer.Option(help="How long a replica takes to start; 0: as long as real ones.", min=0.0)
     ] = 0.0,
     output: Output = "table",
-    log_level: LogLevel = LOG,
+    log_level: LogLevel = "warning",
     log_json: LogJson = False,
 ) -> None:
-    """Run a control plane with a simulated fleet until Ctrl-C. `--nodes 0`: the control plane alone."""
+    """Run a control plane with our kinds and a simulated fleet until Ctrl-C. `--nodes 0`: without a fleet.
+
+    Where --pki holds an authority, the nodes have agents too, which dial --operator until it is there.
+    """
     from console.controlplane.up import UpOptions, run_up
     from console.process import Talk
 
-    options = UpOptions(nodes=nodes, gpu=gpu, gpus=gpus, seed=seed, start_seconds=start_seconds)
+    options = UpOptions(
+        operator=operator, pki=pki, nodes=nodes, gpu=gpu, gpus=gpus, seed=seed, start_seconds=start_seconds
+    )
     raise typer.Exit(run_up(options, Talk(output=output, log_level=log_level, log_json=log_json)))
 
 

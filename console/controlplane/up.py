@@ -10,15 +10,19 @@ from pathlib import Path
 
 import msgspec
 
+from agent.node.link import LinkError
 from console.commands.fleet import FleetOptions, fleet_spec
 from console.controlplane.binaries import ROOT
 from console.controlplane.plane import ControlPlane
 from console.process import Talk, pause, run_process
-from console.telling import Refused
+from console.telling import Refused, host_and_port
+from controller.config import OperatorConfig
 from controller.store.kube import KubeStore
 from runtime.authority import Authority
 from runtime.clock import WallClock
+from runtime.keyring import Keyring
 from simulator.fleet.fleet import Fleet
+from simulator.fleet.node import HubAddress
 
 log = logging.getLogger("plimsoll.cluster")
 
@@ -29,8 +33,14 @@ CRDS = ROOT / "helm" / "plimsoll" / "files" / "crds"
 
 
 class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the cluster is to have. `nodes`: `demo`, or how many alike; `0`: none."""
+    """What the cluster is to have. `nodes`: `demo`, or how many alike; `0`: none.
 
+    `operator`: where the nodes' agents find one, under certificates of the authority in `pki`; without that folder the
+    nodes have kubelets and no agents.
+    """
+
+    operator: str
+    pki: Path
     nodes: str = "demo"
     gpu: str = "H100"
     gpus: int = 8
@@ -42,14 +52,21 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.nodes == "0":
             return None
         return FleetOptions(
-            operator="",
-            pki=Path(),
+            operator=self.operator,
+            pki=self.pki,
             nodes=self.nodes,
             gpu=self.gpu,
             gpus=self.gpus,
             seed=self.seed,
             start_seconds=self.start_seconds,
         )
+
+    def hub(self) -> HubAddress | None:
+        """Where the agents dial. Raises: Refused for an address that is none."""
+        if not (self.pki / "authority" / "authority.key").is_file():
+            return None
+        host_and_port(self.operator, "--operator")
+        return HubAddress(endpoint=self.operator)
 
 
 def run_up(options: UpOptions, talk: Talk) -> int:
@@ -59,12 +76,12 @@ def run_up(options: UpOptions, talk: Talk) -> int:
         asked = options.fleet()
         spec = fleet_spec(asked) if asked else None
         async with ControlPlane() as plane:
-            if CRDS.is_dir():
-                await asyncio.to_thread(install_crds, plane)
+            await asyncio.to_thread(furnish, plane)
             async with _fleet(plane, options) as running:
                 talk.ready(
                     "cluster",
                     nodes=len(spec.nodes) if spec else 0,
+                    agents=f"dial {options.operator}" if options.hub() else "none",
                     seconds=f"{plane.boot_seconds:.1f}",
                     memory=f"{plane.resident_bytes / MIB:.0f} MiB",
                     server=plane.server,
@@ -76,25 +93,31 @@ def run_up(options: UpOptions, talk: Talk) -> int:
     return run_process(serve, talk)
 
 
-def install_crds(plane: ControlPlane) -> None:
-    """Our custom resources, and their kinds served. Raises: ControlPlaneError with what kubectl said."""
+def furnish(plane: ControlPlane) -> None:
+    """What the chart would bring: our kinds, served, and the operator's namespace. Raises: ControlPlaneError."""
     plane.kubectl("apply", "--server-side", "-f", str(CRDS))
     plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
+    plane.create_namespace(OperatorConfig().namespace)
 
 
 @asynccontextmanager
 async def _fleet(plane: ControlPlane, options: UpOptions) -> AsyncIterator[asyncio.Task[None] | None]:
-    """Simulated nodes on the API server: their kubelets, no agents (those need an operator to dial)."""
+    """Simulated nodes on the API server. Their agents dial the operator until it is there, and whenever it is back."""
     asked = options.fleet()
     if asked is None:
         yield None
         return
     clock = WallClock()
     store = await KubeStore.connect(plane.kubeconfig, clock=clock, seed=options.seed, agent="plimsoll-fleet")
-    fleet = Fleet(fleet_spec(asked), store, clock, Authority.create(clock), real_time=True)
+    hub = options.hub()
+    authority = Keyring(options.pki, clock).authority() if hub else Authority.create(clock)
+    fleet = Fleet(fleet_spec(asked), store, clock, authority, hub=hub, real_time=True)
     ended = asyncio.Event()
     try:
-        await fleet.start()
+        try:
+            await fleet.start()
+        except LinkError as error:  # by now the nodes are registered
+            log.info("the agents wait for an operator: %s", error)
         living = asyncio.create_task(fleet.run(ended))
         try:
             yield living

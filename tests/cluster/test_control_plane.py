@@ -222,7 +222,7 @@ def cluster(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str
     def start(*options: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
         with (tmp_path / "log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "console.controlplane", "up", "-o", "json", *options],
+                [sys.executable, "-m", "console.controlplane", "up", "-o", "json", "--pki", "none", *options],
                 stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT,
                 env={**os.environ, "TMPDIR": str(tmp_path)},
             )  # fmt: skip
@@ -272,6 +272,9 @@ def test_a_clusters_fleet_runs_the_pods_that_the_stock_scheduler_places(cluster)
     def phases() -> list[str]:
         return [each["status"]["phase"] for each in json.loads(ask("get", "pods", "-o", "json"))["items"]]
 
+    assert told["agents"] == "none"  # there are no certificates for them
+    assert len(ask("api-resources", "--api-group=plimsoll.dev", "-o", "name").split()) == 5
+    ask("get", "namespace", "plimsoll-system")
     ask("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s")
     gpus = {"limits": {"nvidia.com/gpu": 1}}
     pod = {"containers": [{"name": "engine", "image": "example.org/none", "resources": gpus}]}
