@@ -1,6 +1,6 @@
 """The CustomResourceDefinitions: as objects, as the files of the chart, and installed on an API server.
 
-`python -m controller.resources.crds` writes the files; `make crds` calls it, and a test fails when they are stale.
+`python -m controller.resources.crds` writes the files and the reference page of the kinds; `make crds` calls it, and a test fails when they are stale.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import yaml
 
 from controller.resources.base import CATEGORY
 from controller.resources.kinds import KINDS
+from controller.resources.reference import PAGE, resources_page
 from controller.resources.schema import crd
 from controller.store.interface import JsonObject, NotFound, Resource, Store
 
@@ -126,5 +127,7 @@ async def _complaint(store: Store, name: str) -> str:
 
 
 if __name__ == "__main__":
-    for written in write(Path(__file__).parents[2] / FOLDER):
+    _ROOT = Path(__file__).parents[2]
+    for written in write(_ROOT / FOLDER):
         sys.stdout.write(f"{written}\n")
+    (_ROOT / PAGE).write_text(resources_page(), encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -53,6 +53,9 @@ GANG_CODES = frozenset(
 LAST_CODES = frozenset({"GangDone", "RestartLimitReached"})
 CONFIG_CODES = frozenset({"PolicyConfigInvalid"})
 POWER_CODES = frozenset({"PowerGranted", "PowerClamped", "PowerUnsafe", "DomainInvalid"})
+MIX_LIMIT = 512
+"""Characters of `status.mix`, as its schema bounds it."""
+
 LIVE = (ReplicaPhase.PENDING, ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.DRAINING)
 
 
@@ -111,7 +114,7 @@ def service_status(
         replicas=len(held),
         selector=f"{labels.SERVICE}={obj.metadata.name}",
         gpus=sum(r.variant.gpus for r in held),
-        mix=" + ".join(f"{n} {variant}" for variant, n in sorted(counts.items())),
+        mix=mix_words(counts),
         cost_per_hour=round(dollars_per_hour(snapshot, held), 4),
         why=said.reason.code if said else obj.status.why,
         url=obj.status.url,
@@ -140,6 +143,17 @@ def _answered(obj: ModelService, sayings: Sayings) -> int:
     before = next((c.observed_generation for c in obj.status.conditions if c.type == "Ready"), 0)
     said = max((s.reason.subject.version for s in sayings.about("ModelService", key)), default=0)
     return min(obj.metadata.generation, max(before, said))
+
+
+def mix_words(counts: Mapping[str, int]) -> str:
+    """A mix as its status says it; the last parts are only counted where the API server would take no more."""
+    parts = [f"{count} {variant}" for variant, count in sorted(counts.items())]
+    for kept in range(len(parts), -1, -1):
+        rest = [f"{len(parts) - kept} more"] if kept < len(parts) else []
+        text = " + ".join([*parts[:kept], *rest])
+        if len(text) <= MIX_LIMIT:
+            break
+    return text
 
 
 ServicePhase = Literal["Pending", "Starting", "Serving", "Degraded", "AtZero", "Refused"]
