@@ -148,6 +148,7 @@ def _answered(obj: ModelService, sayings: Sayings) -> int:
 def mix_words(counts: Mapping[str, int]) -> str:
     """A mix as its status says it; the last parts are only counted where the API server would take no more."""
     parts = [f"{count} {variant}" for variant, count in sorted(counts.items())]
+    text = ""
     for kept in range(len(parts), -1, -1):
         rest = [f"{len(parts) - kept} more"] if kept < len(parts) else []
         text = " + ".join([*parts[:kept], *rest])
