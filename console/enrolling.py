@@ -33,12 +33,15 @@ class EnrolOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True):
-    """What the door needs of the operator: its root, its own certificate, whether it leads, who counts."""
+    """What the door needs of the operator: its root, its own certificate, whether it leads, who counts, who is told
+    of each certificate.
+    """
 
     authority: AuthorityFolder
     credentials: Source
     leads: Callable[[], bool]
     counted: Callable[[str, float], None]
+    signed: Callable[[str, float], None]
 
 
 def in_a_pod() -> bool:
@@ -66,7 +69,10 @@ async def open_door(options: EnrolOptions, door: Door, clock: Clock, ends: Async
     account = account_of(options.account)
     try:
         store = await KubeStore.connect(
-            options.kubeconfig, options.context, in_cluster=options.kubeconfig is None and in_a_pod(), clock=clock
+            options.kubeconfig,
+            options.context,
+            in_cluster=options.kubeconfig is None and in_a_pod(),
+            clock=clock,
         )
     except AccessError as error:
         raise Refused(f"Enrolment asks the API server who an agent is. {error}") from error
@@ -79,6 +85,7 @@ async def open_door(options: EnrolOptions, door: Door, clock: Clock, ends: Async
         presence=presence,
         leads=door.leads,
         counted=door.counted,
+        signed=door.signed,
         config=EnrolmentConfig(account=account, validity_seconds=options.certificate_hours * 3600.0),
     )
     server = EnrolmentServer(servicer, door.credentials, host=host, port=port)

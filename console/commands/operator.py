@@ -278,8 +278,13 @@ class _Process:
             credentials=self.source,
             leads=lambda: self.seat.operator.elector.leads,
             counted=self.metrics.enrolled,
+            signed=self._renewed,
         )
         self.enrolment = await open_door(self._options.enrol, door, self._clock, self._ends)
+
+    def _renewed(self, node: str, until_seconds: float) -> None:
+        """Tell the hub of this leadership that a node's stream may go on."""
+        self.seat.hub.renewed(node, until_seconds)
 
     def _checks(self) -> Checks:
         checks = Checks(state=lambda: self.seat.standing)

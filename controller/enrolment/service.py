@@ -67,7 +67,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServicer):
     """Answers agents. All calls belong to one event loop.
 
     `authority()` gives the root in force, `leads()` whether this operator leads, `counted(outcome, seconds)` is told of
-    each answer: `signed`, or the reason of the refusal.
+    each answer: `signed`, or the reason of the refusal; `signed(node, until_seconds)` of each certificate.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServicer):
         presence: Presence,
         leads: Callable[[], bool] = lambda: True,
         counted: Callable[[str, float], None] = lambda _outcome, _seconds: None,
+        signed: Callable[[str, float], None] = lambda _node, _until_seconds: None,
         config: EnrolmentConfig = EnrolmentConfig(),  # noqa: B008 - frozen
     ) -> None:
         self._reviewer = reviewer
@@ -87,6 +88,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServicer):
         self._presence = presence
         self._leads = leads
         self._counted = counted
+        self._signed = signed
         self._config = config
         self._sources = Sources(
             config.source_per_second, config.source_burst, config.sources, clock.monotonic
@@ -182,7 +184,9 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServicer):
             certificate = authority.sign(wanted.identity, wanted.key, self._config.validity_seconds)
         except AuthorityError as error:
             raise Refused(Reason.AUTHORITY, f"The operator cannot sign: {error}") from error
-        valid = certificate.not_valid_after_utc.timestamp() - now
+        until = certificate.not_valid_after_utc.timestamp()
+        valid = until - now
+        self._signed(bound.node, until)
         logger.info(
             "certificate signed",
             extra={

@@ -18,10 +18,11 @@ from google.protobuf.message import DecodeError
 from controller.hub.commands import AgentCommand, to_wire
 from controller.hub.inbox import Inbox, SessionChange, SessionEvent
 from controller.hub.sessions import HubError, HubStats, NotConnected, Session
+from controller.hub.validity import Validity
 from controller.hub.waits import TickBarrier, until_empty
 from runtime.authority import Role
 from runtime.channels import EOF, MIB
-from runtime.clock import Clock
+from runtime.clock import Clock, WallClock
 from runtime.tls import PeerRefused, caller
 from wire import agent_pb2 as pb
 from wire import agent_pb2_grpc
@@ -49,6 +50,7 @@ class Hub(agent_pb2_grpc.HubServicer):
 
     `epoch` 0 means that nobody leads yet: agents may connect and report, commands are refused until `raise_epoch`.
     `most_message_bytes` bounds one message of an agent; a larger one ends its stream.
+    `wall` is the clock of certificates, the machine's unless given.
     `heartbeat_seconds` equal to `report_seconds` makes every agent report every tick, as a barrier needs.
     """
 
@@ -61,8 +63,10 @@ class Hub(agent_pb2_grpc.HubServicer):
         heartbeat_seconds: float = 5.0,
         inbox: Inbox | None = None,
         most_message_bytes: int = 1 * MIB,
+        wall: Clock | None = None,
     ) -> None:
         self._clock = clock
+        self._validity = Validity(wall or WallClock())
         self._epoch = epoch
         self._report_seconds = report_seconds
         self._heartbeat_seconds = heartbeat_seconds
@@ -128,6 +132,10 @@ class Hub(agent_pb2_grpc.HubServicer):
         self._sent[node] = sequence
         self.stats.commands_queued += 1
         return sequence
+
+    def renewed(self, node: str, until_seconds: float) -> None:
+        """The node was given a further certificate (UTC seconds of its end): its stream may go on as long."""
+        self._validity.renewed(node, until_seconds)
 
     def sent_sequence(self, node: str) -> int:
         """Sequence of the last command queued for the node in this epoch, 0 before the first."""
@@ -196,6 +204,7 @@ class Hub(agent_pb2_grpc.HubServicer):
         if message is EOF or message.WhichOneof("body") != "hello":
             raise _Refused(grpc.StatusCode.INVALID_ARGUMENT, "The first message of a stream must be a hello.")
         self._check_name(node, message)
+        self._validity.opened(node, context.auth_context()["x509_pem_cert"][0])
         session = Session(node, message.hello, context, asyncio.current_task())
         session.last_sequence = message.sequence
         await context.send_initial_metadata(((ACCEPTED, session.boot_id),))
@@ -209,6 +218,12 @@ class Hub(agent_pb2_grpc.HubServicer):
                 return
             if message.node != session.node:
                 self._check_name(session.node, message)
+            if self._validity.ended(session.node):
+                raise _Refused(
+                    grpc.StatusCode.UNAUTHENTICATED,
+                    "The certificate of this stream has ended and the node was given no further one: come back with "
+                    "a new one.",
+                )
             kind = message.WhichOneof("body")
             if kind == "report":
                 self._report(session, message)
@@ -296,6 +311,7 @@ class Hub(agent_pb2_grpc.HubServicer):
         if self._sessions.get(session.node) is not session:
             return
         del self._sessions[session.node]
+        self._validity.closed(session.node)
         self._drop_outbox(session)
         if session.farewell is not None:
             self.stats.left += 1

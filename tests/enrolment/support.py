@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +117,7 @@ class Door:
     folder: Path
     leads: bool = True
     counted: list[str] = field(default_factory=list)
+    signed: Callable[[str, float], None] = lambda _node, _until: None
 
     def agent(self, node: str = NODE, token: str | None = None, **config: object) -> Bootstrap:
         """The agent's side, its files written."""
@@ -152,6 +153,10 @@ async def door(
     held = authority.issue(HUB)
     settings = {"source_burst": 1_000.0, "source_per_second": 1_000.0} | config
     made: Door
+
+    def signed(node: str, until_seconds: float) -> None:
+        made.signed(node, until_seconds)
+
     servicer = EnrolmentServicer(
         reviewer or book,  # type: ignore[arg-type]
         lambda: made.authority,
@@ -159,6 +164,7 @@ async def door(
         presence=presence,
         leads=lambda: made.leads,
         counted=lambda outcome, _seconds: made.counted.append(outcome),
+        signed=signed,
         config=EnrolmentConfig(**settings),  # type: ignore[arg-type]
     )
     server = EnrolmentServer(servicer, lambda: held)

@@ -174,6 +174,58 @@ def test_no_certificate_outlives_its_root(tmp_path: Path):
     run(scenario)
 
 
+@pytest.mark.parametrize("renews", [True, False], ids=["renewed meanwhile", "refused meanwhile"])
+def test_a_stream_outlives_its_certificate_only_if_the_node_got_another(tmp_path: Path, renews: bool):
+    async def scenario() -> None:
+        async with door(tmp_path) as made:
+            wall = VirtualClock(WallClock().now())
+            hub = Hub(made.clock, epoch=1, wall=wall)
+            made.signed = hub.renewed
+            held = made.authority.issue(HUB)
+            async with Serving(HubServer(hub, lambda: held)) as server:
+                bootstrap = made.agent()
+                first = await bootstrap.enrol()
+                config = AgentConfig(node=NODE, endpoint=server.endpoint, boot_id="b1", heartbeat_seconds=0.0)
+                driver = SimulatedDriver(TwoGpus(NODE, now=made.clock.now()))
+                agent = Agent(config, driver, lambda: first, made.clock, random.Random(1).uniform)
+                await agent.connect()
+                if renews:
+                    hub.renewed(NODE, first.expires_seconds + DAY)
+                    hub.renewed("stranger", first.expires_seconds + DAY)
+                wall.advance_to(first.expires_seconds - 1)
+                assert await agent.tick(made.clock.now() + 1)
+                await until(lambda: hub.stats.reports == 1)
+                wall.advance_to(first.expires_seconds + 1)
+                await agent.tick(made.clock.now() + 2)
+                if renews:
+                    await until(lambda: hub.stats.reports == 2)
+                    assert hub.connected(NODE)
+                else:
+                    await until(lambda: not hub.connected(NODE))
+                    await until(lambda: not agent.connected)
+                    assert hub.stats.reports == 1
+                assert set(hub._validity._until) == ({NODE} if renews else set())
+                await agent.abandon()
+
+    run(scenario)
+
+
+def test_each_certificate_that_is_signed_is_told_to_the_hub(tmp_path: Path):
+    async def scenario() -> None:
+        async with door(tmp_path) as made:
+            told: list[tuple[str, float]] = []
+            made.signed = lambda node, until_seconds: told.append((node, until_seconds))
+            agent = made.agent()
+            found = await agent.enrol()
+            assert told == [(NODE, found.expires_seconds)]
+            made.presence.why = "it is gone"
+            with pytest.raises(BootstrapError):
+                await agent.enrol()
+            assert len(told) == 1
+
+    run(scenario)
+
+
 # ------------------------------------------------------------------------------------------------ odd answers
 
 
