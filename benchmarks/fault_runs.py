@@ -74,6 +74,9 @@ class Bench:
     async def storm(self, verb: str, answer: Answer, seconds: float = 300.0) -> Outcome:
         """A server that answers each list or watch wrongly, for a long time: how often is it asked to list?"""
         run = Sequence(self, 1, SOUND)
+        self.server.streams_lists = (
+            verb == "list"
+        )  # which would go on as the watch, and there would be none to spoil
         try:
             await run.pump()
             self.server.always[verb, PATH] = answer
@@ -123,6 +126,7 @@ class Sequence:
         self.clock = VirtualClock(ORIGIN)
         self.pods = Collection(World(), PATH, "Pod", "v1")
         self.server.collections = {PATH: self.pods}
+        self.server.streams_lists = self.random.random() < 0.5
         self.server.on_request = lambda request: self._asked(request.verb, request.parameters)
         self.cache: Reflector[Pod] = Reflector(
             bench.store, POD, Pod, self.clock, seed=seed, page=PAGE, defects=defects

@@ -102,6 +102,8 @@ class ServerSide:
             if told["do"] == "churn":
                 say({"version": await self.churn(told["count"])})
             elif told["do"] == "gone":
+                # No stream that begins with everything: it would go on as the watch, and there would be none to refuse.
+                self.server.streams_lists = False
                 self.server.always["watch", DOMAINS] = Answer(AnswerKind.REFUSE, 410)
                 self.server.asked.clear()
                 say({})

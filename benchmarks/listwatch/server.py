@@ -18,6 +18,8 @@ from benchmarks.listwatch.streams import Stream
 
 LIST, WATCH = "list", "watch"
 
+_TRUE = frozenset({"true", "True", "1"})
+
 
 class Request(msgspec.Struct, frozen=True):
     """What was asked: which collection, and whether as a list or as a watch."""
@@ -25,6 +27,8 @@ class Request(msgspec.Struct, frozen=True):
     collection: Collection
     verb: str
     parameters: dict[str, str]
+    whole: bool = False
+    """A watch that begins with everything there is: a list, though it comes as a stream."""
 
 
 class ListWatchServer:
@@ -43,6 +47,7 @@ class ListWatchServer:
         self.happened: Counter[str] = Counter()
         self.held: list[Callable[[], None]] = []
         self.hung: list[Callable[[], None]] = []
+        self.streams_lists = True
         self.on_request: Callable[[Request], None] = lambda _: None
         self.streams: list[Stream] = []
         self.endpoint = ""
@@ -100,8 +105,13 @@ class ListWatchServer:
             connection.write(refusal(404, "the server could not find the requested resource"))
             return
         parameters = dict(parse_qsl(parts.query))
-        verb = WATCH if parameters.get("watch") in {"1", "true", "True"} else LIST
-        request = Request(collection, verb, parameters)
+        watch = parameters.get("watch") in _TRUE
+        whole = watch and parameters.get("sendInitialEvents") in _TRUE
+        if whole and not self.streams_lists:
+            connection.write(refusal(422, "sendInitialEvents is forbidden: the WatchList feature is off"))
+            return
+        verb = LIST if whole or not watch else WATCH
+        request = Request(collection, verb, parameters, whole)
         if not parameters.get("continue"):
             self.asked[verb, collection.path] += 1
         self.on_request(request)
@@ -113,59 +123,70 @@ class ListWatchServer:
             self._spoil(connection, request, answer)
 
     def _spoil(self, connection: Connection, request: Request, answer: Answer) -> None:
-        self.happened[
-            f"{request.verb} {answer.code if answer.kind is AnswerKind.REFUSE else answer.kind}"
-        ] += 1
-        match answer.kind:
+        """Do what was arranged."""
+        kind = answer.kind
+        self.happened[f"{request.verb} {answer.code if kind is AnswerKind.REFUSE else kind}"] += 1
+        match kind:
             case AnswerKind.REFUSE:
                 connection.write(refusal(answer.code, "arranged", answer.retry_after_seconds))
             case AnswerKind.SILENT:
                 self.hung.append(connection.abort)
             case AnswerKind.DROP:
                 connection.abort()
-            case AnswerKind.CUT:
-                whole = list_body(request.collection, request.parameters, stale=False)
-                connection.write(whole[: len(whole) // 2])
-                connection.abort()
-            case AnswerKind.SLOW:
-                whole = list_body(request.collection, request.parameters, stale=False)
-                if answer.seconds:
-                    asyncio.get_running_loop().call_later(answer.seconds, connection.write, whole)
-                else:
-                    self.held.append(lambda: connection.write(whole))
-            case AnswerKind.STALE:
-                connection.write(list_body(request.collection, request.parameters, stale=True))
             case AnswerKind.ENDS | AnswerKind.GONE_INSIDE:
                 stream = self._open(connection, request)
-                if answer.kind is AnswerKind.GONE_INSIDE:
+                if kind is AnswerKind.GONE_INSIDE:
                     stream.gone()
                 stream.end()
+            case AnswerKind.SLOW:
+                self._later(self._listed(connection, request), answer.seconds)
+            case AnswerKind.CUT:
+                self._listed(connection, request, cut=True)()
+            case AnswerKind.STALE:
+                self._listed(connection, request, stale=True)()
+
+    def _later(self, send: Callable[[], None], seconds: float) -> None:
+        if seconds:
+            asyncio.get_running_loop().call_later(seconds, send)
+        else:
+            self.held.append(send)
+
+    def _listed(
+        self, connection: Connection, request: Request, *, stale: bool = False, cut: bool = False
+    ) -> Callable[[], None]:
+        """What sends a list, as a page or as a stream, of what is true now."""
+        collection = request.collection
+        if not request.whole:
+            body = list_body(collection, request.parameters, stale=stale)
+
+            def send_page() -> None:
+                connection.write(body[: len(body) // 2] if cut else body)
+                if cut:
+                    connection.abort()
+
+            return send_page
+        snapshot = (collection.former if stale else None) or collection.snapshot()
+
+        def send_stream() -> None:
+            stream = self._open(connection, request)
+            stream.fill(snapshot, cut=cut)
+
+        return send_stream
 
     def _well(self, connection: Connection, request: Request) -> None:
         if request.verb == LIST:
-            connection.write(list_body(request.collection, request.parameters, stale=False))
+            self._listed(connection, request)()
             return
-        if request.parameters.get("sendInitialEvents"):
-            connection.write(
-                refusal(422, "sendInitialEvents is forbidden for watch unless the WatchList feature is on")
-            )
-            return
-        version = int(request.parameters.get("resourceVersion") or 0)
-        missed = request.collection.since(version)
         stream = self._open(connection, request)
-        if missed is None:
-            stream.gone()
-            stream.end()
-            return
-        for change in missed:
-            stream.send(change)
+        stream.catch_up(int(request.parameters.get("resourceVersion") or 0))
 
     def _open(self, connection: Connection, request: Request) -> Stream:
-        bookmarks = request.parameters.get("allowWatchBookmarks") in {"true", "True", "1"}
+        bookmarks = request.parameters.get("allowWatchBookmarks") in _TRUE
         stream = Stream(
             connection.transport, request.collection, self._over, self.happened, bookmarks=bookmarks
         )
-        self.streams.append(stream)
+        if not connection.transport.is_closing():  # the client may have gone while its answer was held back
+            self.streams.append(stream)
         stream.begin()
         return stream
 

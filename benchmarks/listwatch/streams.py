@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from benchmarks.listwatch.collection import Change, Collection
+from benchmarks.listwatch.collection import Change, Collection, Snapshot
 from benchmarks.listwatch.faults import StreamFault
 from benchmarks.listwatch.lists import status
+
+MOST_AT_ONCE = 1_000
+MOST_BUFFERED_BYTES = 1 << 20
+"""A stream of more objects than the first is sent no faster than its client takes it."""
 
 
 class Stream:
@@ -31,6 +35,8 @@ class Stream:
         self._happened = happened
         self._bookmarks = bookmarks
         self._held: Change | None = None
+        self._filling = False
+        self._task: asyncio.Future[None] | None = None
 
     def begin(self) -> None:
         """Say that events follow."""
@@ -39,7 +45,9 @@ class Stream:
         )
 
     def send(self, change: Change) -> None:
-        """One change, as arranged."""
+        """One change, as arranged; while the stream fills, the log keeps it for later."""
+        if self._filling:
+            return
         if self._held is not None:
             held, self._held = self._held, None
             self._line(self._framed(change))
@@ -62,12 +70,56 @@ class Stream:
         else:
             self._line(self._framed(change))
 
+    def catch_up(self, version: int) -> None:
+        """Everything after a version, or that it is not known any more."""
+        missed = self.collection.since(version)
+        if missed is None:
+            self.gone()
+            self.end()
+            return
+        for change in missed:
+            self.send(change)
+
+    def fill(self, snapshot: Snapshot, *, cut: bool = False) -> None:
+        """Everything there is, a bookmark that ends it, and what happened since; half of it when it is to be cut."""
+        items = snapshot.items[: len(snapshot.items) // 2] if cut else snapshot.items
+        self._filling = True
+        if len(items) > MOST_AT_ONCE:
+            self._task = asyncio.ensure_future(self._fill_slowly(items, snapshot.version))
+            return
+        for raw in items:
+            self._line(self._added(raw))
+        if cut:
+            self._close()
+        else:
+            self._filled(snapshot.version)
+
+    async def _fill_slowly(self, items: Sequence[bytes], version: int) -> None:
+        """No faster than the client takes it."""
+        for raw in items:
+            self._line(self._added(raw))
+            while self.transport.get_write_buffer_size() > MOST_BUFFERED_BYTES:  # noqa: ASYNC110 - tells nobody
+                await asyncio.sleep(0.001)
+        self._filled(version)
+
+    def _filled(self, version: int) -> None:
+        mark = (
+            b'{"metadata":{"resourceVersion":"%d","annotations":{"k8s.io/initial-events-end":"true"}}}'
+            % version
+        )
+        self._line(b'{"type":"BOOKMARK","object":%s}\n' % self.collection.typed(mark))
+        self._filling = False
+        self.catch_up(version)
+
+    def _added(self, raw: bytes) -> bytes:
+        return b'{"type":"ADDED","object":%s}\n' % self.collection.typed(raw)
+
     def bookmark(self) -> None:
         """Say how far the stream is."""
         if self._held is not None:  # what is held back may not be promised as seen
             held, self._held = self._held, None
             self._line(self._framed(held))
-        if self._bookmarks:
+        if self._bookmarks and not self._filling:
             raw = (
                 b'{"metadata":{"resourceVersion":"%d","creationTimestamp":null}}'
                 % self.collection.world.version
