@@ -19,7 +19,17 @@ from controller.store.backoff import Backoff
 from controller.store.errors import BadRequest, Gone, Invalid, StoreError, TooManyRequests, Unavailable
 from controller.store.indexes import Indexes
 from controller.store.interface import EventType, JsonObject, Resource, Store, Watch, WatchEvent
-from controller.store.listing import Listing, Quiet, T, identity, projector, read_pages, read_stream
+from controller.store.listing import (
+    Listing,
+    Quiet,
+    Stalled,
+    T,
+    close_late,
+    identity,
+    projector,
+    read_pages,
+    read_stream,
+)
 from runtime.clock import Clock
 
 A = TypeVar("A")
@@ -203,7 +213,7 @@ class Reflector(Generic[T]):
     def close(self) -> None:
         """Give the stream up; the objects stay."""
         if self._asking is not None:
-            self._asking.add_done_callback(_closed_late)
+            self._asking.add_done_callback(close_late)
             self._asking.cancel()
             self._asking = None
         if self._watch is not None:
@@ -248,7 +258,7 @@ class Reflector(Generic[T]):
             return None
         try:
             return await read_stream(self._store, self.resource, self._bounds, listing)
-        except (Invalid, BadRequest) as error:
+        except (Invalid, BadRequest, Stalled) as error:
             self._streams = False
             log.info("lists of %s come in pages: %s", self.resource.qualified, error.message)
             return None
@@ -437,13 +447,3 @@ def _key(namespace: str, name: str) -> str:
 def _number(version: str) -> int:
     """Versions of one kind are comparable integers (the API guarantees it since 1.35); others count as 0."""
     return int(version) if version.isdigit() else 0
-
-
-def _closed_late(asking: asyncio.Task[Any]) -> None:
-    """Nobody waits for this answer any more: if it is a watch, it is given up."""
-    if asking.cancelled() or asking.exception() is not None:
-        return
-    answer = asking.result()
-    watch = answer[1] if isinstance(answer, tuple) else answer
-    if watch is not None:
-        watch.close()

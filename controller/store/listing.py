@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -21,8 +21,8 @@ from controller.store.interface import EventType, Resource, Store, Watch, WatchE
 IDLE_SECONDS = 0.05
 """Pause where a stream has something, and does not give it out yet."""
 
-STREAM_SECONDS = 75.0
-"""A streaming list that brings nothing for so long is given up."""
+STREAM_SECONDS = 30.0
+"""A streaming list that brings nothing for so long is given up, and pages are asked for instead."""
 
 MANY = 5_000
 """From so many objects on, they are taken out of the garbage collector's sight once they are there."""
@@ -43,6 +43,10 @@ class HasMetadata(Protocol):
 
 
 T = TypeVar("T", bound=HasMetadata)
+
+
+class Stalled(Unavailable):
+    """A streaming list stands still before everything came: the server may not know what it was asked for."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -139,7 +143,7 @@ async def read_pages(store: Store, resource: Resource, bounds: Bounds, page: int
 async def read_stream(store: Store, resource: Resource, bounds: Bounds, into: Listing[T]) -> Watch:
     """Fill a listing from a watch that begins with everything there is; the same watch then goes on.
 
-    Raises: `Invalid` or `BadRequest` from a server without streaming lists, else as `read_pages`.
+    Raises: `Invalid` or `BadRequest` from a server without streaming lists, `Stalled`, else as `read_pages`.
     """
     namespace, labels, by_field = bounds
     watch = await store.watch(
@@ -151,13 +155,13 @@ async def read_stream(store: Store, resource: Resource, bounds: Bounds, into: Li
                 async with asyncio.timeout(STREAM_SECONDS):
                     events = await _some(watch, resource)
             except TimeoutError as error:
-                raise Unavailable(
-                    f"list {resource.qualified}: the stream brought nothing for long"
-                ) from error
+                raise Stalled(f"list {resource.qualified}: the stream brought nothing for long") from error
             for event in events:
                 into.fold(event)
     except BaseException:
         watch.close()
+        into.objects.clear()
+        into.unreadable.clear()
         raise
     return watch
 
@@ -198,3 +202,13 @@ class Quiet:
             if self.harvest >= MANY:
                 gc.freeze()
             gc.enable()
+
+
+def close_late(asking: asyncio.Task[Any]) -> None:
+    """Nobody waits for this answer any more: if there is a watch in it, it is given up."""
+    if asking.cancelled() or asking.exception() is not None:
+        return
+    answer = asking.result()
+    watch = answer[1] if isinstance(answer, tuple) else answer
+    if watch is not None:
+        watch.close()

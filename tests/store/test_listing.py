@@ -13,6 +13,7 @@ from aiohttp import web
 
 from controller.resources.core import POD, Pod
 from controller.store import cache as caching
+from controller.store import listing
 from controller.store.cache import Reflector
 from controller.store.kube import KubeStore
 from controller.store.listing import MANY, Quiet
@@ -138,6 +139,19 @@ class TestStreams:
             assert sum("sendInitialEvents" in path for _, path in far.seen) == 1
 
         playing(Server(), play)
+
+    def test_a_server_that_never_says_that_all_is_there_is_asked_for_pages(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As one does that does not know the parameter."""
+        monkeypatch.setattr(listing, "STREAM_SECONDS", 0.2)
+
+        async def play(far: Loopback, cache: Reflector[Pod]) -> None:
+            await until(cache, lambda: cache.has_synced)
+            assert sorted(cache.objects) == ["default/a", "default/b"]
+            assert len(lists(far)) == 2
+
+        playing(Server(first=[line("ADDED", obj("old", 1))]), play)
 
     def test_one_that_ends_half_way_leaves_the_cache_as_it_was_and_is_begun_again(self) -> None:
         server = Server(first=[line("ADDED", obj("a", 1))])
