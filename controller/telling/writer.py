@@ -132,8 +132,9 @@ class StatusWriter:
         told = self.contests.condition(key, obj.metadata.generation)
         if told is None:
             return status
+        others = [c for c in status.conditions if c.type != told.type]  # told before, with other numbers
         return msgspec.structs.replace(
-            status, conditions=[*status.conditions, *merge(obj.status.conditions, [told], now_seconds)]
+            status, conditions=[*others, *merge(obj.status.conditions, [told], now_seconds)]
         )
 
     def _due(self, key: Key, obj: Any, status: Any, now_seconds: float) -> bool:

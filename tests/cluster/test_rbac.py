@@ -15,6 +15,7 @@ from controller.config import PodSettings
 from controller.resources.core import LEASE, SERVICE
 from controller.resources.kinds import MODEL_SERVICE
 from tests.cluster.operating import Cluster, Right, config_of, operating
+from tests.cluster.test_pods import here
 from tests.repository.tree import ROOT
 from tests.scenarios.props import domain, job, service
 
@@ -95,10 +96,8 @@ def operators(plane: ControlPlane) -> Path:
 async def _everything(cluster: Cluster) -> None:
     """Serve, scale, form a gang, lose a Service, delete, leave a finalizer, go: every kind of call."""
     rows = domain("row", 20_000).replace("plimsoll.dev/row: row-a", "kubernetes.io/os: linux")
-    text = "\n---\n".join(
-        (service("chat", "minReplicas: 1"), job("bert", on="h100").replace("lab", "shop"), rows)
-    )
-    await cluster.kubectl("apply", "-f", "-", stdin=text)
+    text = "\n---\n".join((service("chat", "minReplicas: 1"), job("bert", on="h100"), rows))
+    await cluster.kubectl("apply", "-f", "-", stdin=here(text, "shop"))
 
     async def up() -> bool:
         return len(await cluster.ready()) == 3

@@ -6,13 +6,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from console.local import LocalCluster
 from controller.resources.kinds import POWER_DOMAIN
+from controller.resources.powerdomain import PowerDomain
 from controller.store.errors import Cause, Conflict
 from controller.store.interposed import InterposedStore, Request
 from controller.telling.contests import LONGEST_SECONDS, Contests, is_contest
+from controller.telling.writer import StatusWriter
+from runtime.clock import WallClock
 from tests.telling.test_nodes import small_fleet
 
 T = TypeVar("T")
@@ -128,3 +132,19 @@ def test_the_condition_names_who_and_what(fields: tuple[str, ...], words: str) -
 )
 def test_only_fields_of_others_are_contested(error: Conflict, is_one: bool) -> None:
     assert is_contest(error) is is_one
+
+
+def test_a_field_lost_twice_is_told_once() -> None:
+    clock = WallClock()
+    writer = StatusWriter(None, clock)  # type: ignore[arg-type]
+    obj = msgspec.convert(
+        {"metadata": {"name": "row-1"}, "spec": {"ratingWatts": 1, "members": {}}}, PowerDomain
+    )
+    status = obj.status
+    for times in (1, 2):
+        writer.contests.lost(KEY, taken("meddler", "status.phase"), 0.0)
+        status = writer._contested(KEY, obj, status, 0.0)
+        assert [c.type for c in status.conditions] == ["Contested"], (
+            "a second one of its type is refused by the server"
+        )
+        assert f"({times} times so far)" in status.conditions[0].message
