@@ -12,6 +12,7 @@ import yaml
 from console.controlplane import ControlPlane
 from controller.actor.pods import engines_name
 from controller.config import PodSettings
+from controller.observe.caches import _SHAPES
 from controller.resources.core import LEASE, SERVICE
 from controller.resources.kinds import MODEL_SERVICE
 from tests.cluster.operating import Cluster, Right, config_of, operating
@@ -34,6 +35,10 @@ ELSEWHERE: dict[Right, str] = {
     ("", "pods", "get"): "a pod of that name exists: whose is it?",
     ("plimsoll.dev", "modelservices", "patch"): "a finalizer of ours is taken off",
     ("plimsoll.dev", "trainingjobs", "patch"): "a finalizer of ours is taken off",
+}
+ELSEWHERE |= {
+    (resource.group, resource.plural, "list"): "a server that offers no streaming list is listed page by page"
+    for resource, _ in _SHAPES
 }
 """Rights whose call does not come in every run of the scenario below; each names where it is made."""
 
