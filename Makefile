@@ -1,5 +1,6 @@
 # Two commands, on a fresh machine or an old one:  make demo   and   make test.
-# Each sets up what it needs in .venv (nothing outside this folder is touched, no root), and is quick the second time.
+# Each sets up what it needs (in .venv, and for the tests a control plane in the user's cache; no root), and is quick the
+# second time.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -77,4 +78,4 @@ clean: ## Remove everything that was made here, .venv included
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | while IFS=$$'\t' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | while IFS=$$'\t' read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done

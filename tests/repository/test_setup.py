@@ -95,5 +95,17 @@ def test_make_demo_hands_its_variables_on(variables: list[str], arguments: str):
 
 def test_every_target_is_listed_by_help():
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("demo", "test", "test-all", "lint", "type", "bench", "mutants", "clean", "help"):
+    for target in (
+        "demo",
+        "test",
+        "test-all",
+        "lint",
+        "type",
+        "bench",
+        "mutants",
+        "control-plane",
+        "cluster",
+        "clean",
+        "help",
+    ):
         assert re.search(rf"^ +make {target} +\w", told, re.MULTILINE), f"make help says nothing of {target}"
