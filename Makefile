@@ -30,8 +30,8 @@ test-all: lint type control-plane ## The same with the slow tests and ten times 
 control-plane: setup ## Build etcd, kube-apiserver, … and kubectl into a cache outside this folder (once: 5 to 8 minutes)
 	@$(BIN)/python -m console.controlplane build
 
-cluster: control-plane ## Run a real control plane and a simulated fleet until Ctrl-C. NODES=demo|N SEED=N
-	@exec $(BIN)/python -m console.controlplane up $(if $(NODES),--nodes "$(NODES)") $(if $(SEED),--seed "$(SEED)")
+cluster: control-plane ## Run a real control plane and a simulated fleet until Ctrl-C. NODES=demo|N SEED=N ENROL=HOST:PORT
+	@exec $(BIN)/python -m console.controlplane up $(if $(ENROL),--enrol "$(ENROL)") $(if $(NODES),--nodes "$(NODES)") $(if $(SEED),--seed "$(SEED)")
 
 lint: setup ## ruff: rules and format; import-linter: arrows between rooms point down
 	@printf -- '-- ruff\n'

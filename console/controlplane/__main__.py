@@ -47,6 +47,13 @@ def up(  # noqa: PLR0913 - options are arguments here
     gpus: Annotated[int, typer.Option(help="GPUs of each of machines alike.", min=1, max=64)] = 8,
     operator: OperatorAddress = HERE,
     pki: Pki = PKI,
+    enrol: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where the operator gives certificates for tokens: the agents then get pods and ask there.",
+        ),
+    ] = "",
     seed: Seed = 1,
     start_seconds: Annotated[
         float, typer.Option(help="How long a replica takes to start; 0: as long as real ones.", min=0.0)
@@ -63,7 +70,14 @@ def up(  # noqa: PLR0913 - options are arguments here
     from console.process import Talk
 
     options = UpOptions(
-        operator=operator, pki=pki, nodes=nodes, gpu=gpu, gpus=gpus, seed=seed, start_seconds=start_seconds
+        operator=operator,
+        pki=pki,
+        enrol=enrol,
+        nodes=nodes,
+        gpu=gpu,
+        gpus=gpus,
+        seed=seed,
+        start_seconds=start_seconds,
     )
     raise typer.Exit(run_up(options, Talk(output=output, log_level=log_level, log_json=log_json)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,12 +22,14 @@ from controller.store.kube import KubeStore
 from runtime.authority import Authority
 from runtime.clock import WallClock
 from runtime.keyring import Keyring
+from simulator.fleet.enrolment import AgentAccount, AgentPods, Enrolments
 from simulator.fleet.fleet import Fleet
 from simulator.fleet.node import HubAddress
 
 log = logging.getLogger("plimsoll.cluster")
 
 LOOK_SECONDS = 0.5
+PATIENCE_SECONDS = 2.0
 MIB = 2**20
 CRDS = ROOT / "helm" / "plimsoll" / "files" / "crds"
 """Written by `make crds`."""
@@ -36,11 +39,12 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the cluster is to have. `nodes`: `demo`, or how many alike; `0`: none.
 
     `operator`: where the nodes' agents find one, under certificates of the authority in `pki`; without that folder the
-    nodes have kubelets and no agents.
+    nodes have kubelets and no agents. `enrol`: where the agents get certificates for the tokens of their pods instead.
     """
 
     operator: str
     pki: Path
+    enrol: str = ""
     nodes: str = "demo"
     gpu: str = "H100"
     gpus: int = 8
@@ -111,7 +115,11 @@ async def _fleet(plane: ControlPlane, options: UpOptions) -> AsyncIterator[async
     store = await KubeStore.connect(plane.kubeconfig, clock=clock, seed=options.seed, agent="plimsoll-fleet")
     hub = options.hub()
     authority = Keyring(options.pki, clock).authority() if hub else Authority.create(clock)
-    fleet = Fleet(fleet_spec(asked), store, clock, authority, hub=hub, real_time=True)
+    enrolments = await _enrolments(store, plane, options, clock) if hub and options.enrol else None
+    spec = fleet_spec(asked)
+    fleet = Fleet(
+        spec, store, clock, authority, hub=hub, real_time=True, enrolments=enrolments, tells_holders=True
+    )
     ended = asyncio.Event()
     try:
         try:
@@ -127,6 +135,17 @@ async def _fleet(plane: ControlPlane, options: UpOptions) -> AsyncIterator[async
     finally:
         await fleet.stop()
         await store.close()
+
+
+async def _enrolments(
+    store: KubeStore, plane: ControlPlane, options: UpOptions, clock: WallClock
+) -> Enrolments:
+    """Agents' pods and their tokens, on this control plane. They are not waited for: an operator comes later."""
+    host_and_port(options.enrol, "--enrol")
+    folder = plane.site.folder / "tokens"
+    pods = AgentPods(store.transport.access.client, AgentAccount(), folder, clock)
+    roots = options.pki / "authority" / "authority.pem"
+    return Enrolments(pods, options.enrol, roots, clock, random.uniform, patience_seconds=PATIENCE_SECONDS)
 
 
 async def _watch_over(plane: ControlPlane, fleet: asyncio.Task[None] | None, stop: asyncio.Event) -> None:

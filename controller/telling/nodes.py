@@ -14,7 +14,7 @@ from controller.hub.messages import DeviceSeen, InventorySeen, NicSeen
 from controller.observe import labels
 from controller.observe.nodes import product_names
 from controller.observe.told import AgentTold
-from controller.observe.world import World
+from controller.observe.world import SILENT_SECONDS, World
 from controller.resources.acceleratornode import AcceleratorNodeStatus, CachedWeights, NodeGpu, NodeNic
 from controller.resources.base import API_VERSION, Condition, render
 from controller.resources.kinds import ACCELERATOR_NODE
@@ -53,13 +53,14 @@ def node_status(
 ) -> AcceleratorNodeStatus:
     """Status of one node; `before` are its conditions as they were last told."""
     node = snapshot.nodes.get(name)
-    silent = node is None or node.offer == "lost"
+    heard = world.last_report.get(name, 0.0)
+    # A node of a product that no AcceleratorClass names is not in the model, and speaks all the same.
+    silent = node.offer == "lost" if node is not None else now - heard > SILENT_SECONDS
     faulty = any(not device.healthy for device in inventory.devices)
     product = inventory.devices[0].product if inventory.devices else ""
     watts, cap = _readings(name, snapshot)
     phase: Literal["Online", "Silent", "Faulty"] = "Silent" if silent else "Faulty" if faulty else "Online"
     told = world.told.get(name, AgentTold())
-    heard = world.last_report.get(name, 0.0)
     return AcceleratorNodeStatus(
         phase=phase,
         accelerator=node.accelerator if node else product_names(world.classes).get(product, ""),

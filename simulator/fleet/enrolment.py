@@ -80,6 +80,10 @@ class AgentPods:
         """Where the node's token lies."""
         return self._folder / node / "token"
 
+    def has(self, node: str) -> bool:
+        """Whether the node's agent pod was placed."""
+        return node in self._placed
+
     async def settle(self) -> None:
         """Namespace and service account, if they are not there. Raises: EnrolmentFailed."""
         namespace, name = self._account.namespace, self._account.name
@@ -203,8 +207,14 @@ class Enrolments:
         ca_file: Path,
         clock: Clock,
         draw: Callable[[float, float], float],
+        patience_seconds: float = 120.0,
     ) -> None:
-        """`endpoint` is the operator's enrolment door, `ca_file` the roots that it is checked by."""
+        """`endpoint` is the operator's enrolment door, `ca_file` the roots that it is checked by.
+
+        `patience_seconds` is how long whoever starts a fleet waits for all certificates before it goes on without.
+        """
+        self.patience_seconds = patience_seconds
+        self._wanted: tuple[str, ...] = ()
         self._pods = pods
         self._endpoint = endpoint
         self._ca_file = ca_file
@@ -218,25 +228,28 @@ class Enrolments:
 
     async def join(self, nodes: Iterable[str], stop: asyncio.Event) -> bool:
         """Place every node's pod and get its certificate, tried again with pauses; False when told to stop before."""
+        self._wanted = tuple(nodes)
+        for node in self._wanted:
+            self._bootstrap(node)
         room = asyncio.Semaphore(AT_ONCE)
         await self._until(self._pods.settle, stop)
 
         async def one(node: str) -> None:
-            async def enrol() -> None:
-                await self._pods.place(node)
-                await self._bootstrap(node).enrol()
-
             async with room:
-                await self._until(enrol, stop)
+                await self._until(lambda: self._pods.place(node), stop)
+                await self._until(self._bootstrap(node).enrol, stop)
 
-        await asyncio.gather(*(one(node) for node in nodes))
+        await asyncio.gather(*(one(node) for node in self._wanted))
         return not stop.is_set()
 
     async def run(self, stop: asyncio.Event, period_seconds: float = 1.0) -> None:
-        """Keep tokens and certificates new until `stop` is set."""
+        """Keep tokens and certificates new until `stop` is set; what `join` was too early for is done here."""
         renewing = [asyncio.create_task(each.run(stop)) for each in self.bootstraps.values()]
         while not stop.is_set():
             try:
+                for node in self._wanted:
+                    if not self._pods.has(node):
+                        await self._pods.place(node)
                 await self._pods.refresh(self._clock.now())
             except EnrolmentFailed as error:
                 logger.warning("a token is not exchanged yet: %s", error)

@@ -42,8 +42,6 @@ logger = logging.getLogger(__name__)
 CONNECTS_AT_ONCE = 32
 WELCOME_POLL_SECONDS = 0.001
 STOPS_AT_ONCE = 64
-ENROL_SECONDS = 120.0
-"""Until every node has a certificate, at its start."""
 LEASE_WALL_SECONDS = 1.0
 """How often leases are renewed by wall time where the store's own controllers watch them."""
 
@@ -189,11 +187,12 @@ class Fleet:
         if self._enrolments is None:
             return
         try:
-            async with asyncio.timeout(ENROL_SECONDS):
+            async with asyncio.timeout(self._enrolments.patience_seconds):
                 await self._enrolments.join(self.nodes, asyncio.Event())
         except TimeoutError as error:
             raise LinkError(
-                f"Not every node got a certificate in {ENROL_SECONDS:g} s; the log says what it was refused for."
+                f"Not every node got a certificate in {self._enrolments.patience_seconds:g} s; the log says what it was "
+                "refused for, and it is tried on."
             ) from error
 
     def meet_new_store(self) -> None:

@@ -140,3 +140,18 @@ def test_what_an_agent_told_is_of_its_own_boot() -> None:
     assert not first.offers(0)
     assert first.offers(1)
     assert again.offers(0)
+
+
+def test_a_node_of_an_unknown_product_is_online_and_of_no_class_until_it_falls_silent() -> None:
+    async def scenario() -> None:
+        async with LocalCluster(small_fleet()) as cluster:
+            for _ in range(12):
+                await cluster.second()
+            told = (await statuses(cluster, ACCELERATOR_NODE))["a100-00"]
+            assert (told["phase"], told.get("accelerator", "")) == ("Online", "")
+            await cluster.fleet.nodes["a100-00"].partition()
+            for _ in range(20):
+                await cluster.second()
+            assert (await statuses(cluster, ACCELERATOR_NODE))["a100-00"]["phase"] == "Silent"
+
+    asyncio.run(scenario())
