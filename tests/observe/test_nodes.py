@@ -211,3 +211,24 @@ def test_ties_are_drawn_from_the_seed_and_the_uid() -> None:
     assert order(1, uid="u") == order(1, uid="u") != order(2, uid="u")
     assert order(1, uid="u") != order(1, uid="v")
     assert order(1, uid="") == stable_hash(1, "n1") >> 16
+
+
+@pytest.mark.parametrize(
+    ("obj", "silent", "why"),
+    [
+        pytest.param(made.node(), False, "", id="open"),
+        pytest.param(made.node(), True, "its agent is silent", id="silent"),
+        pytest.param(made.node(spec={"unschedulable": True}), False, "it is cordoned", id="cordoned"),
+        pytest.param(made.node(spec={"taints": [{"key": "dedicated", "value": "ml", "effect": "NoSchedule"}]}), False, "its taint dedicated=ml:NoSchedule is not tolerated", id="a taint with a value"),
+        pytest.param(made.node(spec={"taints": [{"key": "nvidia.com/other", "effect": "NoSchedule"}]}), False, "its taint nvidia.com/other:NoSchedule is not tolerated", id="a taint of the vendor's that is not the resource's name"),
+        pytest.param(made.node(spec={"taints": [{"key": "nvidia.com/gpu", "effect": "NoExecute"}]}), False, "", id="the taint of GPU nodes, whatever its effect"),
+        pytest.param(made.node(ready="Unknown"), False, "its Ready condition is Unknown", id="its kubelet is silent"),
+    ],
+)  # fmt: skip
+def test_why_a_node_takes_no_new_work_is_said_in_its_own_words(
+    obj: core.Node, silent: bool, why: str
+) -> None:
+    found = node(obj, None, CLASSES, POOLS, domain="", silent=silent, seed=7)
+    assert found.closed == why
+    assert found.node is not None
+    assert (found.node.offer is Offer.OPEN) is (why == "")

@@ -224,3 +224,48 @@ def test_a_member_that_is_done_is_a_rank_without_a_claim() -> None:
     found = facts(rank_pod(0, phase="Succeeded"))
     assert found.claim is None
     assert found.rank is not None
+
+
+# what a pod takes, as the scheduler counts it
+
+
+def container(gpus: int = 0, **more: Any) -> dict[str, Any]:
+    return {"name": "c", "resources": {"limits": {"nvidia.com/gpu": gpus} if gpus else {}}, **more}
+
+
+SIDECAR = {"restartPolicy": "Always"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "gpus"),
+    [
+        pytest.param({"initContainers": [container(4)], "containers": [container(1)]}, 4, id="an init container needs more than what runs after it"),
+        pytest.param({"initContainers": [container(1)], "containers": [container(4)]}, 4, id="an init container needs less"),
+        pytest.param({"initContainers": [container(2), container(3)], "containers": [container(1)]}, 3, id="init containers run one after the other"),
+        pytest.param({"initContainers": [container(2, **SIDECAR)], "containers": [container(1)]}, 3, id="a sidecar stays beside the others"),
+        pytest.param({"initContainers": [container(2, **SIDECAR), container(3)], "containers": [container(1)]}, 5, id="an init container after a sidecar runs beside it"),
+        pytest.param({"initContainers": [container(3), container(2, **SIDECAR)], "containers": [container(1)]}, 3, id="one before it does not"),
+        pytest.param({"containers": [container(1)], "overhead": {"nvidia.com/gpu": "1"}}, 2, id="what the runtime class takes comes on top"),
+    ],
+)  # fmt: skip
+def test_other_peoples_pods_count_as_the_scheduler_counts_them(spec: dict[str, Any], gpus: int) -> None:
+    assert claim(pod(spec=spec)).slot.gpus == gpus
+
+
+def test_a_pod_that_is_not_bound_says_what_the_scheduler_says() -> None:
+    told = [
+        {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: 3 Insufficient cpu."}
+    ]
+    waiting = facts(
+        engine_pod(phase="Pending", ready=False, at="", spec=pinned("n1"), status={"conditions": told})
+    )
+    assert waiting.replica is not None
+    assert waiting.replica.stage == "0/3 nodes are available: 3 Insufficient cpu."
+
+
+def test_a_pod_that_does_not_start_says_what_its_kubelet_says() -> None:
+    state = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    status = {"containerStatuses": [{"name": "engine", "state": state}]}
+    found = facts(engine_pod(phase="Pending", ready=False, status=status)).replica
+    assert found is not None
+    assert found.stage == "ImagePullBackOff: no such image"
