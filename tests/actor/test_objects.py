@@ -16,6 +16,8 @@ from controller.resources.kinds import ACCELERATOR_NODE, MODEL_SERVICE, TRAINING
 from controller.resources.manifests import apply, parse
 from controller.store.errors import NotFound
 from controller.store.interface import JsonObject, Resource
+from controller.store.interposed import InterposedStore
+from simulator.physics.failures import Failure, FailureKind
 from tests.scenarios.props import fleet, job, manifests, service
 
 CONFIG = OperatorConfig(plan_seconds=5.0, gateway_url="https://gateway.example.org/")
@@ -258,3 +260,47 @@ def test_a_node_that_takes_no_new_work_says_so_with_the_taint() -> None:
 def test_settings_travel_strictly() -> None:
     text = msgspec.json.encode(CONFIG)
     assert msgspec.json.decode(text, type=OperatorConfig) == CONFIG
+
+
+class Deletions(InterposedStore):
+    """Notes how pods are deleted."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.noted: list[tuple[str, int | None]] = []
+
+    async def delete(self, resource: Resource, name: str, namespace: str = "", **how: Any) -> None:
+        """See `Store.delete`."""
+        if resource is POD:
+            self.noted.append((how.get("uid", ""), how.get("grace_seconds")))
+        await super().delete(resource, name, namespace, **how)
+
+
+def test_no_pod_is_ever_force_deleted_and_each_deletion_names_the_one_it_means() -> None:
+    made: list[Deletions] = []
+
+    def wrap(store: Any, _: Any) -> Deletions:
+        made.append(Deletions(store))
+        return made[0]
+
+    async def scenario() -> None:
+        async with LocalCluster(fleet(l4=2, h100=3), config=CONFIG, wrap_store=wrap) as cluster:
+            found, _ = parse(manifests(service("chat", "replicas: 3"), job("bert")))
+            await apply(cluster.store, found)
+            await settle(cluster)
+            uids = {p["metadata"]["uid"] for p in (await cluster.store.list(POD)).items}
+            assert len(uids) == 5
+            gone = next(p["spec"]["nodeName"] for p in (await cluster.store.list(POD, "lab")).items)
+            cluster.fleet.schedule(Failure(cluster.clock.now() + 0.5, gone, FailureKind.NODE_CRASH, 0))
+            patch: JsonObject = {"spec": {"replicas": 1}}
+            await cluster.store.patch(MODEL_SERVICE, "chat", patch, "shop", field_manager="user")
+            await settle(cluster, 60)
+            await cluster.store.patch(
+                TRAINING_JOB, "bert", {"spec": {"suspend": True}}, "lab", field_manager="user"
+            )
+            await settle(cluster, 20)
+            assert len(made[0].noted) >= 4
+            assert all(uid for uid, _ in made[0].noted)
+            assert all(grace is not None and grace >= 1 for _, grace in made[0].noted)
+
+    asyncio.run(scenario())
