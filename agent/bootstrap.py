@@ -48,6 +48,8 @@ MOST_BUNDLE_BYTES = 256 * KIB
 JITTER = 0.05
 """A renewal comes up to this share of the certificate's life before its moment, so that a fleet's do not meet."""
 RENEW_FRACTION = 2.0 / 3.0
+LONGEST_PAUSE_SECONDS = 60.0
+"""The clock is looked at so often: a machine that slept renews soon after it wakes."""
 
 
 class BootstrapError(AuthorityError):
@@ -155,7 +157,7 @@ class Bootstrap:
                     self._backoff.reset()
                     told = ""
                     continue
-            await _pause(stop, wait)
+            await _pause(stop, min(wait, LONGEST_PAUSE_SECONDS))
 
     def _still(self) -> str:
         if self._held is None:
