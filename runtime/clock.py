@@ -24,6 +24,15 @@ class Clock(Protocol):
         ...
 
 
+def seconds_since_boot() -> float:
+    """Monotonic seconds that go on while the machine is suspended, where the kernel has such a clock (Linux).
+
+    For whoever must not act on what it knew before a suspension: leadership, and what hangs on it.
+    """
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
 class WallClock:
     """Wall time at start plus monotonic time since: a corrected system date never moves it (SEAMS §5)."""
 

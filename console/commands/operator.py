@@ -33,7 +33,7 @@ from controller.store.embedded.lives import begin_life
 from controller.store.interface import Store
 from controller.store.remote import StoreServicer
 from policies.registry import config_of
-from runtime.clock import WallClock
+from runtime.clock import WallClock, seconds_since_boot
 from runtime.keyring import Keyring
 from runtime.tls import Source
 
@@ -154,7 +154,7 @@ class _Process:
     def __init__(
         self, options: OperatorOptions, config: OperatorConfig, store: Store, ends: AsyncExitStack
     ) -> None:
-        clock = WallClock()
+        clock = WallClock(monotonic=seconds_since_boot)
         self._options = options
         self._ends = ends
         self.store = store

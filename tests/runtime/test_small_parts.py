@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from runtime.authority import Authority, Identity, Role
 from runtime.channels import NODE_PLANE, Backoff, Limits, channel_options, server_options
-from runtime.clock import ClockError, VirtualClock, WallClock
+from runtime.clock import ClockError, VirtualClock, WallClock, seconds_since_boot
 from runtime.logs import LONGEST_TEXT, REDACTED, clean, configure, redact
 
 
@@ -24,6 +25,14 @@ def test_a_wall_clock_never_steps_back_when_the_date_is_corrected() -> None:
     wall[0], monotonic[0] = 400.0, 51.5
     assert clock.now() == 1_001.5
     assert clock.monotonic() == 51.5
+
+
+def test_time_since_boot_counts_what_the_machine_slept() -> None:
+    """Both begin at boot, and only one stands still while the machine is suspended."""
+    awake, before = time.monotonic(), seconds_since_boot()
+    assert before >= awake - 1e-3
+    clock = WallClock(monotonic=seconds_since_boot)
+    assert before <= clock.monotonic() <= seconds_since_boot()
 
 
 def test_a_virtual_clock_stands_until_moved_and_refuses_to_go_back() -> None:
