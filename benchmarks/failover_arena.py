@@ -86,7 +86,7 @@ class Arena:
         self.operators: dict[str, OperatorProcess] = {}
         self.ports = {name: _free_port() for name in NAMES}
         self.service = LeaderService(store, self.ports)
-        self._kubeconfigs = {name: plane.kubeconfig_for(name, ["system:masters"]) for name in NAMES}
+        self._kubeconfigs = {name: plane.kubeconfig_for(name) for name in NAMES}
         self._settings = folder / "operator.yaml"
         self._settings.write_text(json.dumps({"lease": lease} if lease else {}))
         self._stop = asyncio.Event()
@@ -263,6 +263,13 @@ def prepare(plane: ControlPlane, folder: Path) -> None:
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
     for space in (SPACE, WORK):
         plane.create_namespace(space)
+    # Each operator is a user of its own with exactly the operator's rights.
+    plane.kubectl("apply", "-f", str(ROOT / "helm" / "plimsoll" / "files" / "rbac" / "operator.yaml"))
+    users = [f"--user={name}" for name in NAMES]
+    for kind, role in (("clusterrolebinding", "--clusterrole"), ("rolebinding", "--role")):
+        plane.kubectl(
+            "create", kind, "operators", f"{role}=plimsoll-operator", f"--namespace={SPACE}", *users
+        )
     for name in NAMES:
         pod = {
             "apiVersion": "v1",
