@@ -48,14 +48,22 @@ class Term(msgspec.Struct, frozen=True):
     epoch: int
 
 
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of leader: how it was brought about, when (wall time), who came, and when it was first obeyed."""
+
+    kind: str
+    began_seconds: float
+    successor: str
+    took_seconds: float
+
+
 class Measured(msgspec.Struct, kw_only=True):
     """What the runs gave."""
 
-    seconds: dict[str, list[float]]
+    trials: list[Trial]
     accepted: list[Accepted]
     writes: list[Write]
     surplus_pods: int = 0
-    refused: int = 0
 
 
 def run(args: Arguments) -> Result:
@@ -71,21 +79,17 @@ def run(args: Arguments) -> Result:
 
 
 async def _measure(folder: Path, plane: ControlPlane, runs: dict[str, int]) -> Measured:
-    seconds: dict[str, list[float]] = defaultdict(list)
+    plan = [kind for turn in range(max(runs.values())) for kind, count in runs.items() if turn < count]
     async with arena(folder, plane) as made:
         made.begin_load()
-        for turn in range(max(runs.values())):
-            for kind in (kind for kind, count in runs.items() if turn < count):
-                seconds[kind].append(await _trial(made, kind))
+        trials = [await _trial(made, kind) for kind in plan]
         await made.end_load()
         surplus = await _surplus(made)
-        return Measured(
-            seconds=dict(seconds), accepted=made.accepted, writes=made.writes(), surplus_pods=surplus
-        )
+        return Measured(trials=trials, accepted=made.accepted, writes=made.writes(), surplus_pods=surplus)
 
 
-async def _trial(made: Arena, kind: str) -> float:
-    """One change of leader; how long it took. Both operators run again afterwards."""
+async def _trial(made: Arena, kind: str) -> Trial:
+    """One change of leader. Both operators run again afterwards."""
     leader, other = await made.roles()
     record = await made.lease()
     epoch = record.epoch if record else 0
@@ -99,7 +103,7 @@ async def _trial(made: Arena, kind: str) -> float:
     else:
         await leader.ended()
         await made.start_operator(leader.name)
-    return took
+    return Trial(kind=kind, began_seconds=began, successor=other.name, took_seconds=took)
 
 
 async def _surplus(made: Arena) -> int:
@@ -151,12 +155,29 @@ def late_writes(writes: Sequence[Write], leaderships: Sequence[Term]) -> list[Wr
     """Writes of a user while another one led."""
     late = []
     for write in writes:
-        if write.resource == "leases" or (write.resource == "pods" and write.name.startswith(f"{SPACE}/")):
+        if not _decided(write):
             continue
         leading = [term.user for term in leaderships if term.began_seconds < write.at_seconds]
         if leading and leading[-1] != write.user:
             late.append(write)
     return late
+
+
+def _decided(write: Write) -> bool:
+    """Whether a write follows from a decision: all but the Lease, and the mark on an operator's own pod."""
+    return write.resource != "leases" and not (
+        write.resource == "pods" and write.name.startswith(f"{SPACE}/")
+    )
+
+
+def first_write(trial: Trial, writes: Sequence[Write]) -> float:
+    """Seconds until the successor's first decided write was carried out."""
+    first = (
+        write.at_seconds - trial.began_seconds
+        for write in writes
+        if write.user == trial.successor and write.at_seconds > trial.began_seconds and _decided(write)
+    )
+    return next(first, math.inf)
 
 
 def p99(values: Sequence[float]) -> float:
@@ -169,10 +190,16 @@ def judge(measured: Measured) -> Result:
     """Rows and figures."""
     leaderships = terms(measured.writes)
     late = late_writes(measured.writes, leaderships)
-    times = {kind: sorted(values) for kind, values in measured.seconds.items()}
+    times = {
+        kind: sorted(t.took_seconds for t in measured.trials if t.kind == kind)
+        for kind in SIGNALS
+        if any(t.kind == kind for t in measured.trials)
+    }
+    crashes = [first_write(t, measured.writes) for t in measured.trials if t.kind == "crash"]
     counts: dict[str, Figure] = {
         "stale_commands_accepted": stale_commands(measured.accepted, leaderships),
         "double_writes": len(late) + measured.surplus_pods,
+        "crash_write_p99_s": round(p99(crashes), 3),
         **{f"{kind}_runs": len(values) for kind, values in times.items()},
         "commands": len(measured.accepted),
         "writes": len(measured.writes),
@@ -187,6 +214,7 @@ def judge(measured: Measured) -> Result:
                 for name in ("stale_commands_accepted", "double_writes")
             ),
             *(Row(f"{kind}: least · median · most", _spread(values)) for kind, values in times.items()),
+            Row("crash: p99 of the first write", f"{p99(crashes):.1f} s"),
             Row("leaderships", str(len(leaderships))),
             Row("commands carried out", str(counts["commands"])),
             Row("writes of the operators", str(counts["writes"])),

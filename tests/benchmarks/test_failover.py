@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.failover import Term, late_writes, p99, stale_commands, terms
+from benchmarks.failover import Term, Trial, first_write, late_writes, p99, stale_commands, terms
 from benchmarks.failover_sides import Accepted, Write
 
 TERMS = [Term(10.0, "a", 1), Term(20.0, "b", 2)]
@@ -46,6 +46,17 @@ def test_stale_commands_are_counted(accepted: list[Accepted], stale: int) -> Non
 )
 def test_late_writes_are_found(write: Write, late: bool) -> None:
     assert bool(late_writes([write], TERMS)) == late
+
+
+def test_the_first_write_is_the_successors_and_no_lease() -> None:
+    trial = Trial(kind="crash", began_seconds=12.0, successor="b", took_seconds=9.0)
+    writes = [
+        pod(11.0, "b"),
+        lease(20.0, "b", 2),
+        pod(20.1, "b", "plimsoll-system/operator-b"),
+        pod(20.5, "b"),
+    ]
+    assert first_write(trial, writes) == 8.5
 
 
 def test_p99_of_ten_is_the_largest() -> None:
