@@ -72,6 +72,9 @@ def test_scale_belongs_to_the_user_and_a_manifest_applied_again_does_not_fight(
     async def script(cluster: Cluster) -> None:
         await cluster.kubectl("apply", "-f", "-", stdin=MANIFEST)
         await cluster.kubectl("scale", "msvc/chat", "--replicas=2")
+        await cluster.kubectl("wait", "--for=condition=Ready", "msvc/chat", "--timeout=90s")
+        told = (await cluster.json("get", "msvc", "chat"))["status"]
+        assert told["ready"] == 2, "an answer to the old wish is not waited for"
         await serving(cluster, 2)
         before = (await cluster.json("get", "msvc", "chat"))["metadata"]["generation"]
         await cluster.kubectl("apply", "-f", "-", stdin=MANIFEST)
