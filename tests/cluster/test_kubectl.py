@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from console.controlplane import ControlPlane
 from tests.cluster.operating import Cluster, operating
 
@@ -109,6 +111,7 @@ spec:
 """
 
 
+@pytest.mark.slow  # the HPA looks each fifteen seconds
 def test_an_hpa_scales_it_and_nothing_takes_that_back(control_plane: ControlPlane, namespace: str):
     async def script(cluster: Cluster) -> None:
         await cluster.kubectl("apply", "-f", "-", stdin=MANIFEST)

@@ -266,13 +266,19 @@ class Play:
 BOTH = {"l4": 1, "h100": 2}
 SOON = {"place": PolicyDefault("best_fit", {"bind_seconds": 5.0, "start_seconds": 3.0})}
 PLAYS = [
-    pytest.param(Play(meddler), id="a foreign controller fights over a field"),
+    pytest.param(Play(meddler), id="a foreign controller fights over a field", marks=pytest.mark.slow),
     pytest.param(Play(edited), id="a service is edited between decide and act"),
     pytest.param(Play(edited_job, {"h100": 2}), id="an attempt's number is taken between decide and act"),
     pytest.param(Play(namespace_gone, BOTH), id="a namespace is deleted under a running gang"),
     pytest.param(Play(never_starts, policies=SOON), id="a pod that never starts"),
-    pytest.param(Play(finalizer_left, BOTH), id="finalizers that a killed operator left"),
-    pytest.param(Play(deleted_by_hand), id="pods deleted by hand, their service in the foreground"),
+    pytest.param(
+        Play(finalizer_left, BOTH), id="finalizers that a killed operator left", marks=pytest.mark.slow
+    ),
+    pytest.param(
+        Play(deleted_by_hand),
+        id="pods deleted by hand, their service in the foreground",
+        marks=pytest.mark.slow,
+    ),
 ]
 
 

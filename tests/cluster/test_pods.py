@@ -308,6 +308,7 @@ def test_a_pod_that_is_not_bound_is_replanned_ever_more_rarely_with_the_schedule
     play(control_plane, namespace, script, policies=quick, l4=1)
 
 
+@pytest.mark.slow  # two attempts must run out of their time first
 def test_a_gang_that_is_not_wholly_bound_is_taken_away_and_never_doubled(
     control_plane: ControlPlane, namespace: str
 ):
