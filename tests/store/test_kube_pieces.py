@@ -30,7 +30,7 @@ from controller.store.kube import paths
 from controller.store.kube.answers import refusal, seconds, status_of
 from controller.store.kube.budget import Budget
 from controller.store.kube.objects import addressed, conditioned
-from controller.store.kube.splitting import Lines, page_of
+from controller.store.kube.splitting import Lines, line_of, page_of
 from runtime.clock import VirtualClock
 from tests.store.conftest import ORIGIN
 
@@ -228,3 +228,37 @@ def test_the_unavailable_of_the_seam_keeps_its_shape() -> None:
     error: Any = Unavailable("gone")
     assert (error.message, error.causes, error.retry_after_seconds) == ("gone", (), 0.0)
     assert msgspec.json.encode(error.message) == b'"gone"'
+
+
+class TestLinesOfAWatch:
+    """Taken apart in one walk where they are as the server writes them, and right however they are written."""
+
+    OBJECT = b'{"metadata":{"name":"a","resourceVersion":"7"},"x":"}}\\"object\\":"}'
+
+    @pytest.mark.parametrize(
+        ("line", "kind", "version"),
+        [
+            pytest.param(b'{"type":"ADDED","object":%s}', "ADDED", "7", id="as the server writes it"),
+            pytest.param(b'{"object":%s,"type":"ADDED"}', "ADDED", "7", id="the other way round"),
+            pytest.param(b'{"type":"ADDED","object":%s,"more":{}}', "ADDED", "7", id="with a member more"),
+            pytest.param(b'{"type": "ADDED", "object": %s}', "ADDED", "7", id="with blanks"),
+            pytest.param(b'{"type":"ADDED","object":%s}\r', "ADDED", "7", id="with a carriage return"),
+            pytest.param(b'{"type":"ERROR","object":%s}', "ERROR", "7", id="an error with a version"),
+            pytest.param(b'{"type":"NEW","object":%s}', "NEW", "7", id="a type nobody knows"),
+        ],
+    )
+    def test_any_writing(self, line: bytes, kind: str, version: str) -> None:
+        told = line_of(line % self.OBJECT)
+        assert (told.type, told.version, told.raw) == (kind, version, self.OBJECT)
+
+    @pytest.mark.parametrize("status", [b'{"code":410}', b'{"metadata":{},"code":410}', b'"text"', b"null"])
+    def test_an_error_of_any_shape(self, status: bytes) -> None:
+        told = line_of(b'{"type":"ERROR","object":%s}' % status)
+        assert (told.type, told.version, told.raw) == ("ERROR", "", status)
+
+    @pytest.mark.parametrize(
+        "line", [b"", b"{", b"[]", b'{"type":"ADDED"}', b'{"type":"ADDED","object":3}', b"\xff"]
+    )
+    def test_what_is_none(self, line: bytes) -> None:
+        with pytest.raises((msgspec.MsgspecError, ValueError)):
+            line_of(line)

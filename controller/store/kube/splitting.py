@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from controller.store.errors import Unavailable
-from controller.store.interface import ListResult, Resource
+from controller.store.interface import EventType, ListResult, Resource
 
 
 class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
@@ -34,6 +36,47 @@ class Versioned(msgspec.Struct, frozen=True):
     """The one thing a stream must know of each object."""
 
     metadata: _Version
+
+
+class _Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The same, read for its version; a frame of these two members and no other."""
+
+    type: str
+    object: Versioned
+
+
+class Line(NamedTuple):
+    """One line of a watch: what happened, which version it made, and the object as it came."""
+
+    type: str
+    version: str
+    raw: bytes
+
+
+_EVENTS = frozenset(kind.value for kind in EventType)
+_FRAMES = msgspec.json.Decoder(Frame)
+_TOLD = msgspec.json.Decoder(_Told)
+_VERSIONS = msgspec.json.Decoder(Versioned)
+
+
+def line_of(line: bytes) -> Line:
+    """A line taken apart, walking over its object once. Raises `msgspec.DecodeError` for what is no line of a watch."""
+    try:
+        told = _TOLD.decode(line)
+    except msgspec.ValidationError:
+        return _slowly(line)
+    head = b'{"type":"%s","object":' % told.type.encode()
+    if not (line.startswith(head) and line.endswith(b"}")):
+        return _slowly(line)
+    # Two members, the first of them read: what is between is the second.
+    return Line(told.type, told.object.metadata.resource_version, line[len(head) : -1])
+
+
+def _slowly(line: bytes) -> Line:
+    frame = _FRAMES.decode(line)
+    raw = bytes(frame.object)
+    version = _VERSIONS.decode(raw).metadata.resource_version if frame.type in _EVENTS else ""
+    return Line(frame.type, version, raw)
 
 
 _PAGES = msgspec.json.Decoder(_Page)

@@ -12,7 +12,7 @@ import msgspec
 from controller.store.errors import StoreError, Unavailable
 from controller.store.interface import EventType, WatchEvent
 from controller.store.kube.answers import refusal, status_of, unanswered
-from controller.store.kube.splitting import Frame, Lines, Versioned
+from controller.store.kube.splitting import Lines, line_of
 from controller.store.kube.transport import NO_ANSWER
 
 MOST_EVENTS = 10_000
@@ -22,8 +22,6 @@ MOST_BYTES = 32 * 1024 * 1024
 LONGEST_LINE = 16 * 1024 * 1024
 """No object is bigger than a tenth of this; a line that goes on for longer is no watch."""
 
-_FRAMES = msgspec.json.Decoder(Frame)
-_VERSIONS = msgspec.json.Decoder(Versioned)
 _TYPES = {kind.value: kind for kind in EventType}
 
 
@@ -112,19 +110,18 @@ class KubeWatch:
     def _take_in(self, lines: Sequence[bytes]) -> None:
         most_events, most_bytes = self._limits
         for line in lines:
-            frame = _FRAMES.decode(line)
-            kind = _TYPES.get(frame.type)
-            raw = bytes(frame.object)
+            told = line_of(line)
+            kind = _TYPES.get(told.type)
             if kind is None:
-                if frame.type == "ERROR":
-                    self._fail(self._refused(raw))
+                if told.type == "ERROR":
+                    self._fail(self._refused(told.raw))
                     return
                 continue
             if len(self._queue) >= most_events or self._bytes >= most_bytes:
                 self._stop()  # the reader is too slow: it resumes from what it has seen
                 return
-            self._queue.append(WatchEvent(kind, _VERSIONS.decode(raw).metadata.resource_version, raw))
-            self._bytes += len(raw)
+            self._queue.append(WatchEvent(kind, told.version, told.raw))
+            self._bytes += len(told.raw)
         if self._queue:
             self._news.set()
 
