@@ -38,7 +38,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     ),
     "kube-faults": (
         "benchmarks.kube_faults",
-        "cache of the API server's objects under random faults: does it ever end different?",
+        "cache of the API server's objects under random faults: must end equal to the server, always",
     ),
     "mix": ("benchmarks.mix", "GPU selection against the published optima, row by row"),
 }
