@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from controller.resources.base import API_VERSION
+from controller.resources.base import API_VERSION, DATE_PATTERN
 from controller.resources.kinds import KINDS, Kind
 from controller.resources.rules import EACH, RULES
 from controller.resources.schema import Schema, schema_of
@@ -97,12 +97,8 @@ def _type(schema: Schema) -> str:
     if kind in {"integer", "number"}:
         return _range(schema)
     if kind == "string":
-        form = schema.get("format") or "text"
-        return (
-            form
-            if schema["maxLength"] == 10 and form == "date"
-            else f"{form}, at most {schema['maxLength']:,}"
-        )
+        date = schema.get("pattern") == DATE_PATTERN
+        return "day, YYYY-MM-DD" if date else f"text, at most {schema['maxLength']:,}"
     return str(kind)
 
 

@@ -16,7 +16,7 @@ from controller.resources.core import NAMESPACE
 from controller.resources.kinds import BY_KIND
 from controller.store.errors import BadRequest, Invalid, NotFound
 from controller.store.kube import KubeStore
-from tests.resources.bad import Bad, Change
+from tests.resources.bad import Bad, Change, objective, service
 from tests.resources.bad_manifests import BAD, CHANGES, RULED, STRANGE
 from tests.store.kube import Loop, far_kube, sweep
 
@@ -45,6 +45,31 @@ def test_the_server_refuses_it_with_this_sentence(far: tuple[Loop, KubeStore], b
     resource = BY_KIND[bad.obj["kind"]].resource
     said = refusal(lambda: loop.now(store.create(resource, bad.obj, field_manager="kubectl", dry_run=True)))
     assert said == str(bad.words)
+
+
+TYPED = "failed to create typed patch object (default/chat; plimsoll.dev/v1alpha1, Kind=ModelService): "
+APPLIED = [
+    ("a field misspelt", {"replica": 1}, ".spec.replica: field not declared in schema"),
+    ("replicas in words", {"replicas": "three"}, ".spec.replicas: expected numeric (int or float), got string"),
+    ("a product twice", {"accelerators": ["l4", "l4"]}, '.spec.accelerators: duplicate entries for key [="l4"]'),
+    ("one class twice", {"objectives": [objective(), objective()]},
+     '.spec.objectives: duplicate entries for key [class="default"]'),
+    ("an object where a list belongs", {"objectives": {"a": 1}}, ".spec.objectives: expected list, got &{map[a:1]}"),
+    ("a product that is null", {"accelerators": [None]},
+     ".spec.accelerators: element 0: associative list without keys has an element that's an explicit null"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "words"), [row[1:] for row in APPLIED], ids=[row[0] for row in APPLIED])
+def test_server_side_apply_refuses_it_in_its_own_words_and_not_as_a_fault_of_the_server(
+    far: tuple[Loop, KubeStore], spec: Any, words: str
+) -> None:
+    """It answers 500 to a manifest of the wrong types; asking again would not help, so the seam says 400."""
+    loop, store = far
+    resource = BY_KIND["ModelService"].resource
+    with pytest.raises(BadRequest) as caught:
+        loop.now(store.apply(resource, service(spec), field_manager="kubectl"))
+    assert caught.value.message == TYPED + words
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=[change.story for change in CHANGES])

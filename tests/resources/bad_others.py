@@ -74,8 +74,8 @@ PRODUCTS: tuple[Bad, ...] = (
         A("spec.pools[0].pricedAt: Required value",
           LEFT_OUT), "spec.pools[0]"),
     Bad("a date in another order", product(pools=[{"name": "od", "dollarsPerGpuHour": 1, "pricedAt": "20-07-2026"}]),
-        A('spec.pools[0].pricedAt: Invalid value: "20-07-2026": spec.pools[0].pricedAt in body must be of type date: "20-07-2026"',
-          LEFT_OUT), "spec.pools[0].pricedAt"),
+        A('spec.pools[0].pricedAt: Invalid value: "20-07-2026": spec.pools[0].pricedAt in body should match '
+          r"'^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$'"), "spec.pools[0].pricedAt"),
     Bad("a market of thieves", product(pools=[{"name": "od", "dollarsPerGpuHour": 1, "pricedAt": "2026-07-20", "market": "stolen"}]),
         A('spec.pools[0].market: Unsupported value: "stolen": supported values: "on_demand", "reserved", "spot"',
           LEFT_OUT), "spec.pools[0].market"),
@@ -87,7 +87,10 @@ PRODUCTS: tuple[Bad, ...] = (
     Bad("a precision of null", product(flops={"bf16": None}),
         A("spec.flops: Invalid value: 0: spec.flops in body should have at least 1 properties"), "spec.flops"),
     Bad("a month that there is not", product(pools=[{"name": "od", "dollarsPerGpuHour": 1, "pricedAt": "2026-13-01"}]),
-        A('spec.pools[0].pricedAt: Invalid value: "2026-13-01": spec.pools[0].pricedAt in body must be of type date: "2026-13-01"',
+        A('spec.pools[0].pricedAt: Invalid value: "2026-13-01": spec.pools[0].pricedAt in body should match '
+          r"'^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$'"), "spec.pools[0].pricedAt"),
+    Bad("a date that is a list", product(pools=[{**POOL, "pricedAt": []}]),
+        A('spec.pools[0].pricedAt: Invalid value: "array": spec.pools[0].pricedAt in body must be of type string: "array"',
           LEFT_OUT), "spec.pools[0].pricedAt"),
     Bad("one pool twice", product(pools=[POOL, POOL]),
         A('spec.pools[1]: Duplicate value: {"name":"od"}'), "spec.pools[1]"),

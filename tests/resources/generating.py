@@ -64,8 +64,6 @@ def values(schema: Json) -> st.SearchStrategy[Any]:
 
 def _texts(schema: Json) -> st.SearchStrategy[str]:
     least, most = schema.get("minLength", 0), schema["maxLength"]
-    if schema.get("format") == "date":
-        return st.dates().map(str)
     if pattern := schema.get("pattern"):
         drawn = st.from_regex(pattern.removesuffix("$") + r"\Z", alphabet=st.characters(codec="ascii"))
         return drawn.filter(lambda text: least <= len(text) <= most)

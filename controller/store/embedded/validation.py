@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from datetime import date
 from typing import Any
 
 from controller.store.embedded import wording
@@ -178,7 +177,6 @@ def _string_checker(schema: Schema) -> Check:
     allowed: list[str] | None = schema.get("enum")
     pattern: str | None = schema.get("pattern")
     matcher = re.compile(re.sub(r"\$$", r"\\Z", pattern)) if pattern else None
-    dated = schema.get("format") == "date"
 
     def check(value: str, path: str, faults: list[FieldFault]) -> None:
         if most is not None and len(value) > most:
@@ -190,17 +188,8 @@ def _string_checker(schema: Schema) -> Check:
             faults.append(wording.invalid(path, value, f"{path} in body should match '{pattern}'"))
         if allowed is not None and value not in allowed:
             faults.append(wording.unsupported(path, value, allowed))
-        if dated and not _is_date(value):
-            faults.append(wording.wrong_format(path, value, "date"))
 
     return check
-
-
-def _is_date(text: str) -> bool:
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
 
 
 def _number_checker(schema: Schema) -> Check:

@@ -85,12 +85,6 @@ def not_whole(field: str) -> FieldFault:
     return FieldFault(NOWHERE, "FieldValueInvalid", f'Invalid value: "": {detail}')
 
 
-def wrong_format(field: str, value: str, form: str) -> FieldFault:
-    """A string that is not of the form its field declares."""
-    detail = f"{field} in body must be of type {form}: {shown(value)}"
-    return FieldFault(field, "FieldValueTypeInvalid", f"Invalid value: {shown(value)}: {detail}")
-
-
 def required(field: str) -> FieldFault:
     """A field that must be there and is not."""
     return FieldFault(field, "FieldValueRequired", "Required value")

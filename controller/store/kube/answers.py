@@ -88,6 +88,7 @@ _PASSING = ("etcdserver:", "rpc error:", "context deadline exceeded", "storage i
 
 
 _REFUSED = (
+    "failed to create typed patch object",
     "field not declared in schema",
     "resourceVersion: Invalid value",
     "resourceVersion should not be set",
