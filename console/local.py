@@ -23,7 +23,7 @@ from controller.operator import Listener, Operator
 from controller.resources.core import SERVICE
 from controller.resources.kinds import MODEL_SERVICE, TRAINING_JOB
 from controller.routes import RoutesServicer
-from controller.store.embedded import EmbeddedStore, open_store
+from controller.store.embedded import open_store
 from controller.store.heard import HeardStore
 from controller.store.interface import JsonObject, Resource, Store
 from gateway.assign import GatewayConfig
@@ -36,6 +36,7 @@ from runtime.clock import VirtualClock, WallClock
 from simulator.fleet.barrier import Conductor
 from simulator.fleet.fleet import Fleet
 from simulator.fleet.node import HubAddress
+from simulator.fleet.scheduler import ControlPlane
 from simulator.fleet.settling import Settling
 from simulator.fleet.specs import FleetSpec
 
@@ -184,7 +185,7 @@ class LocalCluster:
             self.clock,
             self.authority,
             hub=address,
-            plane=self.store if isinstance(self.store, EmbeddedStore) else None,
+            plane=self.store if isinstance(self.store, ControlPlane) else None,
             settling=self._settling(),
         )
         self.operator = self._new_operator()

@@ -66,7 +66,7 @@ def node(
         ),
         power_domain=domain,
         offer=offer,
-        order=stable_hash(seed, obj.metadata.uid or obj.metadata.name) >> 16,
+        order=stable_hash(seed, obj.metadata.name) >> 16,
     )
     return NodeFacts(noun, gpus=len(devices), closed=closed)
 

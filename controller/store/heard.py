@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 10.0
 """Wall seconds for which a stream may lag behind a write before it is no longer waited for."""
 POLL_SECONDS = 0.0005
-BOOKMARK_SECONDS = 50.0
-"""Seconds of the reader's clock after which a quiet stream says where it is."""
+BOOKMARK_SECONDS = 60.0
+"""So often, by the reader's clock, a stream says where it is: the API server's own interval."""
 DELETED_KEPT = 10_000
 RECENT = 64
 """So many of a stream's last events are looked through for what a more selective stream shows."""
@@ -75,7 +75,7 @@ class HeardStore(InterposedStore):
         label_selector: str = "",
         field_selector: str = "",
     ) -> Watch:
-        """See `Store.watch`."""
+        """See `Store.watch`. It returns when the stream has caught up with the others of its kind."""
         inner = await self.inner.watch(
             resource,
             namespace,
@@ -88,7 +88,9 @@ class HeardStore(InterposedStore):
         )
         if not field_selector:  # what such a stream shows cannot be told from outside
             self._streams = [each for each in self._streams if not each.over]
+            others = [each for each in self._streams if each.kind == stream.kind]
             self._streams.append(stream)
+            await self._wait(partial(_abreast, stream, others), "what other streams have")
         return stream
 
     async def send(self, request: Request, answer: Callable[[], Awaitable[T]]) -> T:
@@ -263,7 +265,7 @@ class HeardWatch:
             raise error
         events = list(self._queue)
         self._queue.clear()
-        return events or self._bookmark()
+        return events + self._bookmark()
 
     async def wait(self) -> None:
         """See `Watch.wait`."""
@@ -285,9 +287,8 @@ class HeardWatch:
             while len(self._deleted) > DELETED_KEPT:
                 del self._deleted[next(iter(self._deleted))]
         self._position = max(self._position, version)
-        self._told = self._clock.monotonic()
-        self._queue.append(event)
-        if event.type is not EventType.BOOKMARK:
+        if event.type is not EventType.BOOKMARK:  # the server's come by the server's clock
+            self._queue.append(event)
             self._recent.append(event)
 
     def _bookmark(self) -> list[WatchEvent]:

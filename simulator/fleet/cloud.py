@@ -21,6 +21,7 @@ LEASE_DURATION_SECONDS = 40
 """What a kubelet writes into its lease: four missed renewals make a node silent."""
 
 
+KUBELET_PORT = 10250
 MACHINE = {
     "machineID": "",
     "systemUUID": "",
@@ -46,12 +47,19 @@ def utc_micro(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def _cores(millis: int) -> str:
+    """A quantity of CPU as the API server writes it."""
+    return f"{millis}m" if millis % 1000 else str(millis // 1000)
+
+
 def node_object(spec: NodeSpec) -> JsonObject:
     """The machine as its kubelet registers it: labels of feature discovery, capacity, not ready yet."""
     labels = {
         "kubernetes.io/hostname": spec.name,
         "kubernetes.io/os": "linux",
         "kubernetes.io/arch": "amd64",
+        "beta.kubernetes.io/os": "linux",
+        "beta.kubernetes.io/arch": "amd64",
         "node.kubernetes.io/instance-type": f"{spec.gpu.product.lower()}-{spec.gpus}x",
         "topology.kubernetes.io/zone": spec.zone,
         "topology.kubernetes.io/region": spec.zone.rpartition("-")[0] or spec.zone,
@@ -66,7 +74,7 @@ def node_object(spec: NodeSpec) -> JsonObject:
         labels["plimsoll.dev/pool"] = spec.pool
     resources: JsonObject = {
         GPU_RESOURCE: str(spec.gpus),
-        "cpu": f"{spec.cpu_millis or 8_000 * spec.gpus}m",
+        "cpu": _cores(spec.cpu_millis or 8_000 * spec.gpus),
         "memory": str(spec.memory_bytes or 64 * 2**30 * spec.gpus),
         "pods": "110",
     }
@@ -78,7 +86,8 @@ def node_object(spec: NodeSpec) -> JsonObject:
             "providerID": f"simulated://{spec.zone}/{spec.name}",
             "taints": [{"key": NOT_READY, "effect": "NoSchedule"}],
         },
-        "status": {"capacity": resources, "allocatable": dict(resources), "nodeInfo": dict(MACHINE)},
+        "status": {"capacity": resources, "allocatable": dict(resources), "nodeInfo": dict(MACHINE)}
+        | {"daemonEndpoints": {"kubeletEndpoint": {"Port": KUBELET_PORT}}},
     }
 
 

@@ -299,13 +299,12 @@ class Fleet:
     # ------------------------------------------------------------------------------------------ details
 
     async def _look(self, now: float) -> None:
-        """Once around the store. Where others judge nodes by wall time, a misjudged one objects at once."""
+        """Once around the store. Whoever lives and is called unready objects at once."""
         await self._take_in(now)
         await self._follow_nodes(now)
-        if self.settler is not None:
-            for node in self.nodes.values():
-                if node.alive and not node.registration.complete and not is_silent(node, now):
-                    await node.registration.tend(now)
+        for node in self.nodes.values():
+            if node.alive and not node.registration.complete and not is_silent(node, now):
+                await node.registration.tend(now)
 
     async def _take_in(self, now: float) -> None:
         """What the store says by now: changed pods to their kubelets, waiting ones to the scheduler."""

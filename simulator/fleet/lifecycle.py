@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 
 from controller.store.errors import NotFound, StoreError
 from controller.store.interface import JsonObject, Store
-from simulator.fleet.cloud import HEALTHY, utc
+from simulator.fleet.cloud import utc
 from simulator.fleet.feed import Change
 from simulator.fleet.index import PodIndex
 from simulator.fleet.objects import (
@@ -92,7 +92,7 @@ class NodeLifecycle:
                 await self._guarded(self._taint(node, taints))
 
     async def _taint(self, node: Node, taints: list[JsonObject]) -> None:
-        patch: JsonObject = {"spec": {"taints": taints}}
+        patch: JsonObject = {"spec": {"taints": taints or None}}
         meta = node.metadata
         await self._store.patch(NODE, meta.name, patch, field_manager=MANAGER, uid=meta.uid)
 
@@ -102,11 +102,11 @@ class NodeLifecycle:
             "status": "Unknown",
             "reason": "NodeStatusUnknown",
             "message": "Kubelet stopped posting node status.",
-            "lastHeartbeatTime": utc(self._heard[node.metadata.name]),
             "lastTransitionTime": utc(now),
         }
-        patch: JsonObject = {"status": {"conditions": [{"type": each[0], **unknown} for each in HEALTHY]}}
         meta = node.metadata
+        found = (await self._store.get(NODE, meta.name))["status"].get("conditions", [])
+        patch: JsonObject = {"status": {"conditions": [condition | unknown for condition in found]}}
         await self._store.patch(
             NODE, meta.name, patch, field_manager=MANAGER, uid=meta.uid, subresource="status"
         )

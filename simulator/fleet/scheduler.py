@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -23,6 +23,7 @@ SCHEDULER = "kube-scheduler"
 _EPSILON = 1e-9
 
 
+@runtime_checkable
 class ControlPlane(Protocol):
     """What a cluster does by itself, offered by a store that does not do it unasked."""
 

@@ -96,7 +96,8 @@ def status_of(report: Report, now_seconds: float, key: str) -> JsonObject:
     if report.message:
         status["message"] = report.message[:1024]
     if report.phase == "Running":
-        status["podIP"] = pod_address(key)
+        address = pod_address(key)
+        status |= {"podIP": address, "podIPs": [{"ip": address}]}
     if report.started_seconds is not None:
         status["startTime"] = utc(report.started_seconds)
     return status

@@ -1,6 +1,25 @@
 """Tells at the end of a test run at how many of its mutating calls the operator was killed in each scenario."""
 
+from collections.abc import Iterator
+
 import pytest
+
+from console.accelerated import QUICK
+from console.controlplane import ControlPlane, ControlPlaneError
+from tests.scenarios.kube_tier import KubeTier
+
+
+@pytest.fixture(scope="module")
+def kube_tier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeTier]:
+    """A real control plane for the scenarios of a module, quick to judge nodes; it fails where there are no binaries."""
+    try:
+        plane = ControlPlane(extra=QUICK, logs=tmp_path_factory.mktemp("control-plane")).start()
+    except ControlPlaneError as error:
+        pytest.fail(str(error), pytrace=False)
+    try:
+        yield KubeTier(plane.kubeconfig)
+    finally:
+        plane.stop()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

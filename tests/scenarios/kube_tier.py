@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from console.accelerated import admitted, connected, prepare
 from controller.resources import core
 from controller.resources.kinds import KINDS, MODEL_SERVICE, TRAINING_JOB
-from controller.store.errors import NotFound
 from controller.store.heard import HeardStore
 from controller.store.interface import Resource, Store
 from controller.store.kube import KubeStore
@@ -20,9 +20,9 @@ from tests.scenarios.tiers import Session
 
 PLAYED = ("shop", "lab")
 """Namespaces of the scenarios' manifests."""
-NAMESPACES = (*PLAYED, "plimsoll-system", "default", "kube-node-lease")
+OPERATORS = "plimsoll-system"
+NAMESPACES = (*PLAYED, OPERATORS, "default", "kube-node-lease")
 """Where scenarios leave something."""
-ACCOUNT = Resource(group="", version="v1", kind="ServiceAccount", plural="serviceaccounts")
 PATIENCE_SECONDS = 30.0
 POLL_SECONDS = 0.01
 
@@ -44,17 +44,7 @@ class KubeSession:
 
     async def admitted(self, namespaces: Iterable[str]) -> None:
         """Wait for the namespaces' default accounts, without which no pod is admitted."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            for namespace in namespaces:
-                while not await self._has_account(namespace):  # noqa: ASYNC110 - a server tells nobody
-                    await asyncio.sleep(POLL_SECONDS)
-
-    async def _has_account(self, namespace: str) -> bool:
-        try:
-            await self.store.get(ACCOUNT, "default", namespace)
-        except NotFound:
-            return False
-        return True
+        await admitted(self.store, namespaces)
 
     async def clean(self) -> None:
         """Remove what the play before left, and wait until it is gone."""
@@ -80,18 +70,22 @@ class KubeSession:
 
 
 class KubeTier:
-    """A control plane with our kinds installed, by its kubeconfig."""
+    """A control plane by its kubeconfig; our kinds are installed with the first session."""
+
+    name = "kube"
+    wall_seconds = 240.0
 
     def __init__(self, kubeconfig: Path) -> None:
         self._kubeconfig = kubeconfig
+        self._prepared = False
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """The same control plane, cleaned."""
-        store = await KubeStore.connect(self._kubeconfig, agent="plimsoll-scenarios")
-        try:
+        async with connected(self._kubeconfig, "plimsoll-scenarios") as store:
+            if not self._prepared:
+                await prepare(store, OPERATORS)
+                self._prepared = True
             session = KubeSession(store)
             await session.clean()
             yield session
-        finally:
-            await store.close()

@@ -15,6 +15,7 @@ import msgspec
 from controller.config import OperatorConfig, PolicyDefault
 from controller.store.faults import CrashPoint
 from simulator.fleet.specs import FleetSpec
+from tests.scenarios.left import Left, left_by
 from tests.scenarios.seen import Seen, owner_of
 from tests.scenarios.soundness import assert_sound
 from tests.scenarios.stage import Script, Stage
@@ -31,8 +32,6 @@ TELL_SECONDS = 3
 """Virtual seconds after a script in which what happened last is told."""
 CONVERGE_SECONDS = 90
 """Virtual seconds after its script in which a run with a killed operator must reach the undisturbed run's end."""
-WALL_SECONDS = 60.0
-"""A run that takes longer hangs."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ class Ending(msgspec.Struct, frozen=True):
     """How a run ended: what it left (without what may legally differ), its logs, and how many calls it made."""
 
     final: dict[str, Any]
+    left: Left
     decision_log: tuple[bytes, ...]
     diary: tuple[str, ...]
     mutating_calls: tuple[str, ...]
@@ -81,7 +81,7 @@ def play(
     """Play it on an event loop of its own. With `expected`, let it converge to that end, else check its own."""
 
     async def limited() -> Ending:
-        async with asyncio.timeout(WALL_SECONDS), tier.session() as session:
+        async with asyncio.timeout(tier.wall_seconds), tier.session() as session:
             return await _played(scenario, folder, crash, expected, seed, session)
 
     return asyncio.run(limited())
@@ -128,6 +128,7 @@ async def _ending(stage: Stage) -> Ending:
     assert ledger.flush(force=True)
     return Ending(
         final=final_of(stage.seen, stage.routes),
+        left=await left_by(stage),
         decision_log=tuple(ledger.reader.decision_log()),
         diary=tuple(stage.diary.text),
         mutating_calls=tuple(stage.mutating_calls),

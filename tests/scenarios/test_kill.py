@@ -16,6 +16,7 @@ import pytest
 from controller.store.faults import CrashPoint
 from tests.scenarios import plays_faults, plays_power, plays_serving, plays_training
 from tests.scenarios.scenario import Ending, Scenario, play
+from tests.scenarios.tiers import EMBEDDED, Tier
 
 Recorder = Callable[[str, object], None]
 PLAYS = (*plays_serving.ALL, *plays_training.ALL, *plays_power.ALL, *plays_faults.ALL)
@@ -41,9 +42,18 @@ def whole(scenario: Scenario, tmp_path: Path) -> Ending:
     return play(scenario, folder(tmp_path, "whole"))
 
 
-def told(scenario: Scenario, undisturbed: Ending, crashes: list[CrashPoint]) -> tuple[str, str]:
+def told(
+    scenario: Scenario, undisturbed: Ending, crashes: list[CrashPoint], where: str = ""
+) -> tuple[str, str]:
     """What the summary of the test run says of the scenario (see conftest)."""
-    return "kills", f"{scenario.name}: K = {len(undisturbed.mutating_calls)}, killed {len(crashes)} times"
+    calls = len(undisturbed.mutating_calls)
+    return "kills", f"{scenario.name}: K = {calls}, killed {len(crashes)} times {where}".rstrip()
+
+
+def sampled(scenario: Scenario, undisturbed: Ending) -> list[CrashPoint]:
+    """One kill before and one after a call, the same ones each time."""
+    calls = random.Random(scenario.name).sample(range(1, len(undisturbed.mutating_calls) + 1), SAMPLE)
+    return [CrashPoint(call, when) for call, when in zip(calls, ("before", "after"), strict=True)]
 
 
 def folder(tmp_path: Path, name: str) -> Path:
@@ -53,7 +63,11 @@ def folder(tmp_path: Path, name: str) -> Path:
 
 
 def kills(
-    scenario: Scenario, tmp_path: Path, undisturbed: Ending, crashes: Iterable[CrashPoint]
+    scenario: Scenario,
+    tmp_path: Path,
+    undisturbed: Ending,
+    crashes: Iterable[CrashPoint],
+    tier: Tier = EMBEDDED,
 ) -> list[str]:
     """What went wrong in runs with a kill, one entry a run that did not end as it should."""
     wrong = []
@@ -61,7 +75,7 @@ def kills(
         made = folder(tmp_path, f"{crash.when}-{crash.call}")
         what = undisturbed.mutating_calls[crash.call - 1]
         try:
-            ended = play(scenario, made, crash=crash, expected=undisturbed.final)
+            ended = play(scenario, made, crash=crash, expected=undisturbed.final, tier=tier)
             assert ended.kills == 1, "the call was never made"
         except AssertionError as error:
             wrong.append(f"killed {crash.when} call {crash.call} ({what}): {error}")
@@ -72,8 +86,7 @@ def kills(
 @pytest.mark.parametrize("scenario", SAMPLED, ids=lambda each: each.name)
 def test_a_kill_at_some_calls(scenario: Scenario, tmp_path: Path, record_property: Recorder) -> None:
     undisturbed = whole(scenario, tmp_path)
-    calls = random.Random(scenario.name).sample(range(1, len(undisturbed.mutating_calls) + 1), SAMPLE)
-    crashes = [CrashPoint(call, when) for call, when in zip(calls, ("before", "after"), strict=True)]
+    crashes = sampled(scenario, undisturbed)
     record_property(*told(scenario, undisturbed, crashes))
     wrong = kills(scenario, tmp_path, undisturbed, crashes)
     assert not wrong, "\n".join(wrong)

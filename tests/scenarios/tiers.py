@@ -28,6 +28,10 @@ class Session(Protocol):
 class Tier(Protocol):
     """Opens a session for each play, in the event loop it is played on."""
 
+    name: str
+    wall_seconds: float
+    """A play that takes longer hangs."""
+
     def session(self) -> AbstractAsyncContextManager[Session]:
         """An async context manager."""
 
@@ -49,6 +53,9 @@ def embedded_session() -> Session:
 
 class EmbeddedTier:
     """A store in this process."""
+
+    name = "embedded"
+    wall_seconds = 60.0
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:

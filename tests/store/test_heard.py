@@ -198,7 +198,7 @@ def test_a_quiet_stream_says_where_it_is_by_its_readers_clock() -> None:
         [event] = bench.watch.drain()
         bench.clock.advance_to(bench.clock.now() + 30.0)
         assert not bench.watch.drain()
-        bench.clock.advance_to(bench.clock.now() + 25.0)
+        bench.clock.advance_to(bench.clock.now() + 31.0)
         [mark] = bench.watch.drain()
         assert (mark.type, mark.resource_version) == (EventType.BOOKMARK, event.resource_version)
         assert mark.object["metadata"] == {"resourceVersion": event.resource_version}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from controller.store.embedded import wording
+from controller.store.embedded.pod_defaults import fill_pod, fill_service
 from controller.store.embedded.wording import FieldFault
 from controller.store.interface import JsonObject
 
@@ -42,6 +43,7 @@ def on_create(kind: str, obj: JsonObject) -> None:
         for port in spec.get("ports", []):
             port.setdefault("protocol", "TCP")
             port.setdefault("targetPort", port.get("port"))
+        fill_service(spec)
         obj["status"] = {"loadBalancer": {}}
 
 
@@ -49,6 +51,7 @@ def _new_pod(obj: JsonObject) -> None:
     spec = obj.setdefault("spec", {})
     for name, value in _POD_SPEC_DEFAULTS.items():
         spec.setdefault(name, value)
+    fill_pod(spec)
     tolerations = spec.setdefault("tolerations", [])
     for key in _UNTOLERATED:
         if not any(_tolerates(toleration, key) for toleration in tolerations):

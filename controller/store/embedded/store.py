@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from controller.resources.core import POD
+from controller.resources.core import NODE, POD
 from controller.store.embedded import ownership, wording
 from controller.store.embedded.collector import Collector
 from controller.store.embedded.documents import decoded, merge_patch, page, token, version_number
@@ -37,6 +37,7 @@ from controller.store.interface import (
 from runtime.clock import Clock
 
 WATCH_CAPACITY = 20_000
+TOPOLOGY = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
 
 CAPABILITIES = Capabilities(
     runs_cel=False,
@@ -327,10 +328,19 @@ class EmbeddedStore:
         }
         obj = {
             **record.obj,
+            "metadata": {**meta, "labels": {**meta.get("labels", {}), **self._topology(node)}},
             "spec": {**spec, "nodeName": node},
             "status": {**record.obj["status"], "conditions": [*conditions, scheduled]},
         }
         self.objects.force(POD, record, obj, Manager("kube-scheduler", "Update"))
+
+    def _topology(self, node: str) -> dict[str, str]:
+        """Labels that a pod has from its node's since 1.35: zone and region."""
+        try:
+            labels = self.objects.record(NODE, node, "").obj["metadata"].get("labels", {})
+        except NotFound:
+            return {}
+        return {name: labels[name] for name in TOPOLOGY if name in labels}
 
     async def collect_garbage(self) -> int:
         """One pass of owner garbage collection and of namespace deletion; how many objects it changed."""

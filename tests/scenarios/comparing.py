@@ -1,0 +1,32 @@
+"""One scenario on both tiers, and that they took the same course to the same end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.scenarios.kube_tier import KubeTier
+from tests.scenarios.left import differences
+from tests.scenarios.scenario import Ending, Scenario, play
+
+SHOWN = 20
+
+
+def alike(scenario: Scenario, folder: Path, kube: KubeTier) -> tuple[Ending, Ending]:
+    """Play it on the embedded store and on the API server. AssertionError with every field in which they differ."""
+    embedded, real = (folder / name for name in ("embedded", "kube"))
+    embedded.mkdir()
+    real.mkdir()
+    one, other = play(scenario, embedded), play(scenario, real, tier=kube)
+    found = differences(one.left, other.left)
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    assert not found, "\n".join([f"{scenario.name}:", *found[:SHOWN], *more])
+    assert one.diary == other.diary, _first(one.diary, other.diary)
+    return one, other
+
+
+def _first(one: tuple[str, ...], other: tuple[str, ...]) -> str:
+    """Where two courses part."""
+    for first, second in zip((*one, "nothing more"), (*other, "nothing more"), strict=False):
+        if first != second:
+            return f"the courses part:\nembedded: {first}\nkube:     {second}"
+    return "one is longer"
