@@ -36,6 +36,8 @@ POLL_SECONDS = 0.0005
 BOOKMARK_SECONDS = 60.0
 """So often, by the reader's clock, a stream says where it is: the API server's own interval."""
 DELETED_KEPT = 10_000
+ALL_IS_THERE = b"k8s.io/initial-events-end"
+"""Annotation of the bookmark that ends what a streaming list begins with."""
 RECENT = 64
 """So many of a stream's last events are looked through for what a more selective stream shows."""
 
@@ -90,6 +92,7 @@ class HeardStore(InterposedStore):
             self._streams = [each for each in self._streams if not each.over]
             others = [each for each in self._streams if each.kind == stream.kind]
             self._streams.append(stream)
+            await self._wait(partial(_begun, stream), "all that is there")
             await self._wait(partial(_abreast, stream, others), "what other streams have")
         return stream
 
@@ -158,6 +161,11 @@ def _kind(stream: HeardWatch) -> str:
     return stream.kind
 
 
+def _begun(stream: HeardWatch) -> bool:
+    stream.pull()
+    return stream.over or stream.begun
+
+
 def _abreast(stream: HeardWatch, others: Sequence[HeardWatch]) -> bool:
     """Whether a stream has heard of all it shows that any other has heard of."""
     heard = stream.pull()
@@ -194,6 +202,8 @@ class HeardWatch:
         self._namespace = namespace
         self.match = match
         self._position = int(resource_version) if resource_version.isdigit() else 0
+        self.begun = resource_version != ""
+        """Whether everything that was there when it was opened has come (a streaming list sends that first)."""
         self._queue: deque[WatchEvent] = deque()
         self._error: StoreError | None = None
         self._deleted: dict[str, int] = {}
@@ -287,9 +297,13 @@ class HeardWatch:
             while len(self._deleted) > DELETED_KEPT:
                 del self._deleted[next(iter(self._deleted))]
         self._position = max(self._position, version)
-        if event.type is not EventType.BOOKMARK:  # the server's come by the server's clock
+        if event.type is not EventType.BOOKMARK:
             self._queue.append(event)
             self._recent.append(event)
+        elif not self.begun and ALL_IS_THERE in event.raw:
+            self.begun = True
+            self._queue.append(event)
+        # Other bookmarks come by the server's clock; the reader gets ours.
 
     def _bookmark(self) -> list[WatchEvent]:
         if self.over or self._clock.monotonic() - self._told < BOOKMARK_SECONDS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
 import pytest
 
 from controller.resources.core import NODE, POD
@@ -203,5 +204,43 @@ def test_a_quiet_stream_says_where_it_is_by_its_readers_clock() -> None:
         assert (mark.type, mark.resource_version) == (EventType.BOOKMARK, event.resource_version)
         assert mark.object["metadata"] == {"resourceVersion": event.resource_version}
         assert not bench.watch.drain()
+
+    asyncio.run(story())
+
+
+class Streaming:
+    """A streaming list: one object, and only some looks later the bookmark that ends the beginning."""
+
+    ended = False
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def drain(self) -> Sequence[WatchEvent]:
+        self._looks += 1
+        meta = {"name": "idle", "namespace": "default", "resourceVersion": "7"}
+        end = {"resourceVersion": "9", "annotations": {"k8s.io/initial-events-end": "true"}}
+        due = {1: (EventType.ADDED, meta), LATE_LOOKS: (EventType.BOOKMARK, end)}.get(self._looks)
+        if due is None:
+            return []
+        return [WatchEvent(due[0], due[1]["resourceVersion"], msgspec.json.encode({"metadata": due[1]}))]
+
+    async def wait(self) -> None:
+        """Nobody waits here."""
+
+    def close(self) -> None:
+        """Nothing to give up."""
+
+
+def test_a_stream_that_begins_with_everything_is_opened_when_all_is_there() -> None:
+    class Begins(LateStore):
+        async def watch(self, *_: object, **__: object) -> Watch:
+            return Streaming()
+
+    async def story() -> None:
+        clock = VirtualClock(0.0)
+        store = HeardStore(Begins(open_store(clock)), clock)
+        watch = await store.watch(POD, resource_version="")
+        assert [event.type for event in watch.drain()] == [EventType.ADDED, EventType.BOOKMARK]
 
     asyncio.run(story())
