@@ -36,6 +36,8 @@ GOAL_CRASH_SECONDS = 17.0
 GOAL_CLEAN_SECONDS = 3.0
 SIGNALS = {"crash": signal.SIGKILL, "clean": signal.SIGTERM, "paused": signal.SIGSTOP}
 SETTLED_REPLICAS = 2
+SETTLE_SECONDS = 120.0
+"""How long replicas too many may take to drain and go, on a busy machine."""
 AWAKE_SECONDS = 3.0
 """How long a leader that was paused is watched after it woke up."""
 
@@ -63,7 +65,7 @@ class Measured(msgspec.Struct, kw_only=True):
     trials: list[Trial]
     accepted: list[Accepted]
     writes: list[Write]
-    surplus_pods: int = 0
+    surplus_pods: list[str] = []
 
 
 def run(args: Arguments) -> Result:
@@ -106,26 +108,30 @@ async def _trial(made: Arena, kind: str) -> Trial:
     return Trial(kind=kind, began_seconds=began, successor=other.name, took_seconds=took)
 
 
-async def _surplus(made: Arena) -> int:
-    """Pods above what is asked for, once everything has settled."""
+async def _surplus(made: Arena) -> list[str]:
+    """Pods that stay above what is asked for, once everything had time to settle: those of the services with too many."""
     for index in range(SERVICES):
         await made.store.put_scale(
             MODEL_SERVICE, f"chat-{index}", WORK, replicas=SETTLED_REPLICAS, field_manager="user"
         )
 
-    async def pods() -> int:
+    async def pods() -> list[str]:
         listed = await made.store.list(POD, WORK, label_selector=f"{labels.MANAGED_BY}=plimsoll")
-        return sum(not pod["metadata"].get("deletionTimestamp") for pod in listed.items)
+        return [
+            f"{p['metadata']['name']} {p['status'].get('phase')}"
+            for p in listed.items
+            if not p["metadata"].get("deletionTimestamp")
+        ]
 
     async def enough() -> bool:
-        return await pods() >= SERVICES * SETTLED_REPLICAS
+        return len(await pods()) >= SERVICES * SETTLED_REPLICAS
 
     await made.until("every service has its pods", enough)
-    until, count = time.monotonic() + 30.0, await pods()
-    while count > SERVICES * SETTLED_REPLICAS and time.monotonic() < until:
+    until, found = time.monotonic() + SETTLE_SECONDS, await pods()
+    while len(found) > SERVICES * SETTLED_REPLICAS and time.monotonic() < until:
         await asyncio.sleep(0.2)
-        count = await pods()
-    return max(0, count - SERVICES * SETTLED_REPLICAS)
+        found = await pods()
+    return found if len(found) > SERVICES * SETTLED_REPLICAS else []
 
 
 # ------------------------------------------------------------------------------------------------------------ judge
@@ -198,7 +204,7 @@ def judge(measured: Measured) -> Result:
     crashes = [first_write(t, measured.writes) for t in measured.trials if t.kind == "crash"]
     counts: dict[str, Figure] = {
         "stale_commands_accepted": stale_commands(measured.accepted, leaderships),
-        "double_writes": len(late) + measured.surplus_pods,
+        "double_writes": len(late) + max(0, len(measured.surplus_pods) - SERVICES * SETTLED_REPLICAS),
         "crash_write_p99_s": round(p99(crashes), 3),
         **{f"{kind}_runs": len(values) for kind, values in times.items()},
         "commands": len(measured.accepted),
@@ -222,7 +228,8 @@ def judge(measured: Measured) -> Result:
         figures={"crash_p99_s": round(crash, 3), "clean_p99_s": round(clean, 3), **counts},
         plots=(_plot(times),),
         remark=f"Lease 15 s, renew deadline 10 s, retry 2 s. Load average at the end: {os.getloadavg()[0]:.1f}."
-        + "".join(f" Late: {write}." for write in late[:3]),
+        + "".join(f" Late: {write}." for write in late[:3])
+        + (f" Too many pods among {', '.join(measured.surplus_pods)}." if measured.surplus_pods else ""),
     )
 
 
