@@ -15,8 +15,8 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 4 ? 4 : n)))
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: demo test
-demo: setup ## Serve and train on a simulated cluster for an hour of trace; writes OUT/report.html. TRACE=FILE SEED=N OUT=DIR
-	@$(BIN)/plimsoll demo $(if $(TRACE),--trace "$(TRACE)") $(if $(SEED),--seed "$(SEED)") --out "$(or $(OUT),out)"
+demo: setup $(if $(filter kube,$(CLUSTER)),control-plane) ## Serve and train on a simulated cluster for an hour of trace; writes OUT/report.html. TRACE=FILE SEED=N OUT=DIR CLUSTER=kube
+	@$(BIN)/plimsoll demo $(if $(CLUSTER),--cluster "$(CLUSTER)") $(if $(TRACE),--trace "$(TRACE)") $(if $(SEED),--seed "$(SEED)") --out "$(or $(OUT),out)"
 
 test: lint type control-plane ## Lint, types, contracts between rooms, then every quick test
 	@printf '\n-- tests (%s workers)\n' "$(WORKERS)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -52,12 +52,18 @@ def demo(
     replication: Annotated[
         int, typer.Option(help="How often each line of the trace is sent.", min=1, max=20)
     ] = 1,
+    cluster: Annotated[
+        Literal["local", "kube"],
+        typer.Option(
+            help="Where objects are kept: in this process, or by a real control plane started for it."
+        ),
+    ] = "local",
     output: Output = "table",
 ) -> None:
     """One hour of a mixed cluster in about a minute: serving, training, power, a failing node, all explained."""
     from console.commands.demo import run_demo
 
-    _exit(run_demo(trace, seed, out, minutes, replication, output))
+    _exit(run_demo(trace, seed, out, minutes, replication, output, cluster))
 
 
 @app.command(rich_help_panel="Look and learn")

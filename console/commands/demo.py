@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from console.controlplane.errors import ControlPlaneError
 from console.demo.explaining import explain_all
 from console.demo.live import LiveTable, print_summary
 from console.demo.report import write_report
@@ -20,7 +21,15 @@ from console.demo.trace import Trace, TraceError, generate_trace, parse_trace, r
 from controller.resources.manifests import ManifestError, load
 
 
-def run_demo(trace: Path | None, seed: int, out: Path, minutes: float, replication: int, output: str) -> int:
+def run_demo(
+    trace: Path | None,
+    seed: int,
+    out: Path,
+    minutes: float,
+    replication: int,
+    output: str,
+    cluster: str = "local",
+) -> int:
     """Run; exit code 0 when every promise was kept, 1 when not, 2 for input that cannot be used."""
     console = Console(stderr=output == "json")
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
@@ -33,10 +42,19 @@ def run_demo(trace: Path | None, seed: int, out: Path, minutes: float, replicati
         return 2
     _announce(console, found, seed, replication)
     with LiveTable(found.seconds, console) as live:
-        demo = Demo(found, manifests, seed=seed, replication=replication, out=out, progress=live.update)
+        demo = Demo(
+            found,
+            manifests,
+            seed=seed,
+            replication=replication,
+            out=out,
+            progress=live.update,
+            cluster=cluster,
+            say=lambda text: console.print(text, soft_wrap=True, highlight=False),
+        )
         try:
             asyncio.run(demo.run())
-        except DemoFailed as error:
+        except (DemoFailed, ControlPlaneError) as error:
             console.print(f"[red]{error}[/red]")
             return 2
     return _tell(console, demo, out, output)

@@ -12,6 +12,7 @@ import msgspec
 from cluster.serving import ReplicaPhase
 from cluster.snapshot import Snapshot
 from console.demo.accounting import Books
+from console.demo.backing import Backing, Say, apply_to, backing
 from console.demo.cluster_spec import demo_cluster, row_members
 from console.demo.run_data import DemoRun, JobFacts, Sample, ServiceFacts
 from console.demo.singles import SingleTypes
@@ -21,7 +22,7 @@ from console.local import LocalCluster
 from controller.config import OperatorConfig
 from controller.resources.core import POD
 from controller.resources.kinds import MODEL_SERVICE, TRAINING_JOB
-from controller.resources.manifests import Manifest, apply, as_object
+from controller.resources.manifests import Manifest, as_object
 from gateway.client import Request
 from simulator.physics.failures import Failure, FailureKind
 
@@ -54,8 +55,11 @@ class Demo:
         replication: int,
         out: Path,
         progress: Progress,
+        cluster: str = "local",
+        say: Say = print,
     ) -> None:
-        """Prepare; nothing listens before `run`."""
+        """Prepare; nothing listens before `run`. `cluster` is one of `console.demo.backing.KINDS`."""
+        self._kind, self._say = cluster, say
         self._manifests = manifests
         self._out = out
         self._progress = progress
@@ -96,7 +100,14 @@ class Demo:
         return self.books.requests(low, self._next, self._origin)
 
     async def run(self) -> DemoRun:
-        """The whole run; the cluster is stopped at the end whatever happens."""
+        """The whole run; the cluster is stopped at the end whatever happens.
+
+        Raises: DemoFailed, ControlPlaneError where a real control plane is asked for and cannot be started.
+        """
+        async with backing(self._kind, self._say) as kept:
+            return await self._run(kept)
+
+    async def _run(self, kept: Backing) -> DemoRun:
         config = OperatorConfig(seed=self._seed, records_kept=RECORDS)
         self.cluster = LocalCluster(
             self._fleet,
@@ -104,11 +115,12 @@ class Demo:
             ledger=self._out / "ledger.db",
             source=self._arrivals,
             listener=self.log,
+            open_with=kept.open_with,
             seed=self._seed,
         )
         async with self.cluster:
             self.log.origin_seconds = self.cluster.clock.now()
-            await apply(self.cluster.store, self._manifests)
+            await apply_to(self.cluster.store, kept, self._manifests)
             await self._warm_up()
             self._start_trace()
             half = int(self._trace.seconds / 2)
