@@ -83,7 +83,7 @@ class PodWriter:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
-            "status": status_of(run.report, now, run.key),
+            "status": status_of(run.report, now, run.key) | {"containerStatuses": _containers(run, now)},
         }
         await self._store.apply(POD, wanted, field_manager=KUBELET, force=True, subresource="status")
 
@@ -101,6 +101,38 @@ def status_of(report: Report, now_seconds: float, key: str) -> JsonObject:
     if report.started_seconds is not None:
         status["startTime"] = utc(report.started_seconds)
     return status
+
+
+def _containers(run: Run, now_seconds: float) -> list[JsonObject]:
+    """What became of each container: the column READY of `kubectl get pods`, and `kubectl describe`, read it."""
+    report = run.report
+    began = utc(report.started_seconds if report.started_seconds is not None else now_seconds)
+    state: JsonObject = {"waiting": {"reason": report.reason or "ContainerCreating"}}
+    if report.phase == "Running":
+        state = {"running": {"startedAt": began}}
+    elif report.phase in {"Succeeded", "Failed"}:
+        well = report.phase == "Succeeded"
+        state = {
+            "terminated": {
+                "exitCode": 0 if well else 1,
+                "reason": "Completed" if well else "Error",
+                "startedAt": began,
+                "finishedAt": utc(now_seconds),
+            }
+        }
+    return [
+        {
+            "name": container.name,
+            "image": container.image,
+            "imageID": "",
+            "ready": report.ready,
+            "started": report.phase == "Running",
+            "restartCount": 0,
+            "state": state,
+            "lastState": {},
+        }
+        for container in run.pod.spec.containers
+    ]
 
 
 def _conditions(report: Report, now_seconds: float) -> list[JsonObject]:

@@ -63,7 +63,7 @@ def test_a_whole_node() -> None:
         topology=("z1", "b2", "r9"),
         power_domain="row",
         offer=Offer.OPEN,
-        order=stable_hash(7, "uid-n1") >> 16,
+        order=stable_hash(7, "n1") >> 16,
     )  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def test_whether_a_node_takes_new_work(obj: core.Node, silent: bool, offer: Offe
     assert projected(obj, silent=silent).offer is offer
 
 
-def test_ties_are_drawn_from_the_seed_and_the_uid() -> None:
+def test_ties_are_drawn_from_the_seed_and_the_name() -> None:
     def order(seed: int, **metadata: str) -> int:
         noun = node(
             made.node(metadata=metadata), None, CLASSES, POOLS, domain="", silent=False, seed=seed
@@ -208,9 +208,11 @@ def test_ties_are_drawn_from_the_seed_and_the_uid() -> None:
         assert noun is not None
         return noun.order
 
-    assert order(1, uid="u") == order(1, uid="u") != order(2, uid="u")
-    assert order(1, uid="u") != order(1, uid="v")
-    assert order(1, uid="") == stable_hash(1, "n1") >> 16
+    assert order(1, uid="u") == order(1, uid="v") == stable_hash(1, "n1") >> 16, (
+        "a uid is the server's to draw"
+    )
+    assert order(1) != order(2)
+    assert order(1) != order(1, name="n2")
 
 
 @pytest.mark.parametrize(

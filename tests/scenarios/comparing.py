@@ -24,6 +24,17 @@ def alike(scenario: Scenario, folder: Path, kube: KubeTier) -> tuple[Ending, End
     return one, other
 
 
+def same_end(scenario: Scenario, folder: Path, kube: KubeTier) -> None:
+    """As `alike` where faults are drawn at random: they fall on other requests there, so only the end is compared."""
+    embedded, real = (folder / name for name in ("embedded", "kube"))
+    embedded.mkdir()
+    real.mkdir()
+    one, other = play(scenario, embedded), play(scenario, real, tier=kube)
+    assert one.final == other.final, (
+        f"{scenario.name}: {one.final} on the embedded store, {other.final} on kube"
+    )
+
+
 def _first(one: tuple[str, ...], other: tuple[str, ...]) -> str:
     """Where two courses part."""
     for first, second in zip((*one, "nothing more"), (*other, "nothing more"), strict=False):

@@ -412,13 +412,16 @@ UNHEARD = Scenario(
 )
 
 
-DISTURBED = [
+STAGED = [
     UNHEARD,
     disturbed("watches end with 410", "expire"),
     disturbed("storms of 409", "conflicts"),
     disturbed("storms of 429", "throttle"),
     disturbed("watches are cut", "cut"),
     disturbed("watches fall silent", "silence"),
+]
+"""Stores that misbehave at a stated moment."""
+DRAWN = [
     disturbed("events late and doubled", "", FaultRates(delayed=0.3, duplicated=0.3)),
     disturbed("events lost with their stream", "", FaultRates(cut=0.1, gone=0.05, stale=0.2)),
     disturbed("answers lost", "", FaultRates(lost_answer=0.15, unavailable=0.1)),
@@ -427,7 +430,9 @@ DISTURBED = [
         duplicated=0.2,
     )),
 ]  # fmt: skip
-
+"""Stores that misbehave at random: a fault is drawn for each request and each batch of events, so that which ones it
+hits hangs on how many there are."""
+DISTURBED = [*STAGED, *DRAWN]
 ALL = [
     NODE_FAILS,
     NODE_RECOVERS,

@@ -8,7 +8,7 @@ import pytest
 
 from controller.store.faults import CrashPoint
 from tests.scenarios import plays_faults, plays_serving, plays_training
-from tests.scenarios.comparing import alike
+from tests.scenarios.comparing import alike, same_end
 from tests.scenarios.kube_tier import KubeTier
 from tests.scenarios.scenario import Scenario, play
 from tests.scenarios.test_kill import KILLED, Recorder, folder, kills, sampled, told, whole
@@ -16,9 +16,14 @@ from tests.scenarios.test_kill import KILLED, Recorder, folder, kills, sampled, 
 SAMPLED = [plays_serving.SERVE, plays_serving.DELETE, plays_training.GANG, plays_faults.NODE_FAILS]
 
 
-@pytest.mark.parametrize("scenario", plays_faults.DISTURBED, ids=lambda each: each.name)
+@pytest.mark.parametrize("scenario", plays_faults.STAGED, ids=lambda each: each.name)
 def test_both_tiers_end_alike(scenario: Scenario, tmp_path: Path, kube_tier: KubeTier) -> None:
     alike(scenario, tmp_path, kube_tier)
+
+
+@pytest.mark.parametrize("scenario", plays_faults.DRAWN, ids=lambda each: each.name)
+def test_both_tiers_come_to_the_same_end(scenario: Scenario, tmp_path: Path, kube_tier: KubeTier) -> None:
+    same_end(scenario, tmp_path, kube_tier)
 
 
 @pytest.mark.parametrize("scenario", SAMPLED, ids=lambda each: each.name)
