@@ -179,13 +179,13 @@ def test_a_stream_outlives_its_certificate_only_if_the_node_got_another(tmp_path
     async def scenario() -> None:
         async with door(tmp_path) as made:
             wall = VirtualClock(WallClock().now())
-            hub = Hub(made.clock, epoch=1, wall=wall)
+            hub = Hub(made.clock, epoch=1, wall=wall, heartbeat_seconds=0.5)
             made.signed = hub.renewed
             held = made.authority.issue(HUB)
             async with Serving(HubServer(hub, lambda: held)) as server:
                 bootstrap = made.agent()
                 first = await bootstrap.enrol()
-                config = AgentConfig(node=NODE, endpoint=server.endpoint, boot_id="b1", heartbeat_seconds=0.0)
+                config = AgentConfig(node=NODE, endpoint=server.endpoint, boot_id="b1")
                 driver = SimulatedDriver(TwoGpus(NODE, now=made.clock.now()))
                 agent = Agent(config, driver, lambda: first, made.clock, random.Random(1).uniform)
                 await agent.connect()
