@@ -142,7 +142,7 @@ def test_a_renewal_breaks_no_stream_and_the_next_one_uses_it(tmp_path: Path):
             held = made.authority.issue(HUB)
             async with Serving(HubServer(hub, lambda: held)) as server:
                 bootstrap = made.agent()
-                config = AgentConfig(node=NODE, endpoint=server.endpoint, boot_id="b1")
+                config = AgentConfig(node=NODE, endpoint=server.endpoint, boot_id="b1", heartbeat_seconds=0.5)
                 driver = SimulatedDriver(TwoGpus(NODE, now=made.clock.now()))
                 agent = Agent(config, driver, bootstrap.credentials, made.clock, random.Random(1).uniform)
                 assert not await agent.tick(made.clock.now())  # no certificate yet: not a crash
@@ -185,7 +185,7 @@ def test_a_stream_outlives_its_certificate_only_if_the_node_got_another(tmp_path
             async with Serving(HubServer(hub, lambda: held)) as server:
                 bootstrap = made.agent()
                 first = await bootstrap.enrol()
-                config = AgentConfig(node=NODE, endpoint=server.endpoint, boot_id="b1")
+                config = AgentConfig(node=NODE, endpoint=server.endpoint, boot_id="b1", heartbeat_seconds=0.5)
                 driver = SimulatedDriver(TwoGpus(NODE, now=made.clock.now()))
                 agent = Agent(config, driver, lambda: first, made.clock, random.Random(1).uniform)
                 await agent.connect()
