@@ -36,6 +36,7 @@ CRD = Resource(
 
 FIELD_MANAGER = f"{CATEGORY}-crds"
 POLL_SECONDS = 0.1
+GONE = "it is gone again"
 
 _HEAD = """# {kind} of {group}, as the API server is told of it.
 # Generated from the Python types by `make crds`: change those, not this.
@@ -93,23 +94,29 @@ async def install(store: Store, given: Sequence[JsonObject] | None = None, *, se
     after `seconds`, and what the store raises, such as `Invalid` for a rule that costs too much.
     """
     wanted = definitions() if given is None else given
-    for definition in wanted:
-        await store.apply(CRD, definition, field_manager=FIELD_MANAGER, force=True)
-    missing = ["nobody asked"]
+    unmade: Sequence[JsonObject] = wanted
+    missing: dict[str, str] = {}
     for _ in range(math.ceil(seconds / POLL_SECONDS)):
+        for definition in unmade:
+            await store.apply(CRD, definition, field_manager=FIELD_MANAGER, force=True)
         missing = await _not_served(store, wanted)
         if not missing:
             return
+        # One that was being deleted takes what is applied with it: it is applied again when it is gone.
+        unmade = [each for each in wanted if missing.get(each["metadata"]["name"]) == GONE]
         await asyncio.sleep(POLL_SECONDS)
+    told = "; ".join(f"{name}: {why}" for name, why in missing.items())
     raise NotEstablished(
-        f"not served after {seconds:g} s: {'; '.join(missing)}. "
+        f"not served after {seconds:g} s: {told}. "
         "See `kubectl describe crd`, and remove a definition that claims the same names."
     )
 
 
-async def _not_served(store: Store, wanted: Sequence[JsonObject]) -> list[str]:
-    found = await asyncio.gather(*(_complaint(store, d["metadata"]["name"]) for d in wanted))
-    return [complaint for complaint in found if complaint]
+async def _not_served(store: Store, wanted: Sequence[JsonObject]) -> dict[str, str]:
+    """Why each definition that is not served is not, by name."""
+    names = [definition["metadata"]["name"] for definition in wanted]
+    found = await asyncio.gather(*(_complaint(store, name) for name in names))
+    return {name: complaint for name, complaint in zip(names, found, strict=True) if complaint}
 
 
 async def _complaint(store: Store, name: str) -> str:
@@ -117,13 +124,14 @@ async def _complaint(store: Store, name: str) -> str:
     try:
         live = await store.get(CRD, name)
     except NotFound:
-        return f"{name} is gone again"
+        return GONE
+    if live["metadata"].get("deletionTimestamp"):
+        return "it is being deleted, with its objects"
     conditions = {c["type"]: c for c in (live.get("status") or {}).get("conditions") or ()}
     if conditions.get("Established", {}).get("status") == "True":
         return ""
     refused = conditions.get("NamesAccepted", {})
-    why = refused.get("message") if refused.get("status") == "False" else "no word yet"
-    return f"{name}: {why}"
+    return str(refused.get("message") if refused.get("status") == "False" else "no word yet")
 
 
 if __name__ == "__main__":
