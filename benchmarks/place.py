@@ -25,6 +25,7 @@ from benchmarks.base import Arguments, BenchmarkError, Figure, Plot, Result, Row
 from benchmarks.sides import Side, cpu_seconds
 from console.controlplane import ControlPlane, ControlPlaneError
 from console.controlplane.components import Component
+from controller.config import OperatorConfig
 from controller.resources import crds
 from controller.resources.core import NAMESPACE, NODE, POD
 from controller.resources.kinds import ACCELERATOR_CLASS, MODEL_SERVICE
@@ -129,11 +130,9 @@ async def _measure(plane: ControlPlane, size: Size, folder: Path, seed: int) -> 
 async def _furnish(store: KubeStore, size: Size) -> None:
     """Definitions, namespace, nodes, and services at zero."""
     await crds.install(store)
-    await store.create(
-        NAMESPACE,
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}},
-        field_manager=MANAGER,
-    )
+    for name in (SPACE, OperatorConfig().namespace):
+        space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        await store.create(NAMESPACE, space, field_manager=MANAGER)
     await store.create(ACCELERATOR_CLASS, _accelerator(), field_manager=MANAGER)
     await _together(_create(store, NODE, _node(n)) for n in range(size.nodes))
     await _together(_create(store, MODEL_SERVICE, _service(n)) for n in range(size.services))

@@ -12,6 +12,7 @@ from benchmarks.place import Setup
 from benchmarks.sides import heard, say
 from controller.config import OperatorConfig
 from controller.ledger.ledger import Ledger
+from controller.life import stand_by
 from controller.operator import Operator
 from controller.store.kube import KubeStore
 from runtime.clock import WallClock
@@ -33,7 +34,7 @@ async def main() -> None:
         if operator.caches.synced and operator.planner.tick:
             listed.set()
 
-    await operator.start()
+    await stand_by(operator, stop)
     running = asyncio.create_task(operator.run(stop, beat=beat))
     await listed.wait()
     say({"pid": 0})

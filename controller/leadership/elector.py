@@ -124,6 +124,8 @@ class Elector:
         if not self._looked:
             return "the Lease has not been read yet" + (f" ({self._problem})" if self._problem else "")
         now, record = self._clock.monotonic(), self._record
+        if self._problem:
+            return f"the Lease {self._namespace}/{LEASE_NAME} could not be read or taken: {self._problem}; trying again"
         if record is None:
             return "the Lease is gone; whoever held it may act for a little longer"
         return (
