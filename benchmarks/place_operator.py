@@ -15,6 +15,7 @@ from controller.ledger.ledger import Ledger
 from controller.life import stand_by
 from controller.operator import Operator
 from controller.store.kube import KubeStore
+from controller.store.kube.budget import Budget
 from runtime.clock import WallClock
 from runtime.logs import configure
 
@@ -24,7 +25,8 @@ async def main() -> None:
     lines = await heard()
     setup = msgspec.json.decode(await lines.readline(), type=Setup)
     clock, stop, listed = WallClock(), asyncio.Event(), asyncio.Event()
-    store = await KubeStore.connect(Path(setup.kubeconfig), clock=clock, seed=setup.seed)
+    budget = Budget(clock, per_second=setup.requests_per_second, burst=setup.burst)
+    store = await KubeStore.connect(Path(setup.kubeconfig), clock=clock, seed=setup.seed, budget=budget)
     ledger = Ledger(setup.ledger, now=clock.now)
     ledger.start()
     config = OperatorConfig(seed=setup.seed, threaded=True, writes_at_once=setup.at_once)

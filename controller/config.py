@@ -41,7 +41,8 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     and renews power leases in a task of their own (real time); accelerated time needs it off. `writes_at_once` actions
     wait for the store together. `gateway_url` is where clients reach the gateways
     (`https://plimsoll-gateway.plimsoll-system.svc`); a service's address is its namespace and name below it. Empty:
-    no address is told.
+    no address is told. `api_requests_per_second` and `api_burst` bound what the operator asks of an API server by itself
+    (Kueue's defaults); raise them where the server's own priority and fairness is to decide.
     """
 
     seed: int = 1
@@ -58,6 +59,8 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     plan_units: int = 1_000_000
     records_kept: int = 0
     threaded: bool = False
+    api_requests_per_second: Positive = 300.0
+    api_burst: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 500
     writes_at_once: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     gateway_url: str = ""
     pods: PodSettings = PodSettings()

@@ -132,7 +132,9 @@ async def _store(options: OperatorOptions, config: OperatorConfig, ends: AsyncEx
         begin_life(store, clock.now())
         return store
     from controller.store.kube import AccessError, KubeStore
+    from controller.store.kube.budget import Budget
 
+    budget = Budget(clock, per_second=config.api_requests_per_second, burst=config.api_burst)
     in_cluster = options.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ
     try:
         kube = await KubeStore.connect(
@@ -140,6 +142,7 @@ async def _store(options: OperatorOptions, config: OperatorConfig, ends: AsyncEx
             options.context,
             in_cluster=in_cluster,
             clock=clock,
+            budget=budget,
             agent=f"plimsoll/{VERSION}",
         )
     except AccessError as error:
