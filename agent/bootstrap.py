@@ -35,6 +35,7 @@ from runtime.authority import (
 )
 from runtime.channels import KIB, Backoff, Limits, channel_options
 from runtime.clock import Clock
+from runtime.pausing import pause
 from runtime.tls import certificate_free_credentials
 from wire import enrolment_pb2 as pb
 from wire import enrolment_pb2_grpc
@@ -157,7 +158,7 @@ class Bootstrap:
                     self._backoff.reset()
                     told = ""
                     continue
-            await _pause(stop, min(wait, LONGEST_PAUSE_SECONDS))
+            await pause(stop, min(wait, LONGEST_PAUSE_SECONDS))
 
     def _still(self) -> str:
         if self._held is None:
@@ -323,11 +324,3 @@ def _read(file: Path, option: str, what: str, most_bytes: int) -> bytes:
     if len(content) > most_bytes:
         raise BootstrapError(f"{option} {file} is larger than {most_bytes} bytes; {what} is not.", "files")
     return content
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from console.kube import open_kube
+from console.options import VERSION
 from console.telling import Refused, host_and_port
+from controller.config import OperatorConfig
 from controller.enrolment.authorities import AuthorityFolder
 from controller.enrolment.claims import Account
 from controller.enrolment.presence import WatchedPresence
@@ -17,9 +20,6 @@ from controller.enrolment.server import EnrolmentServer
 from controller.enrolment.service import EnrolmentConfig, EnrolmentServicer
 from runtime.clock import Clock
 from runtime.tls import Source
-
-SERVICE_ACCOUNTS = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-"""Where a pod's own account lies: its being there means that we run in a cluster."""
 
 
 class EnrolOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,11 +44,6 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     signed: Callable[[str, float], None]
 
 
-def in_a_pod() -> bool:
-    """Whether there is an account of a pod here."""
-    return SERVICE_ACCOUNTS.exists()
-
-
 def account_of(text: str) -> Account:
     """NAMESPACE/NAME as an account. Raises: Refused."""
     namespace, slash, name = text.partition("/")
@@ -57,26 +52,26 @@ def account_of(text: str) -> Account:
     return Account(namespace=namespace, name=name)
 
 
-async def open_door(options: EnrolOptions, door: Door, clock: Clock, ends: AsyncExitStack) -> EnrolmentServer:
+async def open_door(
+    options: EnrolOptions, door: Door, config: OperatorConfig, clock: Clock, ends: AsyncExitStack
+) -> EnrolmentServer:
     """Connect to the API server, follow the agents' pods, listen. What is begun is ended by `ends`.
 
     Raises: Refused, OSError when the port cannot be had.
     """
     from controller.enrolment.reviewer import KubeReviewer  # the API server's client takes its time to import
-    from controller.store.kube import AccessError, KubeStore
 
     host, port = host_and_port(options.listen, "--enrol-listen")
     account = account_of(options.account)
-    try:
-        store = await KubeStore.connect(
-            options.kubeconfig,
-            options.context,
-            in_cluster=options.kubeconfig is None and in_a_pod(),
-            clock=clock,
-        )
-    except AccessError as error:
-        raise Refused(f"Enrolment asks the API server who an agent is. {error}") from error
-    ends.push_async_callback(store.close)
+    store = await open_kube(
+        options.kubeconfig,
+        options.context,
+        config,
+        clock,
+        ends,
+        agent=f"plimsoll-enrolment/{VERSION}",
+        why="Enrolment asks the API server who an agent is.",
+    )
     presence = WatchedPresence(store, account.namespace, clock)
     servicer = EnrolmentServicer(
         KubeReviewer(store.transport.access.client),

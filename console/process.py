@@ -58,12 +58,3 @@ async def _until_told(serve: Serve) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told, number)
     await serve(stop)
-
-
-async def pause(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait that long, or until `stop`; True when it is set."""
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True

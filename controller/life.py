@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import secrets
@@ -17,6 +16,7 @@ from controller.leadership.epoch import AtLeast
 from controller.store.errors import StoreError
 from controller.store.interface import Store
 from runtime.clock import Clock
+from runtime.pausing import pause
 
 if TYPE_CHECKING:
     from controller.operator import Operator
@@ -70,7 +70,7 @@ async def stand_by(
             return True
         await operator.follow()
         beat()
-        await _pause(stop, tick_seconds)
+        await pause(stop, tick_seconds)
     return False
 
 
@@ -106,16 +106,11 @@ async def _rounds(operator: Operator, stop: asyncio.Event, tick_seconds: float, 
             return
         except StoreError as error:
             log.warning("the store does not answer (%s); trying again", error)
-        await _pause(stop, tick_seconds)
+        await pause(stop, tick_seconds)
 
 
 async def _keep_leases(operator: Operator, stop: asyncio.Event) -> None:
     """Renew power leases on time, whatever else waits for the store (a grant waits for nobody)."""
     while not stop.is_set() and not operator.elector.over:
         await operator.keep_leases()
-        await _pause(stop, operator.config.power_seconds / 4)
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
+        await pause(stop, operator.config.power_seconds / 4)

@@ -28,7 +28,8 @@ from gateway.nodes import NodeLinks
 from runtime.authority import Identity, Role
 from runtime.channels import REQUEST_PLANE, Backoff, server_options
 from runtime.clock import Clock
-from runtime.tls import Guard, Source, prove_only_tls13, server_credentials
+from runtime.doors import open_door
+from runtime.tls import Guard, Source
 from wire import gateway_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -103,13 +104,9 @@ class GatewayServer:
 
         Raises: OSError when the port cannot be had, TransportUnsafe when TLS 1.2 would be spoken.
         """
-        address = f"{self.config.host}:{self.config.port}"
-        try:
-            self._port = self._server.add_secure_port(address, server_credentials(self._credentials))
-        except RuntimeError as error:
-            raise OSError(f"Cannot listen on {address}: {error}. Is another gateway running?") from error
-        await self._server.start()
-        await prove_only_tls13(self.config.host, self._port, self._credentials())
+        self._port = await open_door(
+            self._server, self.config.host, self.config.port, self._credentials, another="gateway"
+        )
         if self.routes is not None:
             self._attaching = asyncio.create_task(self.routes.run())
 

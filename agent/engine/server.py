@@ -16,7 +16,8 @@ from agent.engine.host import EngineHost, EngineStream
 from runtime.authority import Role
 from runtime.channels import EOF, REQUEST_PLANE, Limits, server_options
 from runtime.clock import Clock
-from runtime.tls import Guard, Source, caller, prove_only_tls13, server_credentials
+from runtime.doors import open_door
+from runtime.tls import Guard, Source, caller
 from wire import engine_pb2 as pb
 from wire import engine_pb2_grpc
 
@@ -220,14 +221,9 @@ class EngineServer:
 
         `prove` False leaves out the handshake that shows the latter, for a process with many such servers.
         """
-        address = f"{self._host}:{self._port}"
-        try:
-            self._port = self._server.add_secure_port(address, server_credentials(self._credentials))
-        except RuntimeError as error:
-            raise OSError(f"Cannot listen on {address}: {error}. Is another agent running?") from error
-        await self._server.start()
-        if prove:
-            await prove_only_tls13(self._host, self._port, self._credentials())
+        self._port = await open_door(
+            self._server, self._host, self._port, self._credentials, another="agent", prove=prove
+        )
 
     async def stop(self, grace_seconds: float = 0.0) -> None:
         """Close the port and cut all streams."""

@@ -11,13 +11,14 @@ import msgspec
 
 from agent.node.link import LinkError
 from console.demo.cluster_spec import demo_cluster
-from console.process import Talk, pause, run_process
+from console.process import Talk, run_process
 from console.telling import Refused, chosen, host_and_port
 from controller.store.errors import TooManyRequests, Unavailable
 from controller.store.remote import RemoteStore
 from runtime.authority import Identity, Role
 from runtime.clock import WallClock
 from runtime.keyring import Keyring
+from runtime.pausing import pause
 from simulator.fleet.fleet import Fleet
 from simulator.fleet.node import HubAddress
 from simulator.fleet.specs import FleetSpec, StartProfile, uniform_fleet

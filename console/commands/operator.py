@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import msgspec
 
 from console.commands.pki import HUB
 from console.enrolling import Door, EnrolOptions, open_door
+from console.kube import open_kube
 from console.options import VERSION
-from console.process import Talk, pause, run_process
+from console.process import Talk, run_process
 from console.seat import Grounds, Seat
 from console.telling import Refused, chosen
 from controller.config import OperatorConfig
@@ -35,6 +35,7 @@ from controller.store.remote import StoreServicer
 from policies.registry import config_of
 from runtime.clock import WallClock, seconds_since_boot
 from runtime.keyring import Keyring
+from runtime.pausing import pause
 from runtime.tls import Source
 
 log = logging.getLogger("plimsoll.operator")
@@ -131,24 +132,9 @@ async def _store(options: OperatorOptions, config: OperatorConfig, ends: AsyncEx
         store = open_store(clock, seed=config.seed, window=CHANGES_KEPT)
         begin_life(store, clock.now())
         return store
-    from controller.store.kube import AccessError, KubeStore
-    from controller.store.kube.budget import Budget
-
-    budget = Budget(clock, per_second=config.api_requests_per_second, burst=config.api_burst)
-    in_cluster = options.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ
-    try:
-        kube = await KubeStore.connect(
-            options.kubeconfig,
-            options.context,
-            in_cluster=in_cluster,
-            clock=clock,
-            budget=budget,
-            agent=f"plimsoll/{VERSION}",
-        )
-    except AccessError as error:
-        raise Refused(str(error)) from error
-    ends.push_async_callback(kube.close)
-    return kube
+    return await open_kube(
+        options.kubeconfig, options.context, config, clock, ends, agent=f"plimsoll/{VERSION}"
+    )
 
 
 class _Process:
@@ -283,7 +269,9 @@ class _Process:
             counted=self.metrics.enrolled,
             signed=self._renewed,
         )
-        self.enrolment = await open_door(self._options.enrol, door, self._clock, self._ends)
+        self.enrolment = await open_door(
+            self._options.enrol, door, self._grounds.config, self._clock, self._ends
+        )
 
     def _renewed(self, node: str, until_seconds: float) -> None:
         """Tell the hub of this leadership that a node's stream may go on."""

@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from console.process import pause
 from console.telling import Refused, chosen, errors, host_and_port, one_sentence, people, print_json
 from gateway.client import ClientError, GatewayClient, Request, Result
 from runtime.authority import Identity, Role
 from runtime.clock import WallClock
 from runtime.keyring import Keyring
+from runtime.pausing import pause
 
 Callback = Callable[[], None]
 QUANTILES = (0.5, 0.95, 0.99)

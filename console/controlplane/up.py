@@ -15,13 +15,14 @@ from agent.node.link import LinkError
 from console.commands.fleet import FleetOptions, fleet_spec
 from console.controlplane.binaries import ROOT
 from console.controlplane.plane import ControlPlane
-from console.process import Talk, pause, run_process
+from console.process import Talk, run_process
 from console.telling import Refused, host_and_port
 from controller.config import OperatorConfig
 from controller.store.kube import KubeStore
 from runtime.authority import Authority
 from runtime.clock import WallClock
 from runtime.keyring import Keyring
+from runtime.pausing import pause
 from simulator.fleet.enrolment import AgentAccount, AgentPods, Enrolments
 from simulator.fleet.fleet import Fleet
 from simulator.fleet.node import HubAddress

@@ -13,7 +13,8 @@ import grpc.aio
 
 from controller.enrolment.service import EnrolmentServicer
 from runtime.channels import KIB, Limits, Options, server_options
-from runtime.tls import Source, prove_only_tls13, server_credentials
+from runtime.doors import open_door
+from runtime.tls import Source
 from wire import enrolment_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -64,16 +65,14 @@ class EnrolmentServer:
 
     async def start(self) -> None:
         """Listens. Raises: OSError when the port cannot be had, TransportUnsafe when TLS 1.2 would be spoken."""
-        address = f"{self._host}:{self._port}"
-        credentials = server_credentials(self._credentials, demand_certificate=False)
-        try:
-            self._port = self._server.add_secure_port(address, credentials)
-        except RuntimeError as error:
-            raise OSError(f"Cannot listen on {address}: {error}. Is another operator running?") from error
-        if self._port == 0:
-            raise OSError(f"Cannot listen on {address}. Is another operator running?")
-        await self._server.start()
-        await prove_only_tls13(self._host, self._port, self._credentials())
+        self._port = await open_door(
+            self._server,
+            self._host,
+            self._port,
+            self._credentials,
+            another="operator",
+            demand_certificate=False,
+        )
         logger.info("enrolment listens", extra={"facts": {"endpoint": self.endpoint}})
 
     async def stop(self, grace_seconds: float = 0.0) -> None:

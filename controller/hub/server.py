@@ -14,7 +14,8 @@ import msgspec
 from controller.hub.service import ROLES, SERVICE, Hub
 from runtime.authority import Role
 from runtime.channels import NODE_PLANE, Limits, server_options
-from runtime.tls import Guard, Source, prove_only_tls13, server_credentials
+from runtime.doors import open_door
+from runtime.tls import Guard, Source
 from wire import agent_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -69,15 +70,9 @@ class HubServer:
 
     async def start(self) -> None:
         """Listens. Raises: OSError when the port cannot be had, TransportUnsafe when TLS 1.2 would be spoken."""
-        address = f"{self._host}:{self._port}"
-        try:
-            self._port = self._server.add_secure_port(address, server_credentials(self._credentials))
-        except RuntimeError as error:
-            raise OSError(f"Cannot listen on {address}: {error}. Is another operator running?") from error
-        if self._port == 0:
-            raise OSError(f"Cannot listen on {address}. Is another operator running?")
-        await self._server.start()
-        await prove_only_tls13(self._host, self._port, self._credentials())
+        self._port = await open_door(
+            self._server, self._host, self._port, self._credentials, another="operator"
+        )
         logger.info("hub listens", extra={"facts": {"endpoint": self.endpoint}})
 
     async def stop(self, grace_seconds: float = 0.0) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from controller.store.backoff import Backoff
-from controller.store.errors import BadRequest, Gone, Invalid, StoreError, TooManyRequests, Unavailable
+from controller.store.errors import BadRequest, Gone, Invalid, StoreError, Unavailable
 from controller.store.indexes import Indexes
 from controller.store.interface import EventType, JsonObject, Resource, Store, Watch, WatchEvent
 from controller.store.listing import (
@@ -308,8 +308,7 @@ class Reflector(Generic[T]):
         self.close()
         if isinstance(error, Gone):
             self._listed = False
-        least = error.retry_after_seconds if isinstance(error, TooManyRequests | Unavailable) else 0.0
-        wait = self._backoff.failed(least)
+        wait = self._backoff.failed(error.retry_after_seconds)
         now = self._clock.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
         level = logging.WARNING if now >= self._remind_at else logging.DEBUG

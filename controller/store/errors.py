@@ -19,10 +19,14 @@ class Cause(msgspec.Struct, frozen=True):
 
 
 class StoreError(Exception):
-    """Base of all answers that are no success. `code` and `reason` are the API's Status fields."""
+    """Base of all answers that are no success. `code` and `reason` are the API's Status fields.
+
+    `retry_after_seconds` is the server's own word on when to come back; 0.0 when it gave none.
+    """
 
     code: ClassVar[int] = 500
     reason: ClassVar[str] = "InternalError"
+    retry_after_seconds: float = 0.0
 
     def __init__(self, message: str, causes: tuple[Cause, ...] = ()) -> None:
         super().__init__(message)
@@ -87,7 +91,7 @@ class Invalid(StoreError):
 
 
 class TooManyRequests(StoreError):
-    """429: not now. `retry_after_seconds` is the server's own word on when to come back."""
+    """429: not now."""
 
     code = 429
     reason = "TooManyRequests"
@@ -98,10 +102,7 @@ class TooManyRequests(StoreError):
 
 
 class Unavailable(StoreError):
-    """503, a time-out or a broken connection: whether a write happened is unknown.
-
-    `retry_after_seconds` is the server's own word on when to come back; 0.0 when it gave none.
-    """
+    """503, a time-out or a broken connection: whether a write happened is unknown."""
 
     code = 503
     reason = "ServiceUnavailable"

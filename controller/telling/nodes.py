@@ -195,7 +195,7 @@ class NodeWriter:
             self._queue.done(name)
             return 0
         except StoreError as error:
-            pause = self._queue.failed(name)
+            pause = self._queue.failed(name, error.retry_after_seconds)
             log.warning("AcceleratorNode %s not written: %s; again in %.1f s", name, error, pause)
             return 0
         self._queue.done(name)

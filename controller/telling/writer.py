@@ -19,7 +19,7 @@ from controller.observe import labels
 from controller.observe.world import World
 from controller.resources.base import API_VERSION, render
 from controller.resources.kinds import BY_KIND
-from controller.store.errors import Conflict, NotFound, StoreError, TooManyRequests, Unavailable
+from controller.store.errors import Conflict, NotFound, StoreError
 from controller.store.interface import JsonObject, Store
 from controller.store.workqueue import WorkQueue
 from controller.telling.conditions import condition, merge
@@ -118,8 +118,7 @@ class StatusWriter:
             self._queue.done(key)  # gone or another object of that name: the cache will tell
             return 0
         except StoreError as error:
-            least = error.retry_after_seconds if isinstance(error, TooManyRequests | Unavailable) else 0.0
-            pause = self._queue.failed(key, least)
+            pause = self._queue.failed(key, error.retry_after_seconds)
             log.warning("status of %s %s not written: %s; again in %.1f s", *key, error, pause)
             return 0
         self._queue.done(key)

@@ -22,6 +22,7 @@ from agent.bootstrap import Bootstrap, BootstrapConfig, BootstrapError
 from runtime.authority import write_private
 from runtime.channels import Backoff
 from runtime.clock import Clock
+from runtime.pausing import pause
 from runtime.tls import Source
 
 logger = logging.getLogger(__name__)
@@ -253,7 +254,7 @@ class Enrolments:
                 await self._pods.refresh(self._clock.now())
             except EnrolmentFailed as error:
                 logger.warning("a token is not exchanged yet: %s", error)
-            await _pause(stop, period_seconds)
+            await pause(stop, period_seconds)
         await asyncio.gather(*renewing)
 
     async def _until(self, doing: Callable[[], Any], stop: asyncio.Event) -> None:
@@ -266,7 +267,7 @@ class Enrolments:
                 if str(error) != told:
                     logger.warning("a simulated node is not enrolled yet: %s", error)
                 told = str(error)
-                await _pause(stop, backoff.next_seconds())
+                await pause(stop, backoff.next_seconds())
             else:
                 return
 
@@ -312,11 +313,3 @@ def agent_pod(node: str, account: AgentAccount) -> dict[str, Any]:
             "volumes": [{"name": "enrolment", "projected": {"sources": [{"serviceAccountToken": token}]}}],
         },
     }
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return

@@ -5,16 +5,13 @@ A test that is left out stands in `ELSEWHERE` with what differs: there the embed
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
-from types import ModuleType
-from typing import Any
 
 import pytest
 
 from console.controlplane import ControlPlane
 from controller.store.kube import KubeStore
-from tests.store import test_apply, test_reads, test_writes
+from tests.store.contract import contract_for
 from tests.store.kube import FarKube, Loop, far_kube, sweep
 
 ELSEWHERE: dict[str, str] = {
@@ -47,22 +44,4 @@ def store(far: tuple[Loop, KubeStore]) -> FarKube:
     return FarKube(loop, inner)
 
 
-def _contract(module: ModuleType) -> dict[str, Any]:
-    """A module's tests of a given store, named after it."""
-    part = module.__name__.rpartition("_")[2]
-    found: dict[str, Any] = {}
-    for name, value in vars(module).items():
-        if inspect.isclass(value) and name.startswith("Test"):
-            kept = {
-                key: each
-                for key, each in vars(value).items()
-                if key.startswith("test_") and key not in ELSEWHERE
-            }
-            found[f"{name}Of{part.title()}"] = type(name, (), {**kept, "__module__": __name__})
-        elif name.startswith("test_") and name not in ELSEWHERE:
-            found[f"test_{part}_{name.removeprefix('test_')}"] = value
-    return found
-
-
-for _module in (test_apply, test_reads, test_writes):
-    globals().update(_contract(_module))
+globals().update(contract_for(__name__, ELSEWHERE))

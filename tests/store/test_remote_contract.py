@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
-from types import ModuleType
-from typing import Any
 
 import pytest
 
 from controller.store.embedded import open_store
 from runtime.clock import VirtualClock
-from tests.store import test_apply, test_reads, test_writes
+from tests.store.contract import contract_for
 from tests.store.remote import Door, FarStore, far_store
 
 LOCAL_ONLY = {
@@ -39,22 +36,4 @@ def store(door: Door, clock: VirtualClock) -> Iterator[FarStore]:
         yield made
 
 
-def _contract(module: ModuleType) -> dict[str, Any]:
-    """A module's tests of a given store, named after it."""
-    part = module.__name__.rpartition("_")[2]
-    found: dict[str, Any] = {}
-    for name, value in vars(module).items():
-        if inspect.isclass(value) and name.startswith("Test"):
-            kept = {
-                key: each
-                for key, each in vars(value).items()
-                if key.startswith("test_") and key not in LOCAL_ONLY
-            }
-            found[f"{name}Of{part.title()}"] = type(name, (), {**kept, "__module__": __name__})
-        elif name.startswith("test_") and name not in LOCAL_ONLY:
-            found[f"test_{part}_{name.removeprefix('test_')}"] = value
-    return found
-
-
-for _module in (test_apply, test_reads, test_writes):
-    globals().update(_contract(_module))
+globals().update(contract_for(__name__, LOCAL_ONLY))

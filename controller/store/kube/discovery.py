@@ -18,9 +18,10 @@ from controller.resources.base import GROUP, VERSION
 from controller.resources.kinds import KINDS, Kind
 from controller.resources.schema import schema_of
 from controller.store.backoff import Backoff
-from controller.store.errors import NotFound, StoreError, TooManyRequests, Unavailable
+from controller.store.errors import NotFound, StoreError, Unavailable
 from controller.store.kube.store import KubeStore
 from runtime.clock import Clock
+from runtime.pausing import pause
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ async def wait_until_served(
             log.error("%s; asking again in %.1f s", sentence, wait)
         while not backoff.ready and not stop.is_set():
             beat()
-            await _pause(stop, min(BEAT_SECONDS, backoff.wait_seconds))
+            await pause(stop, min(BEAT_SECONDS, backoff.wait_seconds))
     return False
 
 
@@ -98,8 +99,10 @@ async def _sentence(store: KubeStore) -> tuple[str, float]:
     try:
         problems = await missing(store)
     except StoreError as error:
-        least = error.retry_after_seconds if isinstance(error, TooManyRequests | Unavailable) else 0.0
-        return f"The API server does not say which kinds it serves: {error.message}", least
+        return (
+            f"The API server does not say which kinds it serves: {error.message}",
+            error.retry_after_seconds,
+        )
     if not problems:
         return "", 0.0
     alike: dict[str, list[str]] = {}
@@ -111,13 +114,6 @@ async def _sentence(store: KubeStore) -> tuple[str, float]:
         f"The API server at {where} does not serve what this operator needs. {listed}. To mend it, {REMEDY}",
         0.0,
     )
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return
 
 
 async def _asked(store: KubeStore, path: str) -> dict[str, Any]:
