@@ -38,11 +38,11 @@ class Gates:
         """Open every gate whose engine is up; the pods as they were answered."""
         self._not_before = {key: at for key, at in self._not_before.items() if at > now_seconds}
         opened: list[tuple[Resource, JsonObject]] = []
-        for key in sorted(world.ungated)[:WRITES_PER_ROUND]:
+        for key in sorted(world.workloads.ungated)[:WRITES_PER_ROUND]:
             pod: Pod | None = world.objects["Pod"].get(key)
             if pod is None or key in self._not_before:
                 continue
-            if self._confirmed and not world.engine_up(pod):
+            if self._confirmed and not world.workloads.engine_up(pod):
                 continue
             answer = await self._open(pod, now_seconds)
             if answer is None:

@@ -69,7 +69,7 @@ class Release:
 def _held(world: World) -> list[tuple[Resource, ObjectMeta]]:
     """What only a finalizer of ours keeps: our objects without pods, and pods that have ended."""
     found: list[tuple[Resource, ObjectMeta]] = []
-    for key in sorted(world.finalized):
+    for key in sorted(world.workloads.finalized):
         pod = world.objects["Pod"].get(key)
         if pod is not None and (pod.finished or not pod.spec.node_name):
             found.append((POD, pod.metadata))

@@ -23,12 +23,12 @@ def fold_agent(world: World, report: NodeReport, now_seconds: float) -> None:
     world.heard(report.node, report.observed_seconds)
     world.told[report.node] = world.told.get(report.node, NOTHING_TOLD).then(report)
     if report.replicas is not None:
-        world.engines[report.node] = {row.name: (row.uid, row.phase) for row in report.replicas}
+        world.workloads.engines[report.node] = {row.name: (row.uid, row.phase) for row in report.replicas}
     elif report.inventory is not None:
-        world.engines.setdefault(report.node, {})
+        world.workloads.engines.setdefault(report.node, {})
     for gang in report.gangs or ():
         key = gang_key(gang.job, gang.attempt)
-        world.progress(
+        world.workloads.progress(
             key, report.node, Progress(gang.ranks_joined, gang.step, gang.last_checkpoint_step, gang.phase)
         )
     lease = report.lease

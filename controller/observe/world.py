@@ -12,18 +12,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cluster import events as ev
 from cluster.base import Ref
-from cluster.hardware import AcceleratorClass, Offer
+from cluster.hardware import AcceleratorClass
 from cluster.observer import Observer
-from cluster.overlay import gang_key
 from cluster.training import GangPhase, JobPhase
 from controller.hub.messages import InventorySeen
-from controller.observe import gangs, intents, nodes, pods
+from controller.observe import intents, nodes
 from controller.observe.domains import DomainBook
-from controller.observe.gangs import Member, Memory, Progress
+from controller.observe.folding import Folding
 from controller.observe.products import ProductBook
 from controller.observe.told import AgentTold
+from controller.observe.workloads import Workloads
 from controller.resources import core
 from controller.resources.modelservice import ModelService
 from controller.resources.powerdomain import PowerDomain as PowerDomainObject
@@ -66,20 +65,10 @@ class World:
         self._seed = seed
         self._silent: set[str] = set()
         self._dirty: dict[str, set[str]] = defaultdict(set)
-        self._memory: dict[str, Memory] = {}
-        self._progress: dict[str, dict[str, Progress]] = defaultdict(dict)
-        self._pods_on: dict[str, set[str]] = defaultdict(set)
-        self._gang_pods: dict[str, dict[str, Member]] = defaultdict(dict)
-        self._facts: dict[str, pods.PodFacts] = {}
         self._waiting: dict[str, tuple[str, float]] = {}
-        self._node_of: dict[str, str] = {}
-        self._deleted: set[str] = set()
-        self.engines: dict[str, dict[str, tuple[str, str]]] = {}
-        """Replicas as each node's agent tells them: pod key to (uid, phase)."""
-        self.ungated: set[str] = set()
-        """Keys of pods that are up but for the gate the operator opens."""
-        self.finalized: set[str] = set()
-        """Keys of pods that are being deleted and have a finalizer of ours."""
+        self.workloads = Workloads(observer)
+        self._folding = Folding(observer)
+        self._fold, self._forget = self._folding.fold, self._folding.forget
 
     # what comes in
 
@@ -100,27 +89,9 @@ class World:
             self.inventories[node] = report
             self._dirty["Node"].add(node)
 
-    def engine_up(self, pod: core.Pod) -> bool:
-        """Whether the agent of a pod's node says that its engine is registered and warm.
-
-        An agent that knows nothing of the pod (one beside engines that do not talk to it) leaves the word to the
-        engine's own readiness probe; one that was not heard yet may know better.
-        """
-        told = self.engines.get(pod.spec.node_name)
-        if told is None:
-            return False
-        uid, phase = told.get(pod.metadata.key, (pod.metadata.uid, "ready"))
-        return uid == pod.metadata.uid and phase == "ready"
-
     def heard(self, node: str, observed_seconds: float) -> None:
         """A node's agent reported."""
         self.last_report[node] = max(self.last_report.get(node, 0.0), observed_seconds)
-
-    def progress(self, key: str, node: str, progress: Progress) -> None:
-        """A node's part of a gang reported its progress; `key` is the gang's."""
-        if self._progress[key].get(node) != progress:
-            self._progress[key][node] = progress
-            self._dirty["Gang"].add(key)
 
     # what follows from it
 
@@ -138,10 +109,10 @@ class World:
             ("ModelService", self._service),
             ("TrainingJob", self._job),
             ("Pod", self._pod),
-            ("Gang", self._gang),
         ):
             for key in sorted(self._dirty.pop(kind, ())):
                 changed |= settle(key, now_seconds)
+        changed |= self._gangs(now_seconds)
         self._dirty.clear()
         return changed
 
@@ -159,22 +130,13 @@ class World:
         for node, silence in quiet.items():
             silent = silence > SILENT_SECONDS
             if silence > FORGET_SECONDS and node not in self.objects["Node"]:
-                for book in (self.inventories, self.told, self.last_report, self.engines):
+                for book in (self.inventories, self.told, self.last_report, self.workloads.engines):
                     book.pop(node, None)
                 self._silent.discard(node)
             elif silent != (node in self._silent):
                 (self._silent.add if silent else self._silent.discard)(node)
                 turned.append(node)
         return turned
-
-    def _fold(self, noun: Any, now: float) -> bool:
-        return self.observer.fold(
-            ev.Seen(source="watch", observed_seconds=now, delivered_seconds=now, noun=noun)
-        )
-
-    def _forget(self, mapping: str, key: str, now: float) -> bool:
-        gone = ev.Gone(source="watch", observed_seconds=now, delivered_seconds=now, mapping=mapping, key=key)
-        return self.observer.fold(gone)
 
     @property
     def classes(self) -> dict[str, AcceleratorClass]:
@@ -220,14 +182,13 @@ class World:
 
     def _node(self, name: str, now: float) -> bool:
         obj: core.Node | None = self.objects["Node"].get(name)
-        self._dirty["Pod"].update(self._pods_on[name])
+        self._dirty["Pod"].update(self.workloads.on_node[name])
         self.closed.pop(name, None)
         if obj is None:
             self.unknown_products.pop(name, None)
-            if self._pods_on[name]:
-                self._deleted.add(name)
+            self.workloads.node_gone(name)
             return self._forget("nodes", name, now)
-        self._deleted.discard(name)
+        self.workloads.node_seen(name)
         facts = nodes.node(
             obj,
             self.inventories.get(name),
@@ -284,108 +245,17 @@ class World:
         return msgspec.structs.replace(job, attempt=max(job.attempt, newest), phase=phase)
 
     def _pod(self, key: str, now: float) -> bool:
-        pod: core.Pod | None = self.objects["Pod"].get(key)
-        before = self._facts.pop(key, None)
-        if before is not None:
-            self._unlink(key, before)
-        waits = pod is not None and pods.awaits_registration(pod)
-        (self.ungated.add if waits else self.ungated.discard)(key)
-        held = pod is not None and pods.is_finalized(pod)
-        (self.finalized.add if held else self.finalized.discard)(key)
-        if pod is None:
-            self._deleted &= self._pods_on.keys()
-            return self._forget_pod(key, before, now)
-        node = pods.node_of(pod)
-        resource_names = frozenset(c.resource_name for c in self.classes.values()) or frozenset(
-            {"nvidia.com/gpu"}
-        )
-        facts = pods.project(pod, resource_names, node_lost=self._lost(node), now_seconds=now)
-        self._facts[key] = facts
-        self._node_of[key] = node
-        self._pods_on[node].add(key)
-        changed = self._fold(facts.claim, now) if facts.claim else self._forget("claims", key, now)
-        if facts.launcher is not None and facts.replica is not None:
-            changed |= self._fold(facts.launcher, now)
-            changed |= self._fold(self._since(facts.replica), now)
-        elif before is not None and before.replica is not None:
-            changed |= self._forget_replica(key, now)
-        if facts.rank is not None:
-            self._link(key, Member(pod, facts.rank))
-        return changed
+        names = frozenset(c.resource_name for c in self.classes.values()) or frozenset({"nvidia.com/gpu"})
+        return self.workloads.pod(key, self.objects["Pod"].get(key), names, now)
 
-    def _since(self, replica: Any) -> Any:
-        old = self.observer.live("replicas").get(replica.key)
-        if old is not None and old.phase is replica.phase and old.ref.uid == replica.ref.uid:
-            return msgspec.structs.replace(replica, phase_since_seconds=old.phase_since_seconds)
-        return replica
-
-    def _lost(self, node: str) -> bool:
-        """Whether a pod's node is silent, or was deleted under it."""
-        known = self.observer.live("nodes").get(node)
-        return known.offer is Offer.LOST if known is not None else node in self._deleted
-
-    def _link(self, key: str, member: Member) -> None:
-        gang = gang_key(member.launch.job, member.launch.attempt)
-        if gang not in self._gang_pods:  # a new attempt makes the older ones old
-            self._dirty["Gang"].update(self._attempts(member.launch.job))
-        self._gang_pods[gang][key] = member
-        self._dirty["Gang"].add(gang)
-
-    def _attempts(self, job: str) -> list[str]:
-        """Keys of a job's attempts that have pods."""
-        return [
-            key for key, found in self._gang_pods.items() if any(m.launch.job == job for m in found.values())
-        ]
-
-    def _unlink(self, key: str, facts: pods.PodFacts) -> None:
-        node = self._node_of.pop(key)
-        self._pods_on[node].discard(key)
-        if not self._pods_on[node]:
-            del self._pods_on[node]
-        if facts.rank is not None:
-            gang = gang_key(facts.rank.job, facts.rank.attempt)
-            self._gang_pods[gang].pop(key, None)
-            self._dirty["Gang"].add(gang)
-
-    def _forget_pod(self, key: str, before: pods.PodFacts | None, now: float) -> bool:
-        changed = self._forget("claims", key, now)
-        if before is not None and before.replica is not None:
-            changed |= self._forget_replica(key, now)
-        return changed
-
-    def _forget_replica(self, key: str, now: float) -> bool:
-        replica = self._forget("replicas", key, now)
-        return self._forget("launchers", key, now) or replica
-
-    def _gang(self, key: str, now: float) -> bool:
-        members = sorted(self._gang_pods[key].values(), key=lambda m: m.launch.node_rank)
-        job_key = members[0].launch.job if members else key.rpartition("-a")[0]
-        if not members:
-            self._gang_pods.pop(key, None)
-            self._progress.pop(key, None)
-            self._memory.pop(key, None)
-            changed = self._forget("gangs", key, now)
-        else:
-            lost = frozenset(n for n in {pods.node_of(m.pod) for m in members} if self._lost(n))
-            newest = max(
-                m.launch.attempt
-                for g in self._gang_pods.values()
-                for m in g.values()
-                if m.launch.job == job_key
-            )
-            progress = gangs.merge_progress(self._progress[key])
-            noun, self._memory[key] = gangs.gang(
-                members, lost, progress, self._memory.get(key), newest_attempt=newest, now_seconds=now
-            )
-            # What agents told a predecessor is in the job's status: a restart must not go back behind it.
-            saved = max(noun.checkpoint_step, self._saved(job_key))
-            noun = msgspec.structs.replace(noun, checkpoint_step=saved)
-            before = self.observer.live("gangs").get(key)
-            self._fold(noun, now)
-            # Steps go by without a decision: only what a plan depends on wakes the planner.
-            changed = before is None or (before.phase, before.members) != (noun.phase, noun.members)
-        if job_key in self.objects["TrainingJob"]:
-            changed |= self._job(job_key, now)
+    def _gangs(self, now: float) -> bool:
+        changed = False
+        dirty, self.workloads.dirty_gangs = self.workloads.dirty_gangs, set()
+        for key in sorted(dirty):
+            job = self.workloads.job_of(key)
+            changed |= self.workloads.gang(key, self._saved(job), now)
+            if job in self.objects["TrainingJob"]:
+                changed |= self._job(job, now)
         return changed
 
     def subject(self, kind: str, key: str) -> Ref:
@@ -416,11 +286,6 @@ class World:
         """Forget services that were taken over from a predecessor and do not exist. Call it when all were listed."""
         for key in sorted(set(self.observer.live("services")) - set(self.objects["ModelService"])):
             self._forget("services", key, now_seconds)
-
-    def gpus_used(self, node: str) -> int:
-        """GPUs of a node that pods hold, ours and others'."""
-        held = (self._facts[key].claim for key in self._pods_on.get(node, ()))
-        return sum(claim.slot.gpus for claim in held if claim is not None)
 
     def invalid(self, kind: str) -> set[str]:
         """Keys of the objects of a kind that cannot be acted on as they are."""

@@ -36,7 +36,7 @@ def faults_found(observer: Observer, world: World, config_faults: Mapping[str, s
         for node, facts in sorted(world.unknown_products.items())
     ]
     reasons += [
-        node_closed_reason(facts.node.ref, facts.closed, facts.gpus, world.gpus_used(name))
+        node_closed_reason(facts.node.ref, facts.closed, facts.gpus, world.workloads.gpus_used(name))
         for name, facts in sorted(world.closed.items())
         if facts.node is not None
     ]

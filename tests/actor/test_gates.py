@@ -60,7 +60,7 @@ def test_a_gate_opens_when_the_agent_says_so_too(
 ) -> None:
     play, store = Play(up()), Taken()
     if told is not None:
-        play.world.engines["n1"] = told
+        play.world.workloads.engines["n1"] = told
     assert bool(opened(play, store)) is opens
     assert len(store.applied) == int(opens)
 
@@ -121,4 +121,4 @@ def test_a_replica_serves_from_the_moment_its_gate_is_open_not_from_the_kubelets
     both = [{"type": t, **TRUE} for t in ("ContainersReady", labels.REGISTERED)]
     play.tell(up(conditions=[*both, {"type": "Ready", "status": "False"}]))
     assert play.live("replicas")[KEY].phase == "ready"
-    assert play.world.ungated == set()
+    assert play.world.workloads.ungated == set()

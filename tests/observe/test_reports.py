@@ -182,7 +182,7 @@ def test_ranks_tell_their_gangs_progress() -> None:
         fault="",
     )
     fold_agent(play.world, report(gangs=(told,)), NOW)
-    assert play.world._progress["shop/train-a2"] == {"n1": Progress(3, 12, 10, "running")}
+    assert play.world.workloads.reported["shop/train-a2"] == {"n1": Progress(3, 12, 10, "running")}
 
 
 # gateways

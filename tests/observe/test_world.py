@@ -180,7 +180,7 @@ def test_a_replica_whose_node_was_deleted_is_lost() -> None:
     play.tell(engine_pod(phase="Unknown"))
     assert play.live("replicas")["shop/chat-0"].phase is ReplicaPhase.LOST
     play.gone("Pod", "shop/chat-0")
-    assert (dict(play.world._pods_on), play.world._deleted) == ({}, set())
+    assert (dict(play.world.workloads.on_node), play.world.workloads._deleted) == ({}, set())
 
 
 def test_a_pod_that_comes_before_its_node_is_not_lost() -> None:
@@ -229,9 +229,9 @@ def test_finished_pods_leave_no_trace() -> None:
         play.tell(pod(f"p{number}", phase="Succeeded"))
         play.gone("Pod", f"shop/p{number}")
     assert play.live("claims") == {}
-    assert dict(play.world._pods_on) == {}
-    assert play.world._facts == {}
-    assert play.world._node_of == {}
+    assert dict(play.world.workloads.on_node) == {}
+    assert play.world.workloads.facts == {}
+    assert play.world.workloads._node_of == {}
 
 
 def test_a_pod_that_is_bound_elsewhere_than_it_was_pinned_moves_with_its_node() -> None:

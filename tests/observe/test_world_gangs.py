@@ -26,7 +26,7 @@ def up(*ranks: int, **more: Any) -> list[Any]:
 def running() -> Play:
     play = Play(node("n1"), node("n2"), node("n3"), made.job(), *up(0, 1))
     for of in ("n1", "n2"):
-        play.world.progress("shop/train-a1", of, Progress(4, 10, 5, "running"))
+        play.world.workloads.progress("shop/train-a1", of, Progress(4, 10, 5, "running"))
     play.tell()
     assert gang(play).phase is GangPhase.RUNNING
     return play
@@ -44,11 +44,11 @@ def test_a_gang_that_is_half_created_forms_until_it_is_whole() -> None:
 def test_progress_of_every_node_makes_a_gang_run() -> None:
     play = running()
     assert (gang(play).step, gang(play).checkpoint_step) == (10, 5)
-    play.world.progress("shop/train-a1", "n1", Progress(4, 30, 20, "running"))
+    play.world.workloads.progress("shop/train-a1", "n1", Progress(4, 30, 20, "running"))
     assert play.tell() is False, "steps go by without a decision"
     assert gang(play).step == 10
     assert play.world.checkpoint_of("shop/train") == 5
-    play.world.progress("shop/train-a1", "n2", Progress(4, 31, 21, "running"))
+    play.world.workloads.progress("shop/train-a1", "n2", Progress(4, 31, 21, "running"))
     play.tell()
     assert (gang(play).step, play.world.checkpoint_of("shop/train")) == (30, 20)
 
@@ -95,10 +95,14 @@ def test_what_was_told_of_a_gang_is_forgotten_with_its_pods() -> None:
     play = running()
     for rank in (0, 1):
         play.gone("Pod", f"shop/train-a1-r{rank}")
-    play.world.progress("shop/train-a1", "n1", Progress(4, 99, 90, "running"))
+    play.world.workloads.progress("shop/train-a1", "n1", Progress(4, 99, 90, "running"))
     play.tell()
     assert play.live("gangs") == {}
-    assert (dict(play.world._progress), play.world._memory, dict(play.world._gang_pods)) == ({}, {}, {})
+    assert (
+        dict(play.world.workloads.reported),
+        play.world.workloads._memory,
+        dict(play.world.workloads.gang_pods),
+    ) == ({}, {}, {})
 
 
 def test_the_attempt_in_the_status_counts_though_no_pod_was_ever_seen() -> None:

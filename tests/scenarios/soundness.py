@@ -106,9 +106,9 @@ async def _model_is_store(stage: Stage) -> None:
     fresh = World(Observer(), operator.config.seed, started_seconds=operator.world.started_seconds)
     for node, inventory in operator.world.inventories.items():
         fresh.inventory(node, inventory, operator.world.last_report[node])
-    for gang, rows in operator.world._progress.items():
+    for gang, rows in operator.world.workloads.reported.items():
         for node, progress in rows.items():
-            fresh.progress(gang, node, progress)
+            fresh.workloads.progress(gang, node, progress)
     changes = []
     for resource, shape in _SHAPES:
         reflector = operator.caches.reflectors[resource.kind]
