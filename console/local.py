@@ -13,13 +13,14 @@ from typing import Any
 
 import msgspec
 
+from controller.acting import Listener
 from controller.config import OperatorConfig
 from controller.hub.server import HubServer
 from controller.hub.service import Hub
 from controller.leadership import LeaseSettings
 from controller.ledger.ledger import Ledger
 from controller.observe import labels
-from controller.operator import Listener, Operator
+from controller.operator import Operator
 from controller.resources.core import SERVICE
 from controller.resources.kinds import MODEL_SERVICE, TRAINING_JOB
 from controller.routes import RoutesServicer

@@ -11,20 +11,14 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import Any
 
-from cluster import events as ev
-from cluster.actions import Stamped
 from cluster.observer import Observer
-from cluster.occupancy import Reservation
 from cluster.plan import Context
-from cluster.power import Lease
-from cluster.reasons import Reason
 from cluster.snapshot import Snapshot
-from cluster.targets import AnyTarget
 from controller import life
-from controller.actor.actor import Actor, Effects
-from controller.actor.outcome import Outcome
+from controller.acting import Acting, Listener
+from controller.actor.actor import Actor
 from controller.actor.upkeep import Upkeep
 from controller.beliefs import CapacityBeliefs
 from controller.config import OperatorConfig
@@ -59,16 +53,6 @@ from runtime.clock import Clock, WallClock
 log = logging.getLogger("plimsoll.operator")
 
 VERSION = "0.1.0"
-
-
-class Listener(Protocol):
-    """Somebody who watches decisions go by (the demo's report); never part of deciding."""
-
-    def decided(
-        self, loop: str, tick: int, now_seconds: float, outcomes: list[Outcome], reasons: tuple[Reason, ...]
-    ) -> None:
-        """A loop's plan was carried out."""
-        ...
 
 
 class Operator:
@@ -117,9 +101,9 @@ class Operator:
         self.measuring = Measuring(metrics or Metrics(VERSION))
         self.term = Term(self.elector, hub, ledger, self.measuring.metrics, VERSION)
         self._hub, self._routes, self._ledger, self._listener = hub, routes, ledger, listener
-        self._power_sender = PowerSender(hub, self.elector.gate)
-        parts = (self._power_sender, self.routes_book, self.world, self.caches)
-        self._actor = Actor(store, *parts, config.writes_at_once, config.pods)
+        parts = (PowerSender(hub, self.elector.gate), self.routes_book, self.world, self.caches)
+        actor = Actor(store, *parts, config.writes_at_once, config.pods)
+        self._acting = Acting(clock, actor, self.world, self.caches, self.narrator, self.measuring, listener)
         self.upkeep = Upkeep(store, self.caches, self.world, confirmed=hub is not None)
         self._power_tick = 0
         self._power_due = self._status_due = self._state_due = self._measure_due = float("-inf")
@@ -227,14 +211,10 @@ class Operator:
             self.measuring.planned("power", decision.plan)
             stamped = stamp(decision.plan.actions, "power", plan_id, now, self.config.power_seconds)
             snapshot = self.observer.snapshot(now, self.epoch)
-            await self._carry_out(stamped, snapshot, now, decision.plan.reasons, quiet=True)
-            self._aim(decision.plan.targets, "power", now)
-
-    def _aim(self, targets: tuple[AnyTarget, ...], source: str, now: float) -> None:
-        for target in targets:
-            self.observer.fold(
-                ev.Aimed(source=source, observed_seconds=now, delivered_seconds=now, target=target)
+            await self._acting.carry_out(
+                stamped, snapshot, now, decision.plan.reasons, tick=self.planner.tick, quiet=True
             )
+            self._acting.aim(decision.plan.targets, "power", now)
 
     async def _run_planner(self, now: float) -> None:
         if not (self.caches.synced and self.caches.fresh):
@@ -290,52 +270,18 @@ class Operator:
             quiet = not staged.plan.actions
             self.narrator.decided(plan_id, staged.plan, staged.policy, now, record=record, quiet=quiet)
             self.measuring.planned(staged.stage, staged.plan)
-            self._aim(staged.targets, "planner", now)
+            self._acting.aim(staged.targets, "planner", now)
             stamped = stamp(staged.actions, staged.stage, plan_id, now, self.config.action_seconds)
             if stamped:
-                await self._carry_out(
-                    stamped, self.observer.snapshot(now, self.epoch), now, staged.plan.reasons
+                await self._acting.carry_out(
+                    stamped,
+                    self.observer.snapshot(now, self.epoch),
+                    now,
+                    staged.plan.reasons,
+                    tick=context.tick,
                 )
             elif self._listener is not None:
                 self._listener.decided(staged.stage, context.tick, now, [], staged.plan.reasons)
-
-    async def _carry_out(
-        self,
-        stamped: list[Stamped],
-        snapshot: Snapshot,
-        now: float,
-        reasons: tuple[Reason, ...],
-        *,
-        quiet: bool = False,
-    ) -> None:
-        outcomes, effects = await self._actor.carry_out(stamped, snapshot, now)
-        self._fold_effects(effects, now)
-        self.narrator.happened([o for o in outcomes if not quiet or o.status == "dropped"], now)
-        self.measuring.acted(outcomes)
-        await self._own_writes(outcomes)
-        if self._listener is not None and stamped:
-            self._listener.decided(stamped[0].loop, self.planner.tick, now, outcomes, reasons)
-
-    async def _own_writes(self, outcomes: list[Outcome]) -> None:
-        """Let the model see our own writes before anything else is decided on it."""
-        if any(o.status == "done" for o in outcomes):
-            await self.caches.pump()
-            self.world.apply(self.caches.changes())
-            self.world.settle(self.clock.now())
-
-    def _fold_effects(self, effects: Effects, now: float) -> None:
-        granted: tuple[Lease | Reservation, ...] = (*effects.leases, *effects.reservations)
-        for noun in granted:
-            self.observer.fold(ev.Seen(source="own", observed_seconds=now, delivered_seconds=now, noun=noun))
-        for key in effects.released:
-            self.observer.fold(
-                ev.Gone(
-                    source="own", observed_seconds=now, delivered_seconds=now, mapping="reservations", key=key
-                )
-            )
-        for weights in effects.weights.values():
-            for replica, weight in weights.items():
-                self.observer.instance_rows.set(replica, now, {"route_weight": weight})
 
     # tell
 

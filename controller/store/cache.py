@@ -30,6 +30,7 @@ from controller.store.listing import (
     read_pages,
     read_stream,
 )
+from controller.store.own_writes import OwnWrites, object_key, version_number
 from runtime.clock import Clock
 
 A = TypeVar("A")
@@ -125,7 +126,7 @@ class Reflector(Generic[T]):
         self._stale_lists = 0
         self._failing_since: float | None = None
         self._remind_at = float("-inf")
-        self._awaited: dict[str, tuple[int, str]] = {}
+        self._own = OwnWrites()
         self._begun_from = 0
         self._seen: dict[int, None] = {}
 
@@ -154,34 +155,16 @@ class Reflector(Generic[T]):
     def wrote(self, obj: JsonObject) -> None:
         """Note the answer to a write of ours: until the cache has seen it, the object is not `fresh`."""
         meta = obj["metadata"]
-        key = _key(meta.get("namespace", ""), meta["name"])
-        self._await(key, _number(meta.get("resourceVersion", "")), "")
+        key = object_key(meta.get("namespace", ""), meta["name"])
+        self._own.wait(key, version=version_number(meta.get("resourceVersion", "")))
 
     def deleted(self, key: str, uid: str) -> None:
         """Note a deletion of ours: the object is not `fresh` until it is gone or marked as going."""
-        self._await(key, 0, uid)
-
-    def _await(self, key: str, version: int, uid: str) -> None:
-        before = self._awaited.get(key, (0, ""))
-        self._awaited[key] = (max(before[0], version), uid or before[1])
+        self._own.wait(key, gone_uid=uid)
 
     def fresh(self, key: str) -> bool:
         """False while a write of ours to this object is not in the cache yet: do not decide on it."""
-        awaited = self._awaited.get(key)
-        if awaited is None:
-            return True
-        version, uid = awaited
-        current = self.objects.get(key)
-        seen = _number(self._position) >= version or (
-            current is not None and _number(current.metadata.resource_version) >= version
-        )
-        going = not uid or (
-            current is None or current.metadata.uid != uid or current.metadata.deletion_timestamp is not None
-        )
-        if seen and going:
-            del self._awaited[key]
-            return True
-        return False
+        return self._own.fresh(key, self.objects.get(key), version_number(self._position))
 
     # ---------------------------------------------------------------------------------------------- pump
 
@@ -205,8 +188,8 @@ class Reflector(Generic[T]):
             self._recovered()
         except StoreError as error:
             self._disturbed(error)
-        if deltas and self._awaited:
-            for key in tuple(self._awaited):
+        if deltas:
+            for key in self._own.awaited:
                 self.fresh(key)
         return deltas
 
@@ -276,7 +259,7 @@ class Reflector(Generic[T]):
     def _follow(self, watch: Watch) -> None:
         self._watch = watch
         self._heard_at = self._opened_at = self._clock.monotonic()
-        self._begun_from = _number(self._position)
+        self._begun_from = version_number(self._position)
         self._seen.clear()
 
     def _drain(self, deltas: list[Delta[T]]) -> None:
@@ -336,8 +319,8 @@ class Reflector(Generic[T]):
     # ---------------------------------------------------------------------------------------------- fold
 
     def _fold(self, event: WatchEvent) -> Delta[T] | None:
-        version = _number(event.resource_version)
-        if version <= _number(self._position):
+        version = version_number(event.resource_version)
+        if version <= version_number(self._position):
             self._refuse_late(version, event.type)
             return None
         if event.type is EventType.BOOKMARK:
@@ -428,7 +411,7 @@ class Reflector(Generic[T]):
 
     def _refuse_stale(self, version: str) -> None:
         """A lagging server may list an older state than was seen; taking it would undo known changes."""
-        if _number(version) >= _number(self._position):
+        if version_number(version) >= version_number(self._position):
             self._stale_lists = 0
             return
         self._stale_lists += 1
@@ -437,12 +420,3 @@ class Reflector(Generic[T]):
                 f"the list of {self.resource.qualified} is of version {version}, older than {self._position} "
                 "which was seen already: asking again"
             )
-
-
-def _key(namespace: str, name: str) -> str:
-    return f"{namespace}/{name}" if namespace else name
-
-
-def _number(version: str) -> int:
-    """Versions of one kind are comparable integers (the API guarantees it since 1.35); others count as 0."""
-    return int(version) if version.isdigit() else 0
