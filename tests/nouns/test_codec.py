@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
+import pkgutil
 from typing import Any
 
 import msgspec
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cluster as core
 from cluster import actions as act
 from cluster import events as ev
 from cluster import targets as aim
@@ -28,6 +31,9 @@ from cluster.tables import NodeTable, Table
 from cluster.targets import Prices
 from tests.nouns.builds import build, subclasses
 from tests.nouns.cases import cluster, node
+
+for module in pkgutil.iter_modules(core.__path__):
+    importlib.import_module(f"cluster.{module.name}")  # a class is found once its module was imported
 
 NOUNS = [kind for kind in subclasses(Noun) if kind.__module__.startswith("cluster.")]
 TABLES = subclasses(Table)
