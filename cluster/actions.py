@@ -56,10 +56,14 @@ class CreateReplica(Action, frozen=True, tag=True, kw_only=True):
 
 
 class Drain(Action, frozen=True, tag=True, kw_only=True):
-    """Stop sending new work to a replica (or node) and let it empty until the deadline (UTC seconds)."""
+    """Stop sending new work to a replica (or node) and let it empty until the deadline (UTC seconds).
+
+    `voluntary`: nothing but our own choice ends it, so it is charged as a move (`cluster.restraint`).
+    """
 
     subject: Ref
     deadline_seconds: float
+    voluntary: bool = False
 
 
 class Resume(Action, frozen=True, tag=True, kw_only=True):

@@ -53,7 +53,18 @@ def drain(overlay: Overlay, action: act.Drain, _: float) -> Drop | None:
         return Drop("Stale", f"drain of {replica.key}, which is {replica.phase}", 1, 0, 0, "objects")
     if replica.phase is not ReplicaPhase.READY:
         return None
+    if action.voluntary and overlay.moves_left(replica.service) < 1:
+        return _moves_spent(overlay, replica)
     return _floor(overlay, replica)
+
+
+def _moves_spent(overlay: Overlay, replica: Any) -> Drop:
+    """A move beyond the budget of its service, or of the cluster."""
+    service = overlay.read("services").get(replica.service)
+    own = service.moves if service is not None else None
+    spent = own if own is not None and not own.left else overlay.moves
+    made, allowed = (spent.made, spent.allowed) if spent is not None else (0, 0)
+    return Drop("Unsafe", f"a move of {replica.key}", made + 1, made, allowed, "moves")
 
 
 def _floor(overlay: Overlay, replica: Any) -> Drop | None:

@@ -20,6 +20,7 @@ from cluster.hardware import AcceleratorClass, Node, Pool
 from cluster.lifecycles import GANG, IN_FLIGHT, JOB, REPLICA, Arrows, legal, reachable
 from cluster.occupancy import Claim, Quota, Reservation
 from cluster.power import Lease, LeasePhase, PowerDomain
+from cluster.restraint import Moves
 from cluster.rows import Rows
 from cluster.serving import Launcher, LoadHistogram, Replica, Service, WeightCopy
 from cluster.snapshot import Snapshot, Stamp
@@ -78,6 +79,7 @@ class Observer:
         self.revision = 0
         self.refused: Counter[str] = Counter()
         self.beliefs = Beliefs()
+        self.moves: Moves | None = None
         self._live: dict[str, dict[str, Any]] = {name: {} for name in _MAPPINGS}
         self._published: dict[str, dict[str, Any]] = {}
         self._resort: set[str] = set()
@@ -113,6 +115,14 @@ class Observer:
         merged = {**getattr(self.beliefs, kind), **beliefs}
         self.beliefs = msgspec.structs.replace(self.beliefs, **{kind: merged})
         self.revision += 1
+
+    def allow(self, moves: Moves | None) -> bool:
+        """Take the cluster's disruption budget as it is now. True when that is news."""
+        if moves == self.moves:
+            return False
+        self.moves = moves
+        self.revision += 1
+        return True
 
     def _seen(self, noun: ev.AnyNoun) -> bool:
         mapping, key = noun_key(noun)
@@ -271,6 +281,7 @@ class Observer:
         return Snapshot(
             stamp=self._stamp(now_seconds, epoch),
             beliefs=self.beliefs,
+            moves=self.moves,
             node_table=self.node_rows.publish(),
             instance_table=self.instance_rows.publish(),
             domain_table=self.domain_rows.publish(),

@@ -17,6 +17,7 @@ from cluster.hardware import Offer, Slot
 from cluster.occupancy import Claim, Reservation
 from cluster.power import Lease, LeasePhase
 from cluster.power_sums import ancestors, charged_watts, domain_sums
+from cluster.restraint import Moves, left_of
 from cluster.serving import Launcher, Replica, ReplicaPhase, Tier
 from cluster.space import Space
 from cluster.targets import AnyTarget, target_key
@@ -34,6 +35,7 @@ class Overlay:
         self.base = base
         self._written: dict[str, dict[str, Any]] = {}
         self._space: Space | None = None
+        self._moves = base.moves
         self.memo: dict[str, Any] = {}
 
     @property
@@ -80,9 +82,28 @@ class Overlay:
         self.space.take(slot)
         self.write("claims")[key] = Claim(key=key, owner=owner, slot=slot, priority=priority)
 
+    @property
+    def moves(self) -> Moves | None:
+        """The cluster's disruption budget with what was applied."""
+        return self._moves
+
+    def moves_left(self, service: str) -> int:
+        """How many replicas of a service may still be moved now: the least of its budget and the cluster's."""
+        found = self.read("services").get(service)
+        return left_of(self._moves, found.moves if found is not None else None)
+
+    def charge_move(self, service: str) -> None:
+        """Count one move of a service's replica against both budgets."""
+        now = self.base.stamp.taken_seconds
+        found = self.read("services").get(service)
+        if found is not None and found.moves is not None:
+            self.put("services", service, moves=found.moves.charged(now))
+        if self._moves is not None:
+            self._moves = self._moves.charged(now)
+
     def snapshot(self) -> Snapshot:
         """The snapshot with everything applied."""
-        return msgspec.structs.replace(self.base, **self._written)
+        return msgspec.structs.replace(self.base, moves=self._moves, **self._written)
 
 
 def gang_key(job: str, attempt: int) -> str:
@@ -129,6 +150,9 @@ def _drain(overlay: Overlay, action: act.Drain) -> None:
         overlay.put("nodes", action.subject.name, offer=Offer.CORDONED)
     else:
         overlay.put("replicas", action.subject.name, phase=ReplicaPhase.DRAINING)
+        replica = overlay.read("replicas").get(action.subject.name)
+        if action.voluntary and replica is not None:
+            overlay.charge_move(replica.service)
 
 
 def _resume(overlay: Overlay, action: act.Resume) -> None:

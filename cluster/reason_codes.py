@@ -84,6 +84,10 @@ CODES: dict[str, CodeSpec] = {
     "ReplicaLost": _warning("{choice} is lost: its node has been silent for {have}, limit {limit}; {need} replaced.",
                             "need", "have", "limit"),
     "RoutesSet": _normal("traffic is split over {have} of {need} wanted, largest share {limit}.", "need", "have", "limit"),
+    # restraint
+    "MovesSpent": _normal("{choice} stays where it is: {have} of {limit} an hour have been made, the next may be in {need}.",
+                          "need", "have", "limit"),
+    "MixWaits": _normal("{choice} would cost {have} less; it needs {need}, and {limit} may be made now.", "need", "have", "limit"),
     # train
     "GangStarted": _normal("starts on {choice}: {need} needed, {have} free in the island, best network {limit}.", "need", "have", "limit"),
     "GangWaiting": _warning("waits for {need} with {gpus} each on one network; the best island has {have} free of {limit}.",

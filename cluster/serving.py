@@ -8,6 +8,7 @@ import msgspec
 
 from cluster.base import Noun, Ref
 from cluster.hardware import Slot
+from cluster.restraint import Hold, Moves, left_of
 from cluster.seeds import stable_hash
 
 
@@ -126,7 +127,8 @@ class Service(Noun, kw_only=True, frozen=True):
     `floor_units` and `ceiling_units` bound capacity in units of the reference variant (the first
     allowed one that is feasible); `replicas` is the user's or HPA's `scale` in the same unit.
     `expected_*` is the load declared by the user, planned for until load has been measured. `image` is the engine's
-    as the user wants it; empty = the operator's default.
+    as the user wants it; empty = the operator's default. `held` says why nothing may be done about it, `moves` how
+    many of its running replicas may still be moved by our own choice (None: as many as it takes).
     """
 
     ref: Ref
@@ -148,11 +150,18 @@ class Service(Noun, kw_only=True, frozen=True):
     drain_seconds: float = 60.0
     migrations_per_minute: int = 60
     policies: Policies = Policies()
+    held: Hold = Hold.NONE
+    moves: Moves | None = None
 
     @property
     def name(self) -> str:
         """`namespace/name` of the service."""
         return self.ref.name
+
+    @property
+    def moves_left(self) -> int:
+        """How many of its running replicas may still be moved now, as far as its own budget goes."""
+        return left_of(self.moves)
 
     @property
     def priority(self) -> int:

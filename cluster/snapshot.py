@@ -14,6 +14,7 @@ from cluster.occupancy import Claim, Quota, Reservation
 from cluster.overlay import Overlay
 from cluster.plan import Plan
 from cluster.power import Lease, PowerDomain
+from cluster.restraint import Moves
 from cluster.serving import Launcher, LoadHistogram, Replica, Service, WeightCopy
 from cluster.tables import DomainTable, InstanceTable, NodeTable, SignalTable
 from cluster.targets import AnyTarget, Capacity, Menu, Warm
@@ -33,7 +34,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unkno
     """Everything the planner may know. Mappings are keyed by name (`namespace/name`) or `key`.
 
     Iterate in sorted order or by `Node.order`; mapping order carries no meaning. `loads` is keyed
-    `service|class`; `targets` by `targets.target_key`.
+    `service|class`; `targets` by `targets.target_key`. `moves` is the whole cluster's disruption budget (None: none).
     """
 
     stamp: Stamp = Stamp()
@@ -55,6 +56,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unkno
     in_flight: Mapping[str, InFlight] = {}
     targets: Mapping[str, AnyTarget] = {}
     beliefs: Beliefs = Beliefs()
+    moves: Moves | None = None
     node_table: NodeTable = msgspec.field(default_factory=NodeTable.empty)
     instance_table: InstanceTable = msgspec.field(default_factory=InstanceTable.empty)
     domain_table: DomainTable = msgspec.field(default_factory=DomainTable.empty)

@@ -75,7 +75,8 @@ class Capacity(Target, tag=True, kw_only=True, frozen=True):
 
     `wanted_per_second` and `shape` are the load it was chosen for (`shape` None = as declared by the
     user); `wanted_units` is the least capacity whatever the load, in units of the reference variant,
-    and with owner `user` the exact number of them.
+    and with owner `user` the exact number of them. `exchanged`: the mix took the place of another one rather than
+    growing or shrinking it, so what goes because of it is moved by our own choice.
     """
 
     service: str
@@ -86,6 +87,7 @@ class Capacity(Target, tag=True, kw_only=True, frozen=True):
     quantile: float = 0.5
     lead_seconds: float = 0.0
     alternatives: tuple[Scored, ...] = ()
+    exchanged: bool = False
     final: bool = False
 
 

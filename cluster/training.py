@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from cluster.base import Noun, Ref
 from cluster.hardware import Slot
+from cluster.restraint import Hold
 
 
 class GangPhase(StrEnum):
@@ -55,7 +56,7 @@ class Job(Noun, kw_only=True, frozen=True):
     """What the user wants trained.
 
     `accelerators` empty means any product, but never two products in one gang. `steps` is the number
-    of iterations to success.
+    of iterations to success. `held` says why nothing may be done about it.
     """
 
     ref: Ref
@@ -76,6 +77,7 @@ class Job(Noun, kw_only=True, frozen=True):
     phase: JobPhase = JobPhase.WAITING
     attempt: int = 0
     waiting_since_seconds: float = 0.0
+    held: Hold = Hold.NONE
 
     @property
     def name(self) -> str:

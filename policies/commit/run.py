@@ -14,7 +14,7 @@ from cluster.targets import Capacity, Mix, Prices, Scored, Share
 from cluster.training import Job
 from placement.training.islands import Fit, choose_island, islands_of
 from policies.commit import why
-from policies.commit.inventory import Inventory
+from policies.commit.inventory import HELD, Inventory
 from policies.commit.settling import Limits, Rules, Settled, limits_of, settle, users_mix, wanted_rate
 from policies.draft import Draft
 from policies.frames import Floats, Frame, frame_of
@@ -261,12 +261,25 @@ class CommitRun:
         for part in mix.parts:
             taken = part.units * gpus.get(part.variant, 1)
             self.serving[part.pool] = self.serving.get(part.pool, 0) + taken
+        exchanged = standing.exchanged
         if _counts(mix) != _counts(standing.mix):
             self.changed[service.name] = self.now
+            exchanged = _exchanges(_counts(standing.mix) or self._live_counts(service), _counts(mix))
         owner = USER if standing.owner == USER else "commit"
-        final = msgspec.structs.replace(standing, owner=owner, mix=mix, alternatives=alternatives, final=True)
+        final = msgspec.structs.replace(
+            standing, owner=owner, mix=mix, alternatives=alternatives, exchanged=exchanged, final=True
+        )
         if final != standing:
             self.draft.aim(msgspec.structs.replace(final, decided_seconds=self.now))
+
+    def _live_counts(self, service: Service) -> dict[tuple[str, str], int]:
+        """What runs, by part: the mix that stands when nobody remembers one."""
+        found: dict[tuple[str, str], int] = {}
+        for replica in self.groups.replicas.get(service.name, ()):
+            if replica.phase in HELD:
+                part = (replica.variant.key, replica.pool)
+                found[part] = found.get(part, 0) + 1
+        return found
 
     # ----------------------------------------------------------------------------------------- shares, prices
 
@@ -306,6 +319,13 @@ def _impossible(frame: Frame) -> bool:
 
 def _counts(mix: Mix) -> dict[tuple[str, str], int]:
     return {(part.variant, part.pool): part.units for part in mix.parts if part.units}
+
+
+def _exchanges(before: dict[tuple[str, str], int], after: dict[tuple[str, str], int]) -> bool:
+    """Whether something takes the place of something: one part grows while another shrinks."""
+    parts = {*before, *after}
+    changes = [after.get(part, 0) - before.get(part, 0) for part in parts]
+    return max(changes, default=0) > 0 > min(changes, default=0)
 
 
 def _without_time(share: Share) -> tuple[str, int, int]:

@@ -11,6 +11,7 @@ from cluster.reasons import Reason
 from cluster.serving import Replica, ReplicaPhase
 from policies.place import why
 from policies.place.cases import Case, Part, outstanding
+from policies.place.restraint import may_move
 from policies.place.run import Missing, Run
 
 
@@ -39,11 +40,16 @@ def _trim(run: Run, case: Case, part: Part, blocked: set[str]) -> None:
         if replica.phase is ReplicaPhase.READY:
             if not free_to_go or ready - 1 < floor:
                 continue
-            ready -= 1
         elif _is_successor(replica, outdated):
             continue
         is_old = replica.key in outdated
-        _send_away(run, case, replica, why.outdated(case, replica) if is_old else why.surplus(case, part))
+        # What its load no longer needs goes unasked; what something else takes the place of is a move of ours.
+        ours = replica.phase is ReplicaPhase.READY and (is_old or case.capacity.exchanged)
+        if ours and not may_move(run, case, replica):
+            continue
+        ready -= replica.phase is ReplicaPhase.READY
+        reason = why.outdated(case, replica) if is_old else why.surplus(case, part)
+        _send_away(run, case, replica, reason, voluntary=ours)
 
 
 def _is_missing(run: Run, case: Case, part: Part) -> bool:
@@ -67,8 +73,8 @@ def _departure(run: Run, replica: Replica, outdated: set[str]) -> tuple[int, flo
     return rank, outstanding(run.groups, replica), -replica.ordinal, replica.key
 
 
-def _send_away(run: Run, case: Case, replica: Replica, reason: Reason) -> None:
-    """Drain what serves, delete what never did."""
+def _send_away(run: Run, case: Case, replica: Replica, reason: Reason, *, voluntary: bool = False) -> None:
+    """Drain what serves, delete what never did; a `voluntary` drain is charged as a move."""
     if replica.phase is not ReplicaPhase.READY:
         run.delete(case, replica, reason)
         return
@@ -77,14 +83,15 @@ def _send_away(run: Run, case: Case, replica: Replica, reason: Reason) -> None:
     node = run.view.nodes.get(_node_of(run, replica))
     if node is not None and node.offer_until_seconds is not None and node.offer == "reclaiming":
         deadline = min(deadline, node.offer_until_seconds)
-    run.draft.act(
-        Drain(
-            subject=replica.ref,
-            deadline_seconds=deadline,
-            expects=(case.service.ref,),
-            reason=run.draft.because(reason),
-        )
+    action = Drain(
+        subject=replica.ref,
+        deadline_seconds=deadline,
+        voluntary=voluntary,
+        expects=(case.service.ref,),
+        reason=run.draft.because(reason),
     )
+    run.draft.act(action)
+    run.overlay.apply(action)
 
 
 def _node_of(run: Run, replica: Replica) -> str:

@@ -228,8 +228,9 @@ def test_an_observer_starts_knowing_nothing() -> None:
     assert all(
         len(getattr(view, name)) == 0
         for name in type(view).__struct_fields__
-        if name not in {"stamp", "beliefs"}
+        if name not in {"stamp", "beliefs", "moves"}
     )
+    assert view.moves is None
     assert view.stamp.revision == 0
     assert view.stamp.sources == {}
 
