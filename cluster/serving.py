@@ -8,6 +8,7 @@ import msgspec
 
 from cluster.base import Noun, Ref
 from cluster.hardware import Slot
+from cluster.refused import Refused
 from cluster.restraint import Hold, Moves, left_of
 from cluster.seeds import stable_hash
 
@@ -129,6 +130,7 @@ class Service(Noun, kw_only=True, frozen=True):
     `expected_*` is the load declared by the user, planned for until load has been measured. `image` is the engine's
     as the user wants it; empty = the operator's default. `held` says why nothing may be done about it, `moves` how
     many of its running replicas may still be moved by our own choice (None: as many as it takes).
+    `refused` stands while its pods are refused.
     """
 
     ref: Ref
@@ -149,6 +151,7 @@ class Service(Noun, kw_only=True, frozen=True):
     keep_alive_seconds: float = 600.0
     drain_seconds: float = 60.0
     migrations_per_minute: int = 60
+    refused: Refused | None = None
     policies: Policies = Policies()
     held: Hold = Hold.NONE
     moves: Moves | None = None

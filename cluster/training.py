@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from cluster.base import Noun, Ref
 from cluster.hardware import Slot
+from cluster.refused import Refused
 from cluster.restraint import Hold
 
 
@@ -57,6 +58,8 @@ class Job(Noun, kw_only=True, frozen=True):
 
     `accelerators` empty means any product, but never two products in one gang. `steps` is the number
     of iterations to success. `held` says why nothing may be done about it.
+    `refused` stands while its pods are refused; `refused_attempts` are those that never came
+    to be because of it, which count against no limit.
     """
 
     ref: Ref
@@ -78,6 +81,13 @@ class Job(Noun, kw_only=True, frozen=True):
     attempt: int = 0
     waiting_since_seconds: float = 0.0
     held: Hold = Hold.NONE
+    refused: Refused | None = None
+    refused_attempts: int = 0
+
+    @property
+    def spent(self) -> bool:
+        """Whether the user's limit of restarts is used up."""
+        return self.attempt - self.refused_attempts > self.restart_limit
 
     @property
     def name(self) -> str:

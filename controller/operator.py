@@ -19,6 +19,8 @@ from cluster.snapshot import Snapshot
 from controller import life
 from controller.acting import Acting, Listener
 from controller.actor.actor import Actor
+from controller.actor.consulting import ConsultingStore
+from controller.actor.refusals import Refusals
 from controller.actor.upkeep import Upkeep
 from controller.beliefs import CapacityBeliefs
 from controller.config import OperatorConfig
@@ -35,6 +37,7 @@ from controller.measuring import Measuring
 from controller.memory import Remembered
 from controller.metrics import Metrics
 from controller.observe.caches import Caches
+from controller.observe.owners import ObjectOwners
 from controller.observe.reports import fold_agent
 from controller.observe.sketches import SketchBook
 from controller.observe.world import World
@@ -46,6 +49,7 @@ from controller.store.interface import Store
 from controller.telling.faults import faults_found
 from controller.telling.narrator import Narrator
 from controller.telling.nodes import NodeWriter
+from controller.telling.refused import refused_reasons
 from controller.telling.writer import StatusWriter
 from policies.planner import PlannerRun
 from runtime.clock import Clock, WallClock
@@ -85,16 +89,17 @@ class Operator:
         known = from_ledger(self._memory.highest_epoch, self._obeyed, threaded=config.threaded)
         self.campaign = life.campaign(store, clock, config, known, identity, dead)
         self.elector = self.campaign.elector
-        reading, store = store, GatedStore(store, self.elector.gate)
         self.observer = Observer()
         self.world = World(self.observer, config.seed, started_seconds=clock.now())
+        self.refusals = Refusals(clock, ObjectOwners(self.world.objects))
+        reading, store = store, ConsultingStore(GatedStore(store, self.elector.gate), self.refusals)
         self.caches = Caches(reading, clock, config.seed)
         self.routes_book = RouteBook()
         self.narrator = Narrator(store, ledger)
         self.recorder = Recorder(ledger, config.records_kept)
         self.planner = PlannerLoop(config)
         self.power = PowerLoop(config.seed)
-        self.statuses = StatusWriter(store, clock, config.writes_at_once, config.gateway_url)
+        self.statuses = StatusWriter(store, clock, config.writes_at_once, config.gateway_url, self.refusals)
         self.nodes = NodeWriter(store, clock, config.writes_at_once)
         self.beliefs = CapacityBeliefs()
         self.sketches = SketchBook()
@@ -102,7 +107,7 @@ class Operator:
         self.term = Term(self.elector, hub, ledger, self.measuring.metrics, VERSION)
         self._hub, self._routes, self._ledger, self._listener = hub, routes, ledger, listener
         parts = (PowerSender(hub, self.elector.gate), self.routes_book, self.world, self.caches)
-        actor = Actor(store, *parts, config.writes_at_once, config.pods)
+        actor = Actor(store, *parts, config.writes_at_once, config.pods, self.refusals)
         self._acting = Acting(clock, actor, self.world, self.caches, self.narrator, self.measuring, listener)
         self.upkeep = Upkeep(store, self.caches, self.world, confirmed=hub is not None)
         self._power_tick = 0
@@ -173,6 +178,7 @@ class Operator:
                 if self.sketches.fold(self.observer, sketch, now):
                     self.planner.wake(now)
                 self._memory.load(sketch, now)
+        self.refusals.tell(self.world.refuse)
         changed = self.world.settle(now)
         changed |= await self.upkeep.open_gates(now)
         self.observer.expire(now)
@@ -296,7 +302,8 @@ class Operator:
             return
         self._status_due = now + self.config.status_seconds
         faults = faults_found(self.observer, self.world, self.power.config_faults)
-        self.narrator.say([*faults, *await self.upkeep.tend(now)], "observe", now)
+        refused = refused_reasons(self.refusals, self.world)
+        self.narrator.say([*faults, *refused, *await self.upkeep.tend(now)], "observe", now)
         if self.planner.tick:  # one that has just begun knows less than what its predecessor wrote
             await self.statuses.write(self.world, snapshot, self.narrator.sayings, now)
         if now >= self._measure_due:

@@ -8,6 +8,7 @@ starts from what is really there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -22,11 +23,12 @@ from cluster.power import Lease
 from cluster.snapshot import Snapshot
 from controller.actor.outcome import Outcome
 from controller.actor.pods import DEFAULTS, gang_pods, replica_pod, split_key
+from controller.actor.refusals import Refusals, pods_of
 from controller.config import PodSettings
 from controller.observe import labels
 from controller.resources.core import POD
 from controller.resources.kinds import TRAINING_JOB
-from controller.store.errors import AlreadyExists, Conflict, Forbidden, NotFound, StoreError, Unavailable
+from controller.store.errors import AlreadyExists, Conflict, NotFound, StoreError, Unavailable
 from controller.store.interface import JsonObject, Resource, Store
 
 
@@ -83,11 +85,6 @@ class Effects(msgspec.Struct, kw_only=True):
     weights: dict[str, dict[str, float]] = {}
 
 
-CLOSED_SECONDS = 30.0
-"""How long nothing is created in a namespace that was found to be going."""
-TERMINATING = "because it is being terminated"
-"""The API server's words for that."""
-
 WITHOUT_STORE = (act.GrantPower, act.SetRoutes, act.Reserve, act.Release)
 """Actions that wait for nobody: always carried out at their turn."""
 
@@ -108,11 +105,12 @@ class Actor:
         writes: OwnWrites,
         at_once: int = 1,
         settings: PodSettings = DEFAULTS,
+        refusals: Refusals | None = None,
     ) -> None:
-        """Bind to the world."""
+        """Bind to the world. `refusals` is the book that `store` consults."""
         self._at_once = at_once
         self._settings = settings
-        self._closed: dict[str, float] = {}
+        self._refusals = refusals
         self._store = store
         self._power = power
         self._routes = routes
@@ -142,7 +140,6 @@ class Actor:
         One that waits for the store beside others is charged when it is sent: what the store then refuses stays
         charged until the next plan, which starts from what is there.
         """
-        self._closed = {name: until for name, until in self._closed.items() if until > now_seconds}
         overlay = Overlay(snapshot)
         outcomes: list[Outcome | asyncio.Task[Outcome]] = []
         effects = Effects()
@@ -166,16 +163,22 @@ class Actor:
         return [o if isinstance(o, Outcome) else await o for o in outcomes], effects
 
     async def _attempt(self, item: act.Stamped, overlay: Overlay, effects: Effects) -> Outcome:
-        namespace = _namespace_of(item.action)
-        if namespace in self._closed:
-            why = f"namespace {namespace} is being deleted: nothing is created in it any more"
-            return Outcome(stamped=item, status="failed", message=why)
         try:
+            self._consult(item.action)
             return await self._handlers[type(item.action)](item, overlay, effects)
         except StoreError as error:
-            if isinstance(error, Forbidden) and TERMINATING in error.message:
-                self._closed[namespace] = item.issued_seconds + CLOSED_SECONDS
             return Outcome(stamped=item, status="failed", message=str(error))
+
+    def _consult(self, action: act.Action) -> None:
+        """Ask the book before anything is done towards pods: an attempt's number, members deleted. Raises HeldBack."""
+        if self._refusals is None:
+            return
+        if isinstance(action, act.CreateReplica):
+            self._refusals.check(pods_of("ModelService", action.service), creates_in=_namespace(action.name))
+        elif isinstance(action, (act.StartGang, act.RestartGang)):
+            self._refusals.check(
+                pods_of("TrainingJob", action.job.name), creates_in=_namespace(action.job.name)
+            )
 
     async def _create_replica(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
         action = item.action
@@ -187,11 +190,13 @@ class Actor:
         await self._create_pod(pod, item)
         return Outcome(stamped=item, status="done")
 
-    async def _create_pod(self, pod: JsonObject, item: act.Stamped) -> None:
+    async def _create_pod(self, pod: JsonObject, item: act.Stamped) -> JsonObject:
+        """Create it, or find it there and ours; the pod as it is then."""
         pod["metadata"]["annotations"][labels.REASON] = item.id
         try:
             created = await self._store.create(POD, pod, field_manager=labels.MANAGER)
             self._writes.wrote(POD, created)
+            return created
         except Unavailable:
             self._writes.doubted(POD, f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
             raise
@@ -202,6 +207,7 @@ class Actor:
             # One of ours that is on its way out is not the one that is wanted now: another name, with the next plan.
             if not ours or found["metadata"].get("deletionTimestamp"):
                 raise
+            return found
 
     async def _drain(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
         action = item.action
@@ -296,9 +302,27 @@ class Actor:
         product = overlay.read("nodes")[action.layout.slots[0].node].accelerator
         accelerator = overlay.read("accelerators")[product]
         image, command = self._images.image_of(job.ref), self._images.command_of(job.ref)
-        for pod in gang_pods(action, job, accelerator, image, restore_step, self._settings, command):
-            await self._create_pod(pod, item)
+        made: list[JsonObject] = []
+        try:
+            for pod in gang_pods(action, job, accelerator, image, restore_step, self._settings, command):
+                made.append(await self._create_pod(pod, item))  # noqa: PERF401 - what was made counts if one fails
+        except StoreError:
+            await self._take_back(action.job, action.attempt, made)
+            raise
         return Outcome(stamped=item, status="done")
+
+    async def _take_back(self, job: Ref, attempt: int, made: list[JsonObject]) -> None:
+        """A gang starts wholly or not at all: what was made of a refused one goes, and its number costs no restart."""
+        for pod in made:
+            meta = pod["metadata"]
+            with contextlib.suppress(StoreError):
+                await self._delete_pod(f"{meta['namespace']}/{meta['name']}", meta["uid"], 1.0)
+        namespace, name = split_key(job.name)
+        with contextlib.suppress(StoreError):
+            found = await self._store.get(TRAINING_JOB, name, namespace)
+            if int(found.get("status", {}).get("attempt", 0)) == attempt:
+                refused = 1 + int(found["status"].get("refusedAttempts", 0))
+                await self._number(job, found, attempt, refused)
 
     async def _claim_attempt(self, job: Ref, attempt: int) -> None:
         """Write the attempt number before any pod exists: a crash in between wastes a number, never doubles a gang.
@@ -313,7 +337,13 @@ class Actor:
             raise Conflict(
                 f"attempt {attempt} of {job.name} cannot be claimed: the store has {taken} already"
             )
-        patch = {"status": {"attempt": attempt, "restarts": max(0, attempt - 1)}}
+        await self._number(job, found, attempt, int(found.get("status", {}).get("refusedAttempts", 0)))
+
+    async def _number(self, job: Ref, found: JsonObject, attempt: int, refused: int) -> None:
+        """Write which attempt it is, and how many were refused, over the object as it was found."""
+        namespace, name = split_key(job.name)
+        restarts = max(0, attempt - 1 - refused)
+        patch = {"status": {"attempt": attempt, "restarts": restarts, "refusedAttempts": refused}}
         patched = await self._store.patch(
             TRAINING_JOB,
             name,
@@ -353,13 +383,8 @@ class Actor:
         return Outcome(stamped=item, status="sent")
 
 
-def _namespace_of(action: act.Action) -> str:
-    """The namespace in which an action creates pods; empty for one that creates none."""
-    if isinstance(action, act.CreateReplica):
-        return split_key(action.name)[0]
-    if isinstance(action, (act.StartGang, act.RestartGang)):
-        return split_key(action.job.name)[0]
-    return ""
+def _namespace(key: str) -> str:
+    return split_key(key)[0]
 
 
 def _subject(item: act.Stamped) -> Ref:

@@ -14,7 +14,7 @@ from controller.actor.pods import split_key
 from controller.observe import labels
 from controller.observe.world import World
 from controller.resources.core import POD, Pod
-from controller.store.errors import Conflict, NotFound, StoreError
+from controller.store.errors import Conflict, HeldBack, NotFound, StoreError
 from controller.store.interface import JsonObject, Resource, Store
 from controller.telling.clock_text import rfc3339
 
@@ -69,7 +69,7 @@ class Gates:
         }
         try:
             return await self._store.apply(POD, wanted, field_manager=labels.MANAGER, subresource="status")
-        except NotFound:
+        except (NotFound, HeldBack):
             return None
         except Conflict as error:
             log.warning("readiness gate of pod %s: somebody else holds it: %s", pod.metadata.key, error)

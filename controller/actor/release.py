@@ -14,7 +14,7 @@ from controller.observe.world import World
 from controller.resources.base import ObjectMeta
 from controller.resources.core import POD
 from controller.resources.kinds import MODEL_SERVICE, TRAINING_JOB
-from controller.store.errors import Conflict, NotFound, StoreError
+from controller.store.errors import Conflict, HeldBack, NotFound, StoreError
 from controller.store.interface import Resource, Store
 
 log = logging.getLogger("plimsoll.release")
@@ -55,7 +55,7 @@ class Release:
                 uid=meta.uid,
                 resource_version=meta.resource_version,
             )
-        except (NotFound, Conflict):
+        except (NotFound, Conflict, HeldBack):
             return 0  # gone, or changed meanwhile: looked at again
         except StoreError as error:
             log.warning("finalizer of %s %s not taken off: %s", resource.kind, meta.key, error)

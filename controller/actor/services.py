@@ -24,7 +24,7 @@ from controller.actor.pods import (
 from controller.observe import labels
 from controller.observe.world import World
 from controller.resources.core import SERVICE, ServiceObject
-from controller.store.errors import AlreadyExists, Conflict, NotFound, StoreError
+from controller.store.errors import AlreadyExists, Conflict, HeldBack, NotFound, StoreError
 from controller.store.interface import JsonObject, Resource, Store
 
 log = logging.getLogger("plimsoll.services")
@@ -131,7 +131,7 @@ class Services:
         except AlreadyExists:
             # Ours are in the cache, by their label; so this one is somebody else's, or the cache is late.
             self.taken[of] = key
-        except (NotFound, Conflict):
+        except (NotFound, Conflict, HeldBack):
             return None
         except StoreError as error:
             log.warning("Service %s not written: %s", key, error)

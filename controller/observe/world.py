@@ -15,6 +15,7 @@ import msgspec
 from cluster.base import Ref
 from cluster.hardware import AcceleratorClass
 from cluster.observer import Observer
+from cluster.refused import Refused
 from cluster.training import GangPhase, JobPhase
 from controller.hub.messages import InventorySeen
 from controller.observe import intents, nodes
@@ -62,6 +63,8 @@ class World:
         self.started_seconds = started_seconds
         self.domains = DomainBook()
         self.products = ProductBook()
+        self.refused: dict[tuple[str, str], Refused] = {}
+        """Objects whose pods are refused, by (kind, key)."""
         self._seed = seed
         self._silent: set[str] = set()
         self._dirty: dict[str, set[str]] = defaultdict(set)
@@ -88,6 +91,14 @@ class World:
         if self.inventories.get(node) != report:
             self.inventories[node] = report
             self._dirty["Node"].add(node)
+
+    def refuse(self, kind: str, key: str, refused: Refused | None) -> None:
+        """An object's pods are refused from now on, or (None) no longer."""
+        if refused is None:
+            self.refused.pop((kind, key), None)
+        else:
+            self.refused[kind, key] = refused
+        self._dirty[kind].add(key)
 
     def heard(self, node: str, observed_seconds: float) -> None:
         """A node's agent reported."""
@@ -215,7 +226,10 @@ class World:
         intent = intents.service(obj, self.classes)
         self._note("ModelService", key, intent.faults)
         # A service that became invalid is no longer decided on, but what runs keeps running.
-        return self._fold(intent.noun, now) if intent.noun is not None else False
+        if intent.noun is None:
+            return False
+        refused = self.refused.get(("ModelService", key))
+        return self._fold(msgspec.structs.replace(intent.noun, refused=refused), now)
 
     def _job(self, key: str, now: float) -> bool:
         obj: TrainingJob | None = self.objects["TrainingJob"].get(key)
@@ -231,7 +245,8 @@ class World:
         if uid != obj.metadata.uid:  # another job of the same name starts to wait anew
             since = now
         self._waiting[key] = (obj.metadata.uid, since)
-        noun = msgspec.structs.replace(intent.noun, waiting_since_seconds=since)
+        refused = self.refused.get(("TrainingJob", key))
+        noun = msgspec.structs.replace(intent.noun, waiting_since_seconds=since, refused=refused)
         return self._fold(self._with_attempts(noun), now)
 
     def _with_attempts(self, job: Any) -> Any:

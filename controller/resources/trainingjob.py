@@ -83,6 +83,9 @@ class TrainingJobStatus(ApiStruct, frozen=True, kw_only=True):
     ] = "Pending"
     attempt: Annotated[int, whole("Number of the gang; ranks of an older one are fenced.", 0, 10**9)] = 0
     restarts: Annotated[int, whole("Gangs lost and started again.", 0, 10**9)] = 0
+    refused_attempts: Annotated[
+        int, whole("Gangs whose pods the API server refused; they count against no limit.", 0, 10**9)
+    ] = 0
     step: Annotated[int, whole("Last iteration reported.", 0, 10**12)] = 0
     checkpoint_step: Annotated[int, whole("Iteration of the last checkpoint.", 0, 10**12)] = 0
     nodes: Annotated[

@@ -114,5 +114,19 @@ class Unavailable(StoreError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class HeldBack(StoreError):
+    """Not sent: the server refused the like a short time ago, in the sentence that is quoted.
+
+    `retry_after_seconds` is how long it is still held back.
+    """
+
+    code = 429
+    reason = "HeldBack"
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 RETRYABLE: tuple[type[StoreError], ...] = (TooManyRequests, Unavailable)
 """Answers after which the same request may be sent again unchanged, later."""

@@ -14,6 +14,9 @@ REASONS_PER_SUBJECT = 16
 NEWS_RATIO = 0.10
 """An Event is written again when a number moved by more than this share (SEAMS §7)."""
 
+COUNTING = frozenset({"ReplicaRefused", "GangRefused", "WriteRefused"})
+"""Reasons that count tries: another try is no news, the condition has its number; another sentence is."""
+
 
 class Said(msgspec.Struct, frozen=True):
     """A reason, the loop it came from and when it was given (UTC seconds)."""
@@ -27,6 +30,8 @@ def is_news(old: Reason | None, new: Reason) -> bool:
     """Whether a reason says something else than before: new, other slots, or a number moved by over 10 %."""
     if old is None:
         return True
+    if new.code in COUNTING:
+        return False
     before, after = _numbers(old), _numbers(new)
     if before.keys() != after.keys():
         return True

@@ -18,7 +18,7 @@ from controller.observe.world import SILENT_SECONDS, World
 from controller.resources.acceleratornode import AcceleratorNodeStatus, CachedWeights, NodeGpu, NodeNic
 from controller.resources.base import API_VERSION, Condition, render
 from controller.resources.kinds import ACCELERATOR_NODE
-from controller.store.errors import AlreadyExists, NotFound, StoreError
+from controller.store.errors import AlreadyExists, HeldBack, NotFound, StoreError
 from controller.store.interface import Store
 from controller.store.workqueue import WorkQueue
 from controller.telling.clock_text import rfc3339
@@ -196,7 +196,8 @@ class NodeWriter:
             return 0
         except StoreError as error:
             pause = self._queue.failed(name, error.retry_after_seconds)
-            log.warning("AcceleratorNode %s not written: %s; again in %.1f s", name, error, pause)
+            if not isinstance(error, HeldBack):
+                log.warning("AcceleratorNode %s not written: %s; again in %.1f s", name, error, pause)
             return 0
         self._queue.done(name)
         self._written[name] = (_says(status), now_seconds)

@@ -34,7 +34,9 @@ CAPACITY_CODES = frozenset(
         "UnknownAccelerator",
     }
 )
-OBSTACLE_CODES = frozenset({"ReplicaUnplaceable", "ReplicaStuck", "ReplicaNotStarted", "ReplicaHeldBack"})
+OBSTACLE_CODES = frozenset(
+    {"ReplicaUnplaceable", "ReplicaStuck", "ReplicaNotStarted", "ReplicaHeldBack", "ReplicaRefused"}
+)
 """What keeps replicas from becoming ready, as placing tells it."""
 OBSTACLE_SECONDS = 120.0
 """How long an obstacle is repeated in the condition Ready after it was last met."""
@@ -42,6 +44,7 @@ GANG_CODES = frozenset(
     {
         "GangUnbound",
         "GangHeldBack",
+        "GangRefused",
         "GangStarted",
         "GangWaiting",
         "GangRestarted",
@@ -218,7 +221,10 @@ def job_status(
     return TrainingJobStatus(
         phase=phase,
         attempt=max(obj.status.attempt, gang.attempt if gang else 0),
-        restarts=max(0, max(obj.status.attempt, gang.attempt if gang else 0) - 1),
+        restarts=max(
+            0, max(obj.status.attempt, gang.attempt if gang else 0) - 1 - obj.status.refused_attempts
+        ),
+        refused_attempts=obj.status.refused_attempts,
         step=obj.spec.steps if phase == "Succeeded" else _step(obj, gang),
         checkpoint_step=max(obj.status.checkpoint_step, gang.checkpoint_step if gang else 0),
         nodes=[slot.node for slot in slots],

@@ -15,16 +15,18 @@ import msgspec
 
 from cluster.snapshot import Snapshot
 from controller.actor.pods import split_key
+from controller.actor.refusals import Refusals
 from controller.observe import labels
 from controller.observe.world import World
 from controller.resources.base import API_VERSION, render
 from controller.resources.kinds import BY_KIND
-from controller.store.errors import Conflict, NotFound, StoreError
+from controller.store.errors import Conflict, HeldBack, NotFound, StoreError
 from controller.store.interface import JsonObject, Store
 from controller.store.workqueue import WorkQueue
 from controller.telling.conditions import condition, merge
 from controller.telling.contests import Contests, Key, is_contest
 from controller.telling.memory import Sayings
+from controller.telling.refused import admitted
 from controller.telling.statuses import class_status, domain_status, job_status, service_status
 from runtime.clock import Clock
 
@@ -37,7 +39,7 @@ SIZES = (
     "phase", "why", "ready", "replicas", "attempt", "checkpoint_step", "gpu_count", "observed_generation"
 )  # fmt: skip
 
-ACTORS = frozenset({"attempt", "restarts"})
+ACTORS = frozenset({"attempt", "restarts", "refusedAttempts"})
 """Fields of a status that only the actor writes, by compare-and-swap."""
 
 Status = Callable[[Any, Snapshot, Sayings, tuple[str, ...], float], msgspec.Struct]
@@ -64,8 +66,18 @@ class StatusWriter:
     `at_once` bounds how many are on their way together.
     """
 
-    def __init__(self, store: Store, clock: Clock, at_once: int = 1, gateway_url: str = "") -> None:
-        """Bind to a store. `gateway_url` is where clients reach the gateways; empty: no address is told."""
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        at_once: int = 1,
+        gateway_url: str = "",
+        refusals: Refusals | None = None,
+    ) -> None:
+        """Bind to a store. `gateway_url` is where clients reach the gateways; empty: no address is told. `refusals`
+        is the book that the store consults.
+        """
+        self._refusals = refusals
         self._gateway_url = gateway_url.rstrip("/")
         self.contests = Contests()
         self._store = store
@@ -78,6 +90,7 @@ class StatusWriter:
     async def write(self, world: World, snapshot: Snapshot, sayings: Sayings, now_seconds: float) -> int:
         """Bring every object's status up to date; how many were written."""
         there: set[Key] = set()
+        refused = self._refusals.about() if self._refusals is not None else {}
         for kind, compute in _STATUS.items():
             for name, obj in sorted(world.objects[kind].items()):
                 key = (kind, name)
@@ -88,6 +101,9 @@ class StatusWriter:
                     # The gateway holds and moves requests, so it is where they go, whatever becomes of replicas.
                     status = msgspec.structs.replace(status, url=f"{self._gateway_url}/{name}")
                 status = _held(obj, status, now_seconds)
+                if (told := admitted(refused.get(key, ()), obj.metadata.generation)) is not None:
+                    found = merge(obj.status.conditions, [told], now_seconds)
+                    status = msgspec.structs.replace(status, conditions=[*status.conditions, *found])
                 status = self._contested(key, obj, status, now_seconds)
                 if status != obj.status and self._due(key, obj, status, now_seconds):
                     self._wanted[key] = (obj, status)
@@ -119,7 +135,8 @@ class StatusWriter:
             return 0
         except StoreError as error:
             pause = self._queue.failed(key, error.retry_after_seconds)
-            log.warning("status of %s %s not written: %s; again in %.1f s", *key, error, pause)
+            if not isinstance(error, HeldBack):
+                log.warning("status of %s %s not written: %s; again in %.1f s", *key, error, pause)
             return 0
         self._queue.done(key)
         obj, status = wanted

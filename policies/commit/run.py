@@ -99,7 +99,10 @@ class CommitRun:
         """Everyone in order: by priority, waiting jobs before services of the same, then by name."""
         gangs = newest_gangs(self.view)
         jobs = [
-            job for job in in_queue_order(dict(self.view.jobs)) if waits(self.view, job, gangs.get(job.name))
+            job
+            for job in in_queue_order(dict(self.view.jobs))
+            if waits(self.view, job, gangs.get(job.name))
+            and not (job.refused is not None and job.refused.waits(self.now))
         ]
         islands = islands_of(self.view.nodes) if jobs else []
         for service in self.scope:
@@ -179,6 +182,16 @@ class CommitRun:
             self.draft.because(why.chosen(service, mix, asked, limits.gpus, (), None))
         self._stand(service, capacity, mix)
 
+    def _charged(self, service: Service, counts: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+        """What a mix takes of the inventory: all of it, but no more than there is already while its pods are refused.
+
+        What is refused stays wanted; others may have the devices meanwhile.
+        """
+        if service.refused is None or not service.refused.waits(self.now):
+            return counts
+        live = self.inventory.tenants(service.name)
+        return {name: (min(units, len(live.get(name, ()))), gpus) for name, (units, gpus) in counts.items()}
+
     def _in_use(self, service: Service) -> int:
         return sum(len(tenants) for tenants in self.inventory.tenants(service.name).values())
 
@@ -203,7 +216,7 @@ class CommitRun:
             settled = settle(frame, shares, wanted, capacity.mix, since, limits, self.rules, self.scratch)
             self.draft.units_used += settled.found.units_used
             counts = {name: (units, gpus[name]) for name, units in settled.counts.items()}
-            failed = self.inventory.settle(service.name, service.priority, counts)
+            failed = self.inventory.settle(service.name, service.priority, self._charged(service, counts))
             tries += 1
             if not failed or tries == TRIES:
                 break
@@ -250,7 +263,7 @@ class CommitRun:
         """A mix that was not solved for: take its devices (as far as they are there) and put it in force."""
         gpus = {variant.key: variant.gpus for variant in service.variants}
         counts = {f"{p.variant}|{p.pool}": (p.units, gpus.get(p.variant, 1)) for p in mix.parts}
-        self.inventory.settle(service.name, service.priority, counts)
+        self.inventory.settle(service.name, service.priority, self._charged(service, counts))
         self._finish(service, standing, mix, standing.alternatives if mix.parts else ())
 
     def _finish(

@@ -80,6 +80,7 @@ class Run:
         self.resting = dict(state.resting)
         self.missing: list[Missing] = []
         self.going: set[str] = set()
+        self.tried: set[str] = set()
         self.cases: list[Case] = []
         limits = Limits(config.bind_seconds, config.start_seconds)
         for service in in_scope(view, ctx):
@@ -191,7 +192,14 @@ class Run:
         return len(back)
 
     def _create(self, case: Case, part: Part, variant: Variant) -> bool:
-        """Create one replica; False when no node has room (remembered and told), or the service must wait (told)."""
+        """Create one replica; False when no node has room (remembered and told), or the service must wait (told).
+
+        A service whose pods are refused waits, and then tries one.
+        """
+        refused = case.service.refused
+        if refused is not None and (refused.waits(self.now) or case.service.name in self.tried):
+            self.draft.because(why.refused(case, refused))
+            return False
         rest = self.resting.get(case.service.name)
         if rest is not None and rest.until_seconds > self.now:
             self.draft.because(why.resting(case, rest))
@@ -214,6 +222,7 @@ class Run:
             reason=self.draft.because(why.placed(case, variant, choice)),
         )
         self.draft.act(action)
+        self.tried.add(case.service.name)
         self.overlay.apply(action)
         self.rooms.refresh(choice.slot.node)
         return True

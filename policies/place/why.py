@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cluster.base import Ref
 from cluster.reasons import Reason, Remedy, Verdict
+from cluster.refused import Refused
 from cluster.serving import Replica, Service, Variant
 from placement.packing.best_fit import Choice, Rooms
 from policies.draft import quantity
@@ -58,6 +59,15 @@ def late(case: Case, replica: Replica, waited: float, limit: float) -> Reason:
         code="ReplicaNotStarted", subject=case.service.ref, verdict=Verdict.REJECTED, choice=_said_of(replica),
         need=quantity("expected", limit, "s"), have=quantity("waited", waited, "s"),
         limit=quantity("limit", limit, "s"), refs=(replica.ref,),
+    )  # fmt: skip
+
+
+def refused(case: Case, refused: Refused) -> Reason:
+    """The API server, or a webhook behind it, does not take the service's pods."""
+    return Reason(
+        code="ReplicaRefused", subject=case.service.ref, verdict=Verdict.BLOCKED, choice=refused.sentence,
+        need=quantity("wanted", sum(case.wanted.values()), "replicas"),
+        have=quantity("tries", refused.attempts, "attempts"), limit=quantity("wait", refused.wait_seconds, "s"),
     )  # fmt: skip
 
 

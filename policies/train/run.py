@@ -10,6 +10,7 @@ from cluster.actions import Checkpoint, Release, Reserve, RestartGang, StartGang
 from cluster.hardware import Node, Offer, Slot
 from cluster.overlay import Overlay
 from cluster.plan import Context
+from cluster.reasons import Reason
 from cluster.snapshot import Snapshot
 from cluster.targets import Cadence, Queue
 from cluster.training import Gang, GangPhase, Job, JobPhase, Layout
@@ -125,7 +126,7 @@ class TrainRun:
         )
 
     def _restart(self, job: Job, gang: Gang) -> None:
-        if job.attempt > job.restart_limit:
+        if job.spent:
             self.draft.because(why.limit_reached(job, gang.checkpoint_step))
             self._stop(job, gang, 1.0, save=False)
             return
@@ -133,8 +134,9 @@ class TrainRun:
         if stuck:
             waited = self.now - gang.phase_since_seconds
             self.draft.because(why.unbound(job, gang, sorted(stuck), waited, self.config.bind_seconds))
-        if self._must_rest(job, gang):
-            self.draft.because(why.resting(job, self.resting[job.name]))
+        self._must_rest(job, gang)
+        if (held := self._held_back(job)) is not None:
+            self.draft.because(held)
             self.waiting.append(job)
             self._stop(job, gang, 1.0, save=False)
             return
@@ -147,18 +149,24 @@ class TrainRun:
             return
         self._form_next(job, gang, found)
 
-    def _must_rest(self, job: Job, gang: Gang) -> bool:
-        """Whether the next attempt waits: this one, like the one before it, ended without a step of progress."""
+    def _held_back(self, job: Job) -> Reason | None:
+        """Why a job's next attempt waits although there may be room; None when it need not."""
+        if job.refused is not None and job.refused.waits(self.now):
+            return why.refused(job, job.refused)
+        rest = self.resting.get(job.name)
+        return why.resting(job, rest) if rest is not None and rest.until_seconds > self.now else None
+
+    def _must_rest(self, job: Job, gang: Gang) -> None:
+        """The next attempt waits when this one, like the one before it, ended without a step of progress."""
         if gang.step > gang.checkpoint_step:
             self.resting.pop(job.name, None)
-            return False
+            return
         rest = self.resting.get(job.name)
         if rest is None or rest.counted < gang.attempt:
             failures = (rest.failures if rest is not None else 0) + 1
             until = self.now + pause_seconds(failures)
             rest = Rest(failures=failures, counted=gang.attempt, until_seconds=until)
             self.resting[job.name] = rest
-        return rest.until_seconds > self.now
 
     def _form_next(self, job: Job, gang: Gang, found: Successor) -> None:
         action = RestartGang(
@@ -198,13 +206,12 @@ class TrainRun:
         for job in self.jobs:
             gang = self.gangs.get(job.name)
             if waits(self.view, job, gang):
-                rest = self.resting.get(job.name)
-                if rest is not None and rest.until_seconds > self.now:
-                    self.draft.because(why.resting(job, rest))
-                    self.waiting.append(job)
-                else:
+                if (held := self._held_back(job)) is None:
                     candidates.append(job)
-            elif gang is None and job.attempt > job.restart_limit and job.phase is JobPhase.WAITING:
+                else:
+                    self.draft.because(held)
+                    self.waiting.append(job)
+            elif gang is None and job.spent and job.phase is JobPhase.WAITING:
                 self.draft.because(why.limit_reached(job, 0))
         if candidates:
             inventory = Inventory(Groups(self.view), self.now)

@@ -31,7 +31,7 @@ def waits(view: Snapshot, job: Job, gang: Gang | None) -> bool:
     """Whether a job should start and has no attempt in view that holds anything it could use."""
     if job.suspended or job.phase in (JobPhase.DONE, JobPhase.FAILED):
         return False
-    if job.attempt > job.restart_limit:
+    if job.spent:
         return False
     return gang is None or gang.phase is GangPhase.STOPPED or _buried(view, gang)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cluster.base import Ref
 from cluster.occupancy import Reservation
 from cluster.reasons import Reason, Remedy, Verdict
+from cluster.refused import Refused
 from cluster.training import Gang, Job
 from placement.training.islands import Fit, Shortage
 from policies.draft import quantity
@@ -74,6 +75,15 @@ def unbound(job: Job, gang: Gang, nodes: list[str], waited: float, limit: float)
         code="GangUnbound", subject=job.ref, verdict=Verdict.REJECTED, choice=shown,
         need=quantity("attempt", gang.attempt, "attempt"), have=quantity("waited", waited, "s"),
         limit=quantity("limit", limit, "s"), refs=(gang.ref,),
+    )  # fmt: skip
+
+
+def refused(job: Job, refused: Refused) -> Reason:
+    """The API server, or a webhook behind it, does not take the job's pods."""
+    return Reason(
+        code="GangRefused", subject=job.ref, verdict=Verdict.BLOCKED, choice=refused.sentence,
+        need=quantity("attempt", job.attempt + 1, "attempt"),
+        have=quantity("tries", refused.attempts, "attempts"), limit=quantity("wait", refused.wait_seconds, "s"),
     )  # fmt: skip
 
 
