@@ -11,6 +11,12 @@ from controller.leadership.lease import LeaseSettings
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 
 
+Account = Annotated[
+    str, msgspec.Meta(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+]
+"""A ServiceAccount, as `namespace/name`."""
+
+
 class PolicyDefault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which policy decides where nobody chose one, and its settings."""
 
@@ -24,13 +30,15 @@ class PodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     `engine_image`, `rank_image`: where the user names none. `priority_class`: a PriorityClass of the cluster, best
     one that never preempts (the chart has one): who gives way to whom is decided here, with a reason. Empty: the
     cluster's default. `run_as_user`: numeric user of the containers; 0 leaves it to the image, which a namespace of
-    the level `restricted` refuses.
+    the level `restricted` refuses. `service_accounts`: accounts beside each namespace's `default` that pods may run
+    as. Whoever may write our objects in such a namespace may use them; no other account is lent.
     """
 
     engine_image: str = "plimsoll/engine:0.1.0"
     rank_image: str = "plimsoll/trainer:0.1.0"
     priority_class: str = ""
     run_as_user: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 65_532
+    service_accounts: tuple[Account, ...] = ()
 
 
 class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

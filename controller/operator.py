@@ -90,7 +90,8 @@ class Operator:
         self.campaign = life.campaign(store, clock, config, known, identity, dead)
         self.elector = self.campaign.elector
         self.observer = Observer()
-        self.world = World(self.observer, config.seed, started_seconds=clock.now())
+        lent = config.pods.service_accounts
+        self.world = World(self.observer, config.seed, started_seconds=clock.now(), accounts=lent)
         self.refusals = Refusals(clock, ObjectOwners(self.world.objects))
         reading, store = store, ConsultingStore(GatedStore(store, self.elector.gate), self.refusals)
         self.caches = Caches(reading, clock, config.seed)

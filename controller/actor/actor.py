@@ -28,6 +28,7 @@ from controller.config import PodSettings
 from controller.observe import labels
 from controller.resources.core import POD
 from controller.resources.kinds import TRAINING_JOB
+from controller.resources.podpart import Wish
 from controller.store.errors import AlreadyExists, Conflict, NotFound, StoreError, Unavailable
 from controller.store.interface import JsonObject, Resource, Store
 
@@ -48,15 +49,11 @@ class RoutesSink(Protocol):
         ...
 
 
-class Images(Protocol):
-    """What the user's objects say about containers, and a job's last checkpoint."""
+class Wishes(Protocol):
+    """What the user's objects say about pods, and a job's last checkpoint."""
 
-    def image_of(self, ref: Ref) -> str:
-        """Image the user asked for, or empty."""
-        ...
-
-    def command_of(self, ref: Ref) -> list[str]:
-        """Command the user asked for, or none: the image's own."""
+    def wish_of(self, ref: Ref) -> Wish:
+        """What runs in the object's pods, and the user's part of them."""
         ...
 
     def checkpoint_of(self, job: str) -> int:
@@ -101,7 +98,7 @@ class Actor:
         store: Store,
         power: Power,
         routes: RoutesSink,
-        images: Images,
+        wishes: Wishes,
         writes: OwnWrites,
         at_once: int = 1,
         settings: PodSettings = DEFAULTS,
@@ -114,7 +111,7 @@ class Actor:
         self._store = store
         self._power = power
         self._routes = routes
-        self._images = images
+        self._wishes = wishes
         self._writes = writes
         self._handlers: dict[
             type[act.Action], Callable[[act.Stamped, Overlay, Effects], Awaitable[Outcome]]
@@ -185,8 +182,8 @@ class Actor:
         assert isinstance(action, act.CreateReplica)  # noqa: S101 - the table of handlers guarantees it
         service = overlay.read("services")[action.service]
         accelerator = overlay.read("accelerators")[action.variant.accelerator]
-        image = self._images.image_of(service.ref)
-        pod = replica_pod(action, service, accelerator, image, self._settings)
+        wish = self._wishes.wish_of(service.ref)
+        pod = replica_pod(action, service, accelerator, wish, self._settings)
         await self._create_pod(pod, item)
         return Outcome(stamped=item, status="done")
 
@@ -278,7 +275,7 @@ class Actor:
     async def _start_gang(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
         action = item.action
         assert isinstance(action, act.StartGang)  # noqa: S101
-        return await self._form(item, action, overlay, self._images.checkpoint_of(action.job.name))
+        return await self._form(item, action, overlay, self._wishes.checkpoint_of(action.job.name))
 
     async def _restart_gang(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
         action = item.action
@@ -301,10 +298,10 @@ class Actor:
         job = overlay.read("jobs")[action.job.name]
         product = overlay.read("nodes")[action.layout.slots[0].node].accelerator
         accelerator = overlay.read("accelerators")[product]
-        image, command = self._images.image_of(job.ref), self._images.command_of(job.ref)
+        wish = self._wishes.wish_of(job.ref)
         made: list[JsonObject] = []
         try:
-            for pod in gang_pods(action, job, accelerator, image, restore_step, self._settings, command):
+            for pod in gang_pods(action, job, accelerator, wish, restore_step, self._settings):
                 made.append(await self._create_pod(pod, item))  # noqa: PERF401 - what was made counts if one fails
         except StoreError:
             await self._take_back(action.job, action.attempt, made)

@@ -16,9 +16,11 @@ from cluster.hardware import AcceleratorClass, Slot
 from cluster.launch import EngineLaunch, RankLaunch
 from cluster.serving import Service
 from cluster.training import Job
+from controller.actor.userpart import lay
 from controller.config import PodSettings
 from controller.observe import labels
 from controller.resources.base import API_VERSION
+from controller.resources.podpart import Wish
 
 UNREACHABLE_SECONDS = 30
 """How long a pod tolerates an unreachable node (Kubernetes' default is 300 s, which no gang can wait for)."""
@@ -55,7 +57,7 @@ def replica_pod(
     action: CreateReplica,
     service: Service,
     accelerator: AcceleratorClass,
-    image: str,
+    wish: Wish,
     settings: PodSettings = DEFAULTS,
 ) -> dict[str, Any]:
     """The pod of a replica with its own launcher, on one slot."""
@@ -63,7 +65,7 @@ def replica_pod(
     launch = EngineLaunch(
         service=service.name,
         model=service.model,
-        image=image,
+        image=wish.image,
         variant=action.variant,
         pool=action.pool,
         ordinal=action.ordinal,
@@ -77,13 +79,14 @@ def replica_pod(
     owner = owner_reference("ModelService", service.ref.name, service.ref.uid)
     pod = _pod(action.name, slot, accelerator, marks, to_json(launch).decode(), owner, settings)
     container = pod["spec"]["containers"][0]
-    container |= {"name": "engine", "image": image or settings.engine_image}
+    container |= {"name": "engine", "image": wish.image or settings.engine_image}
     container["ports"] = [{"containerPort": ENGINE_PORT}]
     container["readinessProbe"] = {"httpGet": {"path": "/health", "port": ENGINE_PORT}, "periodSeconds": 1}
     container["lifecycle"] = {"preStop": {"httpGet": {"path": "/drain", "port": ENGINE_PORT}}}
     pod["spec"]["terminationGracePeriodSeconds"] = max(1, round(service.drain_seconds))
     # The kubelet's word is not enough: the operator opens this gate when the engine is registered and warm.
     pod["spec"]["readinessGates"] = [{"conditionType": labels.REGISTERED}]
+    lay(pod, wish, settings)
     return pod
 
 
@@ -91,10 +94,9 @@ def gang_pods(
     action: StartGang | RestartGang,
     job: Job,
     accelerator: AcceleratorClass,
-    image: str,
+    wish: Wish,
     restore_step: int,
     settings: PodSettings = DEFAULTS,
-    command: list[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Every pod of an attempt, one a node, in rank order; names and rendezvous are the attempt's own.
 
@@ -113,16 +115,15 @@ def gang_pods(
         pod = _pod(key, slot, accelerator, marks, to_json(launch).decode(), owner, settings)
         pod["metadata"]["annotations"][labels.RENDEZVOUS] = rendezvous
         container = pod["spec"]["containers"][0]
-        container |= {"name": "ranks", "image": image or settings.rank_image}
+        container |= {"name": "ranks", "image": wish.image or settings.rank_image}
         container["env"] += torchrun_environment(launch, master)
-        if command:
-            container["command"] = list(command)
         pod["spec"] |= {
             "hostname": pod["metadata"]["name"],
             "subdomain": subdomain,
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": RANK_GRACE_SECONDS + round(job.checkpoint.write_seconds),
         }
+        lay(pod, wish, settings)
         pods.append(pod)
     return pods
 
@@ -217,8 +218,6 @@ def _pod(
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": _security(settings),
-            # Never `priority`: admission computes it from the class and refuses another number.
-            **({"priorityClassName": settings.priority_class} if settings.priority_class else {}),
             "containers": [
                 {
                     "name": "main",

@@ -7,7 +7,7 @@ it never keeps others out of the model.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,11 +21,13 @@ from controller.hub.messages import InventorySeen
 from controller.observe import intents, nodes
 from controller.observe.domains import DomainBook
 from controller.observe.folding import Folding
+from controller.observe.podparts import PodParts
 from controller.observe.products import ProductBook
 from controller.observe.told import AgentTold
 from controller.observe.workloads import Workloads
 from controller.resources import core
 from controller.resources.modelservice import ModelService
+from controller.resources.podpart import Wish, wish_of
 from controller.resources.powerdomain import PowerDomain as PowerDomainObject
 from controller.resources.trainingjob import TrainingJob
 
@@ -49,8 +51,10 @@ class Change(NamedTuple):
 class World:
     """Raw objects and reports on one side, the `Observer` on the other."""
 
-    def __init__(self, observer: Observer, seed: int, *, started_seconds: float) -> None:
-        """Start with an empty world."""
+    def __init__(
+        self, observer: Observer, seed: int, *, started_seconds: float, accounts: Collection[str] = ()
+    ) -> None:
+        """Start with an empty world. `accounts`: ServiceAccounts that may be lent to pods, as `namespace/name`."""
         self.observer = observer
         self.objects: dict[str, dict[str, Any]] = defaultdict(dict)
         self.faults: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -65,6 +69,7 @@ class World:
         self.products = ProductBook()
         self.refused: dict[tuple[str, str], Refused] = {}
         """Objects whose pods are refused, by (kind, key)."""
+        self.parts = PodParts(accounts)
         self._seed = seed
         self._silent: set[str] = set()
         self._dirty: dict[str, set[str]] = defaultdict(set)
@@ -223,7 +228,7 @@ class World:
         if obj is None:
             self._note("ModelService", key, ())
             return self._forget("services", key, now)
-        intent = intents.service(obj, self.classes)
+        intent = self.parts.granted("ModelService", obj, intents.service(obj, self.classes))
         self._note("ModelService", key, intent.faults)
         # A service that became invalid is no longer decided on, but what runs keeps running.
         if intent.noun is None:
@@ -237,7 +242,7 @@ class World:
             self._note("TrainingJob", key, ())
             self._waiting.pop(key, None)
             return self._forget("jobs", key, now)
-        intent = intents.job(obj, self.classes)
+        intent = self.parts.granted("TrainingJob", obj, intents.job(obj, self.classes))
         self._note("TrainingJob", key, intent.faults)
         if intent.noun is None:
             return self._forget("jobs", key, now)
@@ -278,15 +283,10 @@ class World:
         obj = self.objects[kind].get(key)
         return intents.ref_of(kind, obj.metadata) if obj is not None else Ref(kind, key)
 
-    def image_of(self, ref: Ref) -> str:
-        """Image the user asked for, or empty for the operator's default."""
+    def wish_of(self, ref: Ref) -> Wish:
+        """What the user wants in an object's pods; nothing of one that is gone."""
         obj = self.objects[ref.kind].get(ref.name)
-        return obj.spec.image if obj is not None else ""
-
-    def command_of(self, ref: Ref) -> list[str]:
-        """Command the user wants a job's nodes to run; empty for the image's own."""
-        obj = self.objects[ref.kind].get(ref.name)
-        return list(obj.spec.command) if obj is not None else []
+        return wish_of(obj.spec) if obj is not None else Wish()
 
     def checkpoint_of(self, job: str) -> int:
         """Last checkpointed step of a job, as its newest gang or its status has it."""

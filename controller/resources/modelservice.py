@@ -23,6 +23,7 @@ from controller.resources.base import (
     text,
     whole,
 )
+from controller.resources.podpart import MOST_WORDS, PodPart, Words
 
 Mode = Literal["Auto", "Recommend", "Off"]
 
@@ -122,6 +123,9 @@ class ModelServiceSpec(ApiStruct, frozen=True, kw_only=True):
     image: Annotated[str, text("Container image of the engine; empty means the operator's default.", 512)] = (
         ""
     )
+    command: Annotated[Words, items("Command of the engine; empty means the image's own.", MOST_WORDS)] = []
+    args: Annotated[Words, items("Arguments of the command; empty means the image's own.", MOST_WORDS)] = []
+    pod: Annotated[PodPart, about("Your part of each replica's pod.")] = PodPart()
     replicas: Annotated[
         int,
         whole(

@@ -11,7 +11,8 @@ from typing import Any
 
 from controller.resources.base import API_VERSION, DATE_PATTERN
 from controller.resources.kinds import KINDS, Kind
-from controller.resources.rules import EACH, RULES
+from controller.resources.rule import EACH
+from controller.resources.rules import RULES
 from controller.resources.schema import Schema, schema_of
 
 PAGE = Path("docs/reference/resources.md")

@@ -6,38 +6,15 @@ an object with such a fault is refused, or gets `Accepted=False`, with the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
-
-import msgspec
+from collections.abc import Iterator
+from typing import Any
 
 from controller.resources.base import PRECISIONS
-
-JsonObject = dict[str, Any]
-Holds = Callable[[Any, Any], bool]
-
-EACH = "[]"
-"""Stands in a rule's path for every item of a list."""
+from controller.resources.podrules import POD_RULES, RANK_RULES
+from controller.resources.rule import EACH, Holds, JsonObject, Rule
 
 ENDED = ("Succeeded", "Failed")
 """Last phases of a TrainingJob."""
-
-
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule.
-
-    `path` is where it is attached (property names from the root, `EACH` for the items of a list); `cel` and `holds`
-    say the same about the value there: `holds(value, old)` is called only when the value exists, and that of a
-    `transition` only when the old one does too. `field` names the culprit below.
-    """
-
-    path: tuple[str, ...]
-    cel: str
-    message: str
-    field: str = ""
-    reason: Literal["FieldValueInvalid", "FieldValueForbidden"] = "FieldValueInvalid"
-    transition: bool = False
-    holds: Holds
 
 
 def _ordered(low: str, high: str) -> Holds:
@@ -246,8 +223,8 @@ _POWER_DOMAIN = (
 )
 
 RULES: dict[str, tuple[Rule, ...]] = {
-    "ModelService": _MODEL_SERVICE,
-    "TrainingJob": _TRAINING_JOB,
+    "ModelService": (*_MODEL_SERVICE, *POD_RULES),
+    "TrainingJob": (*_TRAINING_JOB, *POD_RULES, *RANK_RULES),
     "AcceleratorClass": _ACCELERATOR_CLASS,
     "PowerDomain": _POWER_DOMAIN,
 }

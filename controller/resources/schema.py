@@ -13,7 +13,8 @@ from msgspec import inspect
 
 from controller.resources.base import CATEGORY, GROUP, POLICY_LOOP, VERSION
 from controller.resources.kinds import BY_KIND, Column, Kind
-from controller.resources.rules import EACH, RULES, Rule
+from controller.resources.rule import EACH, Rule
+from controller.resources.rules import RULES
 from policies.registry import TABLES
 
 Schema = dict[str, Any]

@@ -17,6 +17,7 @@ from controller.resources.base import (
     text,
     whole,
 )
+from controller.resources.podpart import MOST_WORDS, PodPart, Words
 
 
 class TrainedModel(ApiStruct, frozen=True, kw_only=True):
@@ -65,10 +66,9 @@ class TrainingJobSpec(ApiStruct, frozen=True, kw_only=True):
         float, number("Dollars an hour of one GPU is worth to this job; 0 means best effort.", 0.0, 1e6)
     ] = 0.0
     image: Annotated[str, text("Container image of a rank; empty means the operator's default.", 512)] = ""
-    command: Annotated[
-        list[Annotated[str, text("One word of the command.", 4_096)]],
-        items("Command each node runs; empty means the image's own.", 64),
-    ] = []
+    command: Annotated[Words, items("Command each node runs; empty means the image's own.", MOST_WORDS)] = []
+    args: Annotated[Words, items("Arguments of the command; empty means the image's own.", MOST_WORDS)] = []
+    pod: Annotated[PodPart, about("Your part of each rank's pod.")] = PodPart()
     runtime: Annotated[Literal["torchrun", "ray"], about("How ranks find each other.")] = "torchrun"
     restart_limit: Annotated[int, whole("Restarts before the job has failed.", 0, 100_000)] = 10
     suspend: Annotated[bool, about("True stops the gang and keeps the job.")] = False

@@ -22,6 +22,7 @@ from controller.config import PolicyDefault
 from controller.observe import intents, labels
 from controller.resources.core import EVENT, NAMESPACE, NODE, POD, SERVICE
 from controller.resources.kinds import ACCELERATOR_NODE, MODEL_SERVICE
+from controller.resources.podpart import PodPart, Wish
 from controller.store.errors import Forbidden
 from controller.store.interface import JsonObject, Resource
 from controller.store.kube import KubeStore
@@ -30,6 +31,45 @@ from tests.cluster.operating import Cluster, config_of, operating
 from tests.observe.objects import MODEL, SHAPE, accelerator
 from tests.scenarios.props import job, service
 
+EVERYTHING: JsonObject = {
+    "labels": {"team": "red", "example.com/cost-centre": "7"},
+    "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
+    "env": [
+        {"name": "A", "value": "$(PLIMSOLL_LAUNCH)"},
+        {"name": "B", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token", "optional": True}}},
+        {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "c"}}},
+        {"name": "D", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+    ],
+    "envFrom": [{"prefix": "X_", "secretRef": {"name": "hub"}}, {"configMapRef": {"name": "settings"}}],
+    "imagePullPolicy": "IfNotPresent",
+    "imagePullSecrets": [{"name": "registry"}],
+    "volumes": [
+        {"name": "data", "persistentVolumeClaim": {"claimName": "data", "readOnly": True}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "settings", "configMap": {"name": "settings", "optional": True}},
+        {"name": "hub", "secret": {"secretName": "hub"}},
+    ],
+    "volumeMounts": [
+        {"name": "data", "mountPath": "/data", "subPath": "models", "readOnly": True},
+        {"name": "shm", "mountPath": "/dev/shm"},
+    ],
+    "securityContext": {
+        "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000, "supplementalGroups": [3000],
+        "fsGroupChangePolicy": "OnRootMismatch",
+    },
+    "containerSecurityContext": {
+        "readOnlyRootFilesystem": True, "capabilities": {"add": ["NET_BIND_SERVICE"]},
+    },
+    "tolerations": [
+        {"key": "team", "value": "red", "effect": "NoSchedule"},
+        {"key": "spot", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60},
+    ],
+    "priorityClassName": "system-cluster-critical",
+    "resources": {"cpu": "1500m", "memory": "2Gi"},
+}  # fmt: skip
+"""Every field that a namespace of the level `restricted` takes, but for an account that would have to be there."""
+PLAIN = Wish()
 UID = "11111111-2222-3333-4444-555555555555"
 CLASS = intents.accelerator(accelerator())[0]
 ENDPOINT_SLICE = Resource(
@@ -48,7 +88,7 @@ def on_the_server(plane: ControlPlane, work: Callable[[KubeStore], Awaitable[Non
     asyncio.run(scenario())
 
 
-def made_in(namespace: str) -> list[tuple[Resource, JsonObject]]:
+def made_in(namespace: str, wish: Wish = PLAIN) -> list[tuple[Resource, JsonObject]]:
     """Everything that the operator makes for a service and for a job, as it sends it."""
     named = Variant(accelerator="NVIDIA L4 (24 GB)")  # a display name no label could hold as it is
     chat = Service(
@@ -66,7 +106,10 @@ def made_in(namespace: str) -> list[tuple[Resource, JsonObject]]:
     )  # fmt: skip
     layout = Layout(tensor=1, pipeline=1, data=4, micro_batch=1, slots=slots, network="roce")
     gang = StartGang(job=bert.ref, attempt=1, layout=layout, reason=0)
-    pods = [replica_pod(replica, chat, CLASS, ""), *gang_pods(gang, bert, CLASS, "", 0, command=["train"])]
+    pods = [
+        replica_pod(replica, chat, CLASS, wish),
+        *gang_pods(gang, bert, CLASS, wish._replace(command=("train",)), 0),
+    ]
     services = [engines_service(chat.name, UID), ranks_service(bert.name, UID)]
     return [(POD, pod) for pod in pods] + [(SERVICE, each) for each in services]
 
@@ -91,6 +134,11 @@ def test_a_restricted_namespace_takes_everything_we_make_unchanged(
         level = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
         await store.patch(NAMESPACE, namespace, level, field_manager="tests")
         for resource, obj in made_in(namespace):
+            kept = await store.create(resource, obj, field_manager="tests", dry_run=True)
+            assert lost(obj, kept) == []
+        everything = msgspec.convert(EVERYTHING, PodPart)
+        wish = Wish("engine:2", ("serve",), ("--fast",), everything)
+        for resource, obj in made_in(namespace, wish):
             kept = await store.create(resource, obj, field_manager="tests", dry_run=True)
             assert lost(obj, kept) == []
 

@@ -193,9 +193,9 @@ def domain(name: str, *members: str, parent: str = "", rating: int = 1_000, **sp
 class Play:
     """A world with its observer, told of objects as a cache would tell it."""
 
-    def __init__(self, *objects: Any) -> None:
+    def __init__(self, *objects: Any, accounts: tuple[str, ...] = ()) -> None:
         self.observer = Observer()
-        self.world = World(self.observer, 7, started_seconds=NOW)
+        self.world = World(self.observer, 7, started_seconds=NOW, accounts=accounts)
         self.now = NOW
         self.tell(accelerator(), *objects)
 

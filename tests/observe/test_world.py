@@ -12,6 +12,7 @@ from cluster.overlay import Overlay
 from cluster.serving import ReplicaPhase
 from controller.observe import labels
 from controller.observe.world import FORGET_SECONDS, SILENT_SECONDS
+from controller.resources.podpart import Wish
 from tests.observe import objects as made
 from tests.observe.objects import NOW, Play, device, engine_pod, inventory, node, pod, rank_pod
 
@@ -321,9 +322,9 @@ def test_refs_images_and_uids_of_the_users_objects() -> None:
     play = Play(made.service(image="engine:2"), made.job(), made.domain("row"), node())
     assert play.world.subject("ModelService", "shop/chat") == Ref("ModelService", "shop/chat", "uid-chat", 5)
     assert play.world.subject("ModelService", "shop/none") == Ref("ModelService", "shop/none")
-    assert play.world.image_of(Ref("ModelService", "shop/chat")) == "engine:2"
-    assert play.world.image_of(Ref("TrainingJob", "shop/train")) == ""
-    assert play.world.image_of(Ref("ModelService", "shop/none")) == ""
+    assert play.world.wish_of(Ref("ModelService", "shop/chat")).image == "engine:2"
+    assert play.world.wish_of(Ref("TrainingJob", "shop/train")) == Wish()
+    assert play.world.wish_of(Ref("ModelService", "shop/none")) == Wish()
     assert play.world.uids() == {
         ("ModelService", "shop/chat"): "uid-chat", ("TrainingJob", "shop/train"): "uid-train",
         ("PowerDomain", "row"): "uid-row", ("AcceleratorClass", "l4"): "uid-l4",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from controller.resources.base import API_VERSION, PRECISIONS
 from controller.resources.kinds import BY_KIND
 from controller.resources.schema import schema_of
+from tests.resources.mending import mend_pod
 
 Json = dict[str, Any]
 Place = tuple[Any, Any, Json]
@@ -108,6 +109,7 @@ def mend(kind: str, obj: Json) -> Json:
 
 def _mend_service(obj: Json) -> None:
     spec = obj["spec"]
+    mend_pod(spec)
     low, high = spec.get("minReplicas", 0), spec.get("maxReplicas", 1_000)
     spec |= {"minReplicas": min(low, high), "maxReplicas": max(low, high)}
     for variant in spec.get("variants", []):
@@ -130,6 +132,7 @@ def _mend_service(obj: Json) -> None:
 
 def _mend_job(obj: Json) -> None:
     spec = obj["spec"]
+    mend_pod(spec)
     nodes = spec.get("nodes", {})
     if "max" in nodes:
         low, high = nodes.get("min", 1), nodes["max"]

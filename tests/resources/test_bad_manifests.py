@@ -144,7 +144,7 @@ UNKNOWN = [
     (service({"repilcas": 2}), "spec.repilcas", "did you mean spec.replicas?"),
     (service({"objectives": [{"ttftSeconds": 1, "tpotSeconds": 1, "percentil": 0.9}]}),
      "spec.objectives[0].percentil", "did you mean spec.objectives[0].percentile?"),
-    (service({"zebra": 1}), "spec.zebra", "known here are accelerators, drainSeconds"),
+    (service({"zebra": 1}), "spec.zebra", "known here are accelerators, args, command"),
     (service() | {"specs": {}}, "specs", "did you mean spec?"),
     (service(label={"a": "b"}), "metadata.label", "did you mean metadata.labels?"),
     (job(checkpoint={"interval": 5}), "spec.checkpoint.interval", "did you mean spec.checkpoint.intervalSeconds?"),

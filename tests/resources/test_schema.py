@@ -13,6 +13,7 @@ import yaml
 from controller.resources import crds, rules
 from controller.resources.base import Condition, render
 from controller.resources.kinds import BY_KIND, KINDS, Kind
+from controller.resources.rule import EACH
 from controller.resources.schema import crd, schema_of
 from controller.store.embedded import open_store
 from controller.store.embedded.validation import Structural
@@ -236,7 +237,7 @@ def test_every_rule_across_fields_is_in_the_schema_with_its_message() -> None:
         for rule in entries:
             part: Any = schema_of(kind)
             for name in rule.path:
-                part = part["items"] if name == rules.EACH else part["properties"][name]
+                part = part["items"] if name == EACH else part["properties"][name]
             found = [entry for entry in part["x-kubernetes-validations"] if entry["rule"] == rule.cel]
             assert [entry["message"] for entry in found] == [rule.message]
 
