@@ -12,7 +12,8 @@ from simulator.physics.sequence import EngineEvent, EventKind, Sequence, Sequenc
 from simulator.physics.specs import EngineSpec
 
 FIRST_TOKEN, FINISHED = EventKind.FIRST_TOKEN, EventKind.FINISHED
-PENDING, WAITING, PREFILL, DECODE, GONE = SequenceState
+HANDED_OVER = EventKind.HANDED_OVER
+PENDING, WAITING, PREFILL, DECODE, HELD, GONE = SequenceState
 
 
 class Batch:
@@ -30,7 +31,8 @@ class Batch:
 
     def __init__(self, spec: EngineSpec, capacity_tokens: int) -> None:
         self._max_seqs, self._chunk_tokens = spec.max_num_seqs, spec.chunk_tokens
-        self.kv = KvBlocks(capacity_tokens // spec.block_tokens, spec.block_tokens, spec.admission == "grow")
+        blocks, growing = capacity_tokens // spec.block_tokens, spec.admission == "grow"
+        self.kv = KvBlocks(blocks, spec.block_tokens, growing, spec.prefix_block_tokens)
         self.by_id: dict[int, Sequence] = {}
         self.waiting: list[tuple[int, float, int, Sequence]] = []
         self.prefilling: list[Sequence] = []
@@ -80,7 +82,7 @@ class Batch:
             take = min(admitted.left, budget - tokens)
             chunks.append((admitted, take))
             tokens += take
-            pairs += 0.5 * take * take
+            pairs += take * (admitted.offset + 0.5 * take)
         return tokens, pairs
 
     def run_limit(self) -> int:
@@ -92,22 +94,41 @@ class Batch:
             return 1 + self.kv.steps_that_fit(self.tick + 1, steps - 1)
         return steps
 
+    def chunk_limit(self, tokens: int) -> int:
+        """Steps like the one that `compose` made up with ``tokens`` of prompt, at least 1.
+
+        While one prompt fills the whole budget, each step takes as much of it as the one before, and nobody else
+        gets in, until the prompt ends, a sequence finishes or the KV blocks run out.
+        """
+        chunks = self._chunks
+        if len(chunks) != 1 or self._preempted or tokens < self._chunk_tokens - self.batch:
+            return 1
+        steps = chunks[0][0].left // tokens
+        if self._finishing:
+            steps = min(steps, self._finishing[0][0] - self.tick)
+        if self.kv.growing and steps > 1:
+            return 1 + self.kv.steps_that_fit(self.tick + 1, steps - 1)
+        return max(steps, 1)
+
     def close_run(self, steps: int) -> None:
         """Book ``steps`` pure decode steps."""
         grown = steps * self.batch
         if self.kv.growing:
-            self.kv.free -= self.kv.needed(self.tick + 1, steps - 1)
+            self.kv.take(self.kv.needed(self.tick + 1, steps - 1))
         self.decode_tokens += grown
         self.owed -= grown
         self.context += grown
         self.tick += steps
 
-    def close_mixed(self, at: float, events: list[EngineEvent]) -> None:
-        """Book the step that `compose` made up with prompt chunks; it ends at ``at``."""
-        batch, done, tokens = self.batch, 0, 0
-        self.tick += 1
+    def close_mixed(self, at: float, events: list[EngineEvent], steps: int = 1) -> None:
+        """Book ``steps`` steps like the one that `compose` made up with prompt chunks; the last ends at ``at``."""
+        batch, done, tokens = self.batch * steps, 0, 0
+        if steps > 1 and self.kv.growing:
+            self.kv.take(self.kv.needed(self.tick + 1, steps - 1))
+        self.tick += steps
         self.context += batch
-        for sequence, take in self._chunks:
+        for sequence, chunk in self._chunks:
+            take = chunk * steps
             tokens += take
             sequence.left -= take
             sequence.offset += take
@@ -149,10 +170,30 @@ class Batch:
         if sequence.state is WAITING:
             self.waiting = [entry for entry in self.waiting if entry[3] is not sequence]
             heapify(self.waiting)
+            self.kv.free += sequence.reserved
+        elif sequence.state is HELD:
+            self.kv.release(sequence)
+            sequence.state = GONE
+            return
         else:
             self._evict(sequence)
         self.owed -= left + sequence.output - generated
         sequence.state = GONE
+
+    def hand_over(self, sequence: Sequence, at: float, events: list[EngineEvent]) -> None:
+        """Take a decoding sequence out of the batch, between two steps, and keep its blocks."""
+        sequence.generated = self.generated(sequence, self.tick)
+        self._finishing = [entry for entry in self._finishing if entry[2] is not sequence]
+        heapify(self._finishing)
+        self.batch -= 1
+        self.context -= sequence.prompt + sequence.generated
+        self.kv.settle(sequence, self.tick)
+        self._hold(sequence, at, events)
+
+    def _hold(self, sequence: Sequence, at: float, events: list[EngineEvent]) -> None:
+        sequence.state = HELD
+        self.owed -= sequence.output - sequence.generated
+        events.append(EngineEvent(at, HANDED_OVER, sequence.request_id, sequence.generated))
 
     def clear(self) -> None:
         """Lose everything."""
@@ -171,7 +212,7 @@ class Batch:
         if blocks > self.kv.free:
             return None
         heappop(self.waiting)
-        self.kv.admit(sequence, blocks)
+        self.owed -= self.kv.admit(sequence, blocks)
         sequence.state = PREFILL
         self.prefilling.append(sequence)
         return sequence
@@ -186,9 +227,13 @@ class Batch:
             self.first_tokens += 1
             if sequence.generated == 1 and not sequence.cancelled:
                 events.append(EngineEvent(at, FIRST_TOKEN, sequence.request_id, 1))
+        self.kv.share(sequence)
         if not left:
             self.kv.release(sequence)
             self._finish(sequence, at, events)
+            return
+        if sequence.hand_over and not sequence.cancelled:
+            self._hold(sequence, at, events)
             return
         tick = self.tick
         sequence.state = DECODE
@@ -213,7 +258,7 @@ class Batch:
             running = self.prefilling + [entry[2] for entry in self._finishing]
             self._preempt(max(running, key=Sequence.rank))
             preempted = True
-        self.kv.free -= self.kv.due(self.tick)
+        self.kv.take(self.kv.due(self.tick))
         return preempted
 
     def _preempt(self, victim: Sequence) -> None:

@@ -7,8 +7,12 @@ sequence is preempted when blocks run out, and its tokens are computed again lat
 
 Between two admissions, finishes, preemptions and clock changes the batch is fixed and its context grows by one
 token per sequence and step, so the times of all steps are an arithmetic series: the engine jumps over the whole
-run, and finds the step boundary after an arrival by solving a quadratic. `PerTokenEngine` in ``reference.py`` does
-the same step by step; a property test compares the two.
+run, and finds the step boundary after an arrival by solving a quadratic. The chunks of a prompt that fills the token
+budget alone are such a series too. `PerTokenEngine` in ``reference.py`` does the same step by step; a property test
+compares the two.
+
+A request may leave before it is finished (`hand_over`): its KV stays pinned here until `release`, while another
+engine goes on with it (`take_over`). So a migration, and the way from prefill to decode, are timing around these calls.
 
 Time is injected: ``advance_to(t)`` lives through everything up to and including ``t`` and returns what happened.
 How time is cut into calls does not change the events.
@@ -18,6 +22,7 @@ import math
 from heapq import heapify, heappop, heappush
 
 from simulator.physics.batch import Batch
+from simulator.physics.handing import Handing
 from simulator.physics.roofline import StepCost, kv_capacity_tokens, step_cost
 from simulator.physics.sequence import (
     EngineEvent,
@@ -35,20 +40,20 @@ _IDLE, _RUN, _MIXED = (
     0,
     1,
     2,
-)  # until the next boundary: nothing, a run of decode steps, one step with prompts
+)  # until the next boundary: nothing, a run of decode steps, steps with prompts
 
 
-class EngineInstance:
+class EngineInstance(Handing):
     """One engine serving ``model`` on ``engine.tensor_parallel`` GPUs ``gpu``, from ``started_seconds`` on.
 
     ValueError when the weights leave no room for a single KV block.
     """
 
     __slots__ = (
-        "_arrivals", "_batch", "_cancels", "_cost_key", "_costs", "_decode_compute", "_decode_cost",
-        "_decode_seconds", "_draining", "_end", "_first_step", "_half_growth", "_kind", "_limit", "_matmul", "_next_order",
-        "_prefill_cost", "_prefill_seconds", "_prefill_share", "_sequence_seconds", "_start", "_steps", "_stopped",
-        "now", "spec", "started",
+        "_arrivals", "_batch", "_cancels", "_chunk", "_cost_key", "_costs", "_decode_compute", "_decode_cost", "_decode_first",
+        "_decode_half", "_decode_seconds", "_draining", "_end", "_first_step", "_half_growth", "_kind", "_leaving", "_limit",
+        "_matmul", "_next_order", "_prefill_cost", "_prefill_seconds", "_reserved", "_sequence_seconds", "_start",
+        "_steps", "_stopped", "now", "spec", "started",
     )  # fmt: skip
 
     def __init__(
@@ -70,12 +75,16 @@ class EngineInstance:
         self._prefill_cost = self._decode_cost = self._cost(1.0, 1.0)
         self._arrivals: list[tuple[float, int, Sequence]] = []
         self._cancels: list[Sequence] = []
+        self._leaving: list[Sequence] = []
+        self._reserved: dict[int, int] = {}
         self._next_order = self._steps = 0
         self._draining = self._stopped = False
         # What runs until the next boundary: from _start, _steps steps, the first taking _first_step seconds and
-        # each further one twice _half_growth more, to _end.
+        # each further one twice _half_growth more, to _end. Of them _decode_first, and _decode_half likewise, count as
+        # decode; each works on _chunk tokens of prompts.
         self._kind, self._start, self._end = _IDLE, started_seconds, math.inf
-        self._first_step = self._half_growth = self._prefill_share = self._matmul = 0.0
+        self._first_step = self._half_growth = self._decode_first = self._decode_half = self._matmul = 0.0
+        self._chunk = 0
         self._prefill_seconds = self._decode_seconds = self._decode_compute = self._sequence_seconds = 0.0
 
     # ------------------------------------------------------------------------------------------------ commands
@@ -87,11 +96,15 @@ class EngineInstance:
         output_tokens: int,
         arrived_seconds: float,
         priority: int = 0,
+        prefix: tuple[int, ...] = (),
+        hand_over: bool = False,
     ) -> Refusal | None:
         """Hand in a request; it joins the queue at ``arrived_seconds``, or now where that is past.
 
-        Higher ``priority`` goes first; equals are served by ``arrived_seconds``. Returns None when taken, else the
-        refusal: malformed, duplicate id, longer than the KV cache or the model's limit, draining, stopped.
+        Higher ``priority`` goes first; equals are served by ``arrived_seconds``. ``prefix`` are the hashes of the
+        prompt's full prefix blocks. With ``hand_over`` it leaves after its first token, as a prefill engine's do.
+        Returns None when taken, else the refusal: malformed, duplicate id, longer than the KV cache or the model's
+        limit, draining, stopped.
         """
         if self._draining or self._stopped:
             return refuse_stopped(request_id, self._stopped)
@@ -105,6 +118,7 @@ class EngineInstance:
         order = self._next_order
         self._next_order = order + 1
         sequence = Sequence(request_id, prompt_tokens, output_tokens, arrived_seconds, priority, order)
+        sequence.prefix, sequence.hand_over = prefix, hand_over
         self._batch.by_id[request_id] = sequence
         now = self.now
         heappush(self._arrivals, (max(now, arrived_seconds), order, sequence))
@@ -119,15 +133,17 @@ class EngineInstance:
         if sequence is None:
             return False
         sequence.cancelled = True
+        self._forget_prefixes()
         if sequence.state is SequenceState.PENDING:
+            self._batch.kv.free += sequence.reserved
             self._arrivals = [entry for entry in self._arrivals if entry[2] is not sequence]
             heapify(self._arrivals)
             return True
-        if sequence.state is SequenceState.WAITING:
+        if sequence.state is SequenceState.WAITING or sequence.state is SequenceState.HELD:
             self._batch.remove(sequence)
         else:
             self._cancels.append(sequence)
-        self._truncate(self.now)  # whoever waited behind it may fit at the next boundary
+        self._nudge()  # whoever waited behind it may fit at the next boundary
         return True
 
     def set_speed(
@@ -153,10 +169,14 @@ class EngineInstance:
         if self._kind != _IDLE:
             steps = self._steps_done()
             self._book(steps)
-            if steps:
+            if steps and self._kind == _RUN:
                 self._batch.close_run(steps)
+            elif steps:
+                self._batch.close_mixed(self.now, [], steps)
         self._arrivals.clear()
         self._cancels.clear()
+        self._leaving.clear()
+        self._reserved.clear()
         self._batch.clear()
         self._kind, self._start, self._end = _IDLE, self.now, math.inf
         self._stopped = True
@@ -208,33 +228,35 @@ class EngineInstance:
         """Occupancy at ``now``; tokens move at step boundaries."""
         batch, steps = self._batch, self._steps_done()
         free = batch.kv.free - batch.kv.needed(batch.tick + 1, steps)
+        owed = batch.owed - steps * (batch.batch + self._chunk)
         oldest = batch.oldest_without_token()
         return EngineLoad(
             running=batch.running,
             waiting=len(batch.waiting),
             kv_free_tokens=free * batch.kv.block_tokens,
             kv_capacity_tokens=self.capacity_tokens,
-            outstanding_tokens=batch.owed - steps * batch.batch,
+            outstanding_tokens=owed,
             generated_tokens=batch.first_tokens + batch.decode_tokens + steps * batch.batch,
             head_of_line_seconds=0.0 if oldest is None else max(self.now - oldest, 0.0),
             last_busy_seconds=self._start if self._kind == _IDLE else self.now,
             preemptions=batch.preemptions,
             draining=self._draining,
+            prefix_hit_tokens=batch.kv.cache.hit_tokens if batch.kv.cache is not None else 0,
         )
 
     def phases(self) -> EnginePhases:
         """Integrals of what the engine did from its start to ``now``."""
         batch, steps = self._batch, self._steps_done()
         elapsed = 0.0 if self._kind == _IDLE else self.now - self._start
-        prefill = self._prefill_seconds + elapsed * self._prefill_share
-        decode = self._decode_seconds + elapsed * (1.0 - self._prefill_share)
+        decoded = self._decoded(steps, elapsed) if elapsed else 0.0
+        prefill, decode = self._prefill_seconds + elapsed - decoded, self._decode_seconds + decoded
         return EnginePhases(
             prefill_seconds=prefill,
             decode_seconds=decode,
             idle_seconds=max(self.now - self.started - prefill - decode, 0.0),
             decode_compute_seconds=self._decode_compute + steps * batch.batch * self._matmul,
             sequence_seconds=self._sequence_seconds + elapsed * batch.batch,
-            prefill_tokens=batch.prefill_tokens,
+            prefill_tokens=batch.prefill_tokens + steps * self._chunk,
             decode_tokens=batch.decode_tokens + steps * batch.batch,
         )
 
@@ -257,7 +279,7 @@ class EngineInstance:
                 may_join = self._batch.enqueue(heappop(arrivals)[2])
                 if self._kind == _IDLE:
                     self._end = arrival  # wake at once, after all that arrive at this very instant
-                elif may_join:
+                elif may_join and self._kind == _RUN:
                     self._truncate(arrival)
             elif end > until_seconds:
                 break
@@ -278,10 +300,10 @@ class EngineInstance:
             batch.close_run(self._steps)
         elif self._kind == _MIXED:
             self._book(self._steps, at)
-            batch.close_mixed(at, events)
+            batch.close_mixed(at, events, self._steps)
         batch.retire(at, events)
-        if self._cancels:
-            self._drop_cancelled()
+        if self._cancels or self._leaving:
+            self._let_go(at, events)
         tokens, pairs = batch.compose()
         self._start, size = at, batch.batch
         if tokens:
@@ -289,39 +311,60 @@ class EngineInstance:
         elif size:
             cost = self._decode_cost
             steps = self._steps = batch.run_limit()
-            first = self._first_step = cost.seconds(size, 0, batch.context, 0.0)
-            half = self._half_growth = 0.5 * cost.kv * size
-            self._kind, self._prefill_share, self._matmul = _RUN, 0.0, cost.matmul
+            first = self._first_step = self._decode_first = cost.seconds(size, 0, batch.context, 0.0)
+            half = self._half_growth = self._decode_half = 0.5 * cost.kv * size
+            self._kind, self._chunk, self._matmul = _RUN, 0, cost.matmul
             self._end = at + steps * (first + half * (steps - 1))
         else:
-            self._kind, self._end = _IDLE, math.inf
+            self._kind, self._chunk, self._end = _IDLE, 0, math.inf
 
     def _start_mixed(self, at: float, size: int, tokens: int, pairs: float) -> None:
         cost, context = self._prefill_cost, self._batch.context
-        seconds = cost.seconds(size, tokens, context, pairs)
-        self._kind, self._steps, self._end = _MIXED, 1, at + seconds
-        self._matmul = cost.matmul
-        self._prefill_share = 1.0 - (cost.seconds(size, 0, context, 0.0) / seconds if size else 0.0)
+        steps = self._steps = self._batch.chunk_limit(tokens)
+        first = self._first_step = cost.seconds(size, tokens, context, pairs)
+        self._decode_half = 0.5 * cost.kv * size
+        half = self._half_growth = self._decode_half + 0.5 * cost.attention * tokens * tokens
+        self._decode_first = cost.seconds(size, 0, context, 0.0) if size else 0.0
+        self._kind, self._chunk, self._matmul = _MIXED, tokens, cost.matmul
+        self._end = at + steps * (first + half * (steps - 1))
 
     def _book(self, steps: int, at: float | None = None) -> None:
-        """Add what ran since ``_start`` to the integrals."""
+        """Add what ran since ``_start``, of it ``steps`` whole steps, to the integrals."""
         elapsed = (self.now if at is None else at) - self._start
         size = self._batch.batch
-        prefill = elapsed * self._prefill_share
-        self._prefill_seconds += prefill
-        self._decode_seconds += elapsed - prefill
+        decoded = self._decoded(steps, elapsed)
+        self._prefill_seconds += elapsed - decoded
+        self._decode_seconds += decoded
         if size:
             self._sequence_seconds += elapsed * size
             self._decode_compute += steps * size * self._matmul
 
+    def _decoded(self, steps: int, elapsed: float) -> float:
+        """Seconds of the ``elapsed`` ones since ``_start`` that count as decode; ``steps`` steps are done."""
+        if self._kind == _RUN:
+            return elapsed
+        first, half = self._decode_first, self._decode_half
+        into = elapsed - steps * (self._first_step + self._half_growth * (steps - 1))
+        step = self._first_step + 2.0 * self._half_growth * steps
+        return steps * (first + half * (steps - 1)) + min(max(into / step, 0.0), 1.0) * (
+            first + 2.0 * half * steps
+        )
+
     def _truncate(self, at: float) -> None:
         """End the current run at its first step boundary not before ``at``; its current step is not undone."""
-        if self._kind != _RUN:
+        if self._kind == _IDLE or self._steps == 1:
             return
         steps = self._steps_until(at)
         if steps < self._steps:
             self._steps = steps
             self._end = self._start + steps * (self._first_step + self._half_growth * (steps - 1))
+
+    def _nudge(self) -> None:
+        """Something became free: look at the queue at the next boundary, or at once where nothing runs."""
+        if self._kind != _IDLE:
+            self._truncate(self.now)
+        elif self._batch.waiting:
+            self._end = self.now
 
     def _steps_until(self, at: float) -> int:
         """Fewest steps (at least 1) of the run that end at or after ``at``; more than it has where all end before.
@@ -342,13 +385,18 @@ class EngineInstance:
 
     def _steps_done(self) -> int:
         """Whole steps of the current run that ended at or before ``now``."""
-        if self._kind != _RUN:
+        if self._kind == _IDLE or (self._steps == 1 and self.now < self._end):
             return 0
         steps = self._steps_until(self.now)
         ended = self._start + steps * (self._first_step + self._half_growth * (steps - 1)) <= self.now
         return steps if ended else steps - 1
 
-    def _drop_cancelled(self) -> None:
+    def _let_go(self, at: float, events: list[EngineEvent]) -> None:
+        """At a boundary: who is to leave leaves, who was cancelled is dropped."""
+        for sequence in self._leaving:
+            if sequence.state is SequenceState.DECODE and not sequence.cancelled:
+                self._batch.hand_over(sequence, at, events)
+        self._leaving.clear()
         for sequence in self._cancels:
             if sequence.state is not SequenceState.GONE:
                 self._batch.remove(sequence)

@@ -1,5 +1,6 @@
 """Paged KV cache of one engine: blocks taken at admission, and block by block while sequences decode."""
 
+from simulator.physics.prefix import PrefixCache
 from simulator.physics.sequence import Sequence
 
 
@@ -10,27 +11,55 @@ class KvBlocks:
     takes those of its prompt, and each further block in the step that writes the block's first token. Which
     sequences do so in a given step depends only on the step's number modulo the block size, so a counter per
     residue tells the need of any run of steps without a loop over sequences.
+
+    With ``prefix_tokens`` prompts share their leading blocks (``cache``); ``free`` then counts the cache's idle ones too.
     """
 
-    __slots__ = ("_due", "_members", "block_tokens", "free", "growing", "total")
+    __slots__ = ("_due", "_members", "block_tokens", "cache", "free", "growing", "total")
 
-    def __init__(self, total: int, block_tokens: int, growing: bool) -> None:
+    def __init__(self, total: int, block_tokens: int, growing: bool, prefix_tokens: int = 0) -> None:
         self.total = self.free = total
+        self.cache = PrefixCache(prefix_tokens, prefix_tokens // block_tokens) if prefix_tokens else None
         self.block_tokens = block_tokens
         self.growing = growing
         self._members = 0
         self._due = [0] * block_tokens
 
     def demand(self, sequence: Sequence) -> int:
-        """Blocks that admitting ``sequence`` takes."""
-        if self.growing:
-            return -(-(sequence.prompt + sequence.generated) // self.block_tokens)
-        return -(-(sequence.prompt + sequence.output) // self.block_tokens)
+        """Blocks that admitting ``sequence`` takes, beside those that were set aside for it and those it would share."""
+        blocks = self._whole(sequence) - sequence.reserved
+        cache = self.cache
+        if cache is not None and sequence.prefix and not sequence.offset:
+            most = (sequence.prompt + sequence.generated - 1) // cache.block_tokens
+            sequence.hits, held = cache.match(sequence.prefix, most)
+            blocks -= held * cache.kv_blocks
+        return blocks
 
-    def admit(self, sequence: Sequence, blocks: int) -> None:
-        """Take ``blocks`` for ``sequence``."""
-        sequence.blocks = blocks
+    def admit(self, sequence: Sequence, blocks: int) -> int:
+        """Take the ``blocks`` that `demand` just told; returns the tokens of its context that were found cached."""
+        sequence.blocks = self._whole(sequence)
+        sequence.reserved = 0
+        found = 0
+        cache = self.cache
+        if cache is not None and sequence.hits:
+            sequence.shared = cache.hold(sequence.prefix, sequence.hits)
+            found = sequence.offset = sequence.hits * cache.block_tokens
+            sequence.left -= found
+            sequence.hits = 0
+        self.take(blocks)
+        return found
+
+    def take(self, blocks: int) -> None:
+        """Take ``blocks``, forgetting idle prefixes where they are in the way."""
         self.free -= blocks
+        cache = self.cache
+        if cache is not None and cache.idle_blocks > self.free:
+            cache.trim(self.free)
+
+    def share(self, sequence: Sequence) -> None:
+        """The prompt of ``sequence`` is computed: others may use its blocks from now on."""
+        if self.cache is not None and sequence.prefix:
+            sequence.shared = self.cache.insert(sequence.prefix, sequence.shared or [])
 
     def join(self, sequence: Sequence) -> None:
         """``sequence`` decodes from its ``joined_tick`` on, with ``context`` tokens in that step."""
@@ -40,17 +69,24 @@ class KvBlocks:
 
     def leave(self, sequence: Sequence, tick: int) -> None:
         """A decoding ``sequence`` ends before step ``tick``: its blocks are free again."""
-        if not self.growing:
-            self.free += sequence.blocks
-            return
-        self._due[self._residue(sequence)] -= 1
-        self._members -= 1
-        written = sequence.context + tick - sequence.joined_tick - 1
-        self.free += -(-written // self.block_tokens)
+        self.settle(sequence, tick)
+        self.release(sequence)
+
+    def settle(self, sequence: Sequence, tick: int) -> None:
+        """A decoding ``sequence`` leaves the batch before step ``tick`` and keeps the blocks it has written."""
+        if self.growing:
+            self._due[self._residue(sequence)] -= 1
+            self._members -= 1
+            written = sequence.context + tick - sequence.joined_tick - 1
+            sequence.blocks = -(-written // self.block_tokens)
 
     def release(self, sequence: Sequence) -> None:
-        """A ``sequence`` that never came to decode ends: its blocks are free again."""
+        """A ``sequence`` that decodes no more, or never did, ends: its blocks are free again."""
         self.free += sequence.blocks
+        cache = self.cache
+        if cache is not None and sequence.shared:
+            self.free -= cache.drop(sequence.shared) * cache.kv_blocks
+        sequence.shared = None
 
     def due(self, tick: int) -> int:
         """Blocks that the decoding sequences take in step ``tick``."""
@@ -82,6 +118,12 @@ class KvBlocks:
         """Forget every sequence."""
         self.free, self._members = self.total, 0
         self._due = [0] * self.block_tokens
+        if self.cache is not None:
+            self.cache.clear()
+
+    def _whole(self, sequence: Sequence) -> int:
+        tokens = sequence.prompt + (sequence.generated if self.growing else sequence.output)
+        return -(-tokens // self.block_tokens)
 
     def _residue(self, sequence: Sequence) -> int:
         return (1 - sequence.context + sequence.joined_tick) % self.block_tokens

@@ -8,7 +8,7 @@ up as a difference in event times.
 import math
 
 from simulator.physics.roofline import kv_capacity_tokens, step_cost
-from simulator.physics.sequence import EngineEvent, EventKind
+from simulator.physics.sequence import EngineEvent, EventKind, Handover
 from simulator.physics.specs import EngineSpec, GpuSpec, ModelSpec
 
 
@@ -18,8 +18,16 @@ class _Row:
     def __init__(self, rank: tuple[int, float, int], ready: float, request_id: int, prompt: int, output: int):
         self.rank, self.ready, self.request_id = rank, ready, request_id
         self.prompt, self.output = prompt, output
+        self.prefix: tuple[int, ...] = ()
+        self.hand_over = self.held = False
+        self.shared: list[int] = []  # entries of the prefix cache that it holds
+        self.reserved = 0
         self.target = prompt  # tokens to prefill: the prompt, after a preemption also what was generated
         self.computed = self.generated = self.blocks = 0
+
+    @property
+    def context(self) -> int:
+        return self.prompt + self.generated
 
     @property
     def decoding(self) -> bool:
@@ -40,7 +48,12 @@ class PerTokenEngine:
         self._pending: list[_Row] = []
         self._waiting: list[_Row] = []
         self._running: list[_Row] = []
-        self._cancelled: set[int] = set()
+        self._cancelled: dict[int, None] = {}
+        self._leaving: set[int] = set()
+        self._held: list[_Row] = []
+        self._reserved: dict[int, int] = {}
+        self._holders: dict[int, list[_Row]] = {}  # prefix entry to who holds it
+        self._idle: dict[int, None] = {}  # prefix entries of nobody, in order of release
         self._order = 0
         self._step_end = math.inf
         self._step: list[tuple[_Row, int]] = []
@@ -53,11 +66,17 @@ class PerTokenEngine:
         output_tokens: int,
         arrived_seconds: float,
         priority: int = 0,
+        prefix: tuple[int, ...] = (),
+        hand_over: bool = False,
     ) -> None:
         """Hand in a request that fits; same meaning as `EngineInstance.submit`."""
         rank = (-priority, arrived_seconds, self._order)
-        self._order += 1
         row = _Row(rank, max(arrived_seconds, self.now), request_id, prompt_tokens, output_tokens)
+        row.prefix, row.hand_over = prefix, hand_over
+        self._push(row)
+
+    def _push(self, row: _Row) -> None:
+        self._order += 1
         self._pending.append(row)
         self._pending.sort(key=lambda each: (each.ready, each.rank[2]))
 
@@ -66,7 +85,59 @@ class PerTokenEngine:
         self._pending = [row for row in self._pending if row.request_id != request_id]
         self._waiting = [row for row in self._waiting if row.request_id != request_id]
         if any(row.request_id == request_id for row in self._running):
-            self._cancelled.add(request_id)
+            self._cancelled[request_id] = None
+
+    def reserve(self, request_id: int, tokens: int) -> bool:
+        """Set blocks aside; same meaning as `EngineInstance.reserve`."""
+        blocks = math.ceil(tokens / self._engine.block_tokens)
+        if blocks > self._free:
+            return False
+        self._free -= blocks
+        self._reserved[request_id] = blocks
+        self._trim()
+        return True
+
+    def unreserve(self, request_id: int) -> None:
+        """Give a reservation up; same meaning as `EngineInstance.unreserve`."""
+        self._free += self._reserved.pop(request_id, 0)
+        if not self._running and self._waiting:
+            self._step_end = self.now
+
+    def hand_over(self, request_id: int) -> bool:
+        """Let a decoding request leave at the next step boundary; same meaning as `EngineInstance.hand_over`."""
+        if not any(row.request_id == request_id and row.decoding for row in self._running):
+            return False
+        self._leaving.add(request_id)
+        return True
+
+    def handover(self, request_id: int) -> Handover:
+        """What the next engine must know of a request that was handed over."""
+        row = next(row for row in self._held if row.request_id == request_id)
+        return Handover(
+            request_id=request_id, prompt_tokens=row.prompt, output_tokens=row.output, prefix=row.prefix,
+            generated_tokens=row.generated, arrived_seconds=row.rank[1], priority=-row.rank[0],
+        )  # fmt: skip
+
+    def release(self, request_id: int) -> bool:
+        """Free the KV of a request that was handed over; same meaning as `EngineInstance.release`."""
+        found = [row for row in self._held if row.request_id == request_id]
+        for row in found:
+            self._held.remove(row)
+            self._free_blocks(row)
+        if found and not self._running and self._waiting:
+            self._step_end = self.now
+        return bool(found)
+
+    def take_over(self, handover: Handover, cached_tokens: int = 0) -> None:
+        """Go on with a request; same meaning as `EngineInstance.take_over`."""
+        rank = (-handover.priority, handover.arrived_seconds, self._order)
+        ready = max(handover.arrived_seconds, self.now)
+        row = _Row(rank, ready, handover.request_id, handover.prompt_tokens, handover.output_tokens)
+        row.prefix, row.generated = handover.prefix, handover.generated_tokens
+        row.target = row.context
+        row.computed = min(cached_tokens, row.context - 1)
+        row.reserved = self._reserved.pop(handover.request_id, 0)
+        self._push(row)
 
     def set_speed(
         self, prefill_clock: float, decode_clock: float | None = None, node_speed: float = 1.0
@@ -81,9 +152,8 @@ class PerTokenEngine:
         """Live step by step up to and including ``until_seconds``."""
         events: list[EngineEvent] = []
         while True:
-            wake = (
-                self._step_end if self._running else (self._pending[0].ready if self._pending else math.inf)
-            )
+            arrival = self._pending[0].ready if self._pending else math.inf
+            wake = self._step_end if self._running else min(self._step_end, arrival)
             if wake > until_seconds or wake == math.inf:
                 break
             if self._running:
@@ -98,24 +168,50 @@ class PerTokenEngine:
         return events
 
     def _finish_step(self, at: float, events: list[EngineEvent]) -> None:
-        done = []
-        for row, tokens in self._step:
+        size = sum(row.decoding for row, _ in self._step)
+        decoding, chunks = self._step[:size], self._step[size:]
+        for row, tokens in chunks:
             row.computed += tokens
-            if row.computed < row.target or row.generated == row.output:
-                done += [row] if row.decoding else []
-                continue
-            row.generated += 1
-            visible = row.request_id not in self._cancelled
-            if row.generated == 1 and visible:
-                events.append(EngineEvent(at, EventKind.FIRST_TOKEN, row.request_id, 1))
-            done += [row] if row.generated == row.output else []
-        for row in done:
-            self._release(row)
+            if row.decoding:
+                self._prompt_done(row, at, events)
+        for row, _ in decoding:
+            row.computed += 1
+            self._emit(row, at, events)
+        for row in sorted((row for row, _ in decoding), key=lambda row: row.rank[2]):
+            if row.generated == row.output:
+                self._finish(row, at, events)
+        for row in [row for row in self._running if row.request_id in self._leaving]:
             if row.request_id not in self._cancelled:
-                events.append(EngineEvent(at, EventKind.FINISHED, row.request_id, row.generated))
-        for row in [row for row in self._running if row.request_id in self._cancelled]:
-            self._release(row)
+                self._leave(row, at, events)
+        self._leaving.clear()
+        for request_id in self._cancelled:
+            for row in [row for row in self._running if row.request_id == request_id]:
+                self._release(row)
         self._cancelled.clear()
+
+    def _prompt_done(self, row: _Row, at: float, events: list[EngineEvent]) -> None:
+        self._share(row)
+        self._emit(row, at, events)
+        if row.generated == row.output:
+            self._finish(row, at, events)
+        elif row.hand_over and row.generated == 1 and row.request_id not in self._cancelled:
+            self._leave(row, at, events)
+
+    def _emit(self, row: _Row, at: float, events: list[EngineEvent]) -> None:
+        if row.generated < row.output:
+            row.generated += 1
+            if row.generated == 1 and row.request_id not in self._cancelled:
+                events.append(EngineEvent(at, EventKind.FIRST_TOKEN, row.request_id, 1))
+
+    def _finish(self, row: _Row, at: float, events: list[EngineEvent]) -> None:
+        self._release(row)
+        if row.request_id not in self._cancelled:
+            events.append(EngineEvent(at, EventKind.FINISHED, row.request_id, row.generated))
+
+    def _leave(self, row: _Row, at: float, events: list[EngineEvent]) -> None:
+        self._running.remove(row)
+        self._held.append(row)
+        events.append(EngineEvent(at, EventKind.HANDED_OVER, row.request_id, row.generated))
 
     def _begin_step(self, at: float) -> None:
         engine, preempted = self._engine, False
@@ -129,6 +225,7 @@ class PerTokenEngine:
                 missing = self._missing(row)
                 row.blocks += missing
                 self._free -= missing
+            self._trim()
         self._step = [(row, 1) for row in decoding]
         budget = engine.chunk_tokens - len(decoding)
         prefilling = [row for row in self._running if not row.decoding]
@@ -136,15 +233,49 @@ class PerTokenEngine:
             budget -= self._chunk(prefilling.pop(0), budget)
         while budget and not preempted and self._waiting and len(self._running) < engine.max_num_seqs:
             row = self._waiting[0]
-            tokens = row.target if engine.admission == "grow" else row.prompt + row.output
-            blocks = math.ceil(tokens / engine.block_tokens)
-            if blocks > self._free:
+            if not self._admit(row):
                 break
             self._waiting.pop(0)
-            row.blocks, self._free = blocks, self._free - blocks
             self._running.append(row)
             budget -= self._chunk(row, budget)
         self._step_end = at + self._seconds(decoding) if self._step else math.inf
+
+    def _admit(self, row: _Row) -> bool:
+        """Take the blocks of ``row``, sharing what is cached of its prompt; False when they are not free."""
+        engine, size = self._engine, self._engine.prefix_block_tokens
+        tokens = row.target if engine.admission == "grow" else row.prompt + row.output
+        blocks = math.ceil(tokens / engine.block_tokens)
+        found: list[int] = []
+        if size and not row.computed:
+            for key in row.prefix[: (row.target - 1) // size]:
+                if key not in self._holders and key not in self._idle:
+                    break
+                found.append(key)
+        held = sum(1 for key in found if key in self._holders)
+        need = blocks - row.reserved - held * (size // engine.block_tokens)
+        if need > self._free:
+            return False
+        for key in found:
+            self._idle.pop(key, None)
+            self._holders.setdefault(key, []).append(row)
+        row.shared, row.blocks, row.reserved = found, blocks, 0
+        row.computed += len(found) * size
+        self._free -= need
+        self._trim()
+        return True
+
+    def _share(self, row: _Row) -> None:
+        if self._engine.prefix_block_tokens:
+            for key in row.prefix[len(row.shared) :]:
+                if key not in self._holders:
+                    self._idle.pop(key, None)
+                    self._holders[key] = [row]
+                    row.shared.append(key)
+
+    def _trim(self) -> None:
+        size = self._engine.prefix_block_tokens // self._engine.block_tokens
+        while len(self._idle) * size > self._free:
+            del self._idle[next(iter(self._idle))]
 
     def _chunk(self, row: _Row, budget: int) -> int:
         tokens = min(row.target - row.computed, budget)
@@ -171,5 +302,16 @@ class PerTokenEngine:
     def _release(self, row: _Row) -> None:
         if row in self._running:
             self._running.remove(row)
-            self._free += row.blocks
-            row.blocks = 0
+            self._free_blocks(row)
+
+    def _free_blocks(self, row: _Row) -> None:
+        self._free += row.blocks
+        row.blocks = 0
+        for key in reversed(row.shared):
+            self._holders[key].remove(row)
+            if not self._holders[key]:
+                del self._holders[key]
+                self._idle[key] = None
+            else:
+                self._free -= self._engine.prefix_block_tokens // self._engine.block_tokens
+        row.shared = []

@@ -11,13 +11,14 @@ class EventKind(enum.Enum):
     FIRST_TOKEN = "first_token"  # noqa: S105 - a token of text, no secret
     FINISHED = "finished"
     FAILED = "failed"
+    HANDED_OVER = "handed_over"
 
 
 class EngineEvent(msgspec.Struct, frozen=True, gc=False):
     """One thing that happened to a request, at the exact simulated second.
 
     ``tokens`` is the number of output tokens emitted so far: 1 at FIRST_TOKEN, the whole output at FINISHED,
-    what had been emitted when it died at FAILED.
+    what had been emitted when it died at FAILED or left the batch at HANDED_OVER.
     """
 
     at_seconds: float
@@ -50,7 +51,8 @@ class EngineLoad(msgspec.Struct, frozen=True, gc=False):
     ``running`` sequences hold KV blocks, ``waiting`` ones hold none. ``outstanding_tokens`` are the prompt tokens
     still to prefill plus the output tokens still to emit, over running and waiting ones; ``generated_tokens`` the
     output tokens emitted since the start. ``head_of_line_seconds`` is how long the oldest request without a token
-    has been here (0 without one), ``last_busy_seconds`` when a step last ran (the start, before the first).
+    has been here (0 without one), ``last_busy_seconds`` when a step last ran (the start, before the first). ``prefix_hit_tokens`` of
+    prompts were found in the prefix cache since the start.
     """
 
     running: int
@@ -63,6 +65,7 @@ class EngineLoad(msgspec.Struct, frozen=True, gc=False):
     last_busy_seconds: float
     preemptions: int
     draining: bool
+    prefix_hit_tokens: int = 0
 
 
 class EnginePhases(msgspec.Struct, frozen=True, gc=False):
@@ -88,14 +91,37 @@ class EnginePhases(msgspec.Struct, frozen=True, gc=False):
         return self.prefill_seconds + self.decode_seconds
 
 
+class Handover(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A request on its way from one engine to another: what the next one must know to go on where this one stopped.
+
+    ``prefix`` are the hashes of the prompt's full prefix blocks, first to last.
+    """
+
+    request_id: int
+    prompt_tokens: int
+    output_tokens: int
+    generated_tokens: int
+    arrived_seconds: float
+    priority: int = 0
+    prefix: tuple[int, ...] = ()
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens whose KV the next engine needs before it can go on."""
+        return self.prompt_tokens + self.generated_tokens
+
+
 class SequenceState(enum.Enum):
-    """Where a sequence stands: not yet arrived, queued, its prompt or its output being worked on, or gone."""
+    """Where a sequence stands: not yet arrived, queued, its prompt or its output being worked on, out of the batch with
+    its KV kept for another engine, or gone.
+    """
 
     PENDING = 0
     WAITING = 1
     PREFILL = 2
     DECODE = 3
-    GONE = 4
+    HELD = 4
+    GONE = 5
 
 
 class Sequence:
@@ -104,6 +130,9 @@ class Sequence:
     ``left`` prompt tokens are still to prefill behind ``offset`` done ones; after a preemption the tokens emitted
     so far are part of the prompt to compute again. While decoding, the output is complete when the engine's step
     counter reaches ``finish_tick``; ``joined_tick`` and ``context`` say with how long a context it joined.
+    ``prefix`` hashes its prompt's full blocks: ``hits`` of them were found cached when it was last looked up, ``shared``
+    are those it holds in the cache. ``reserved`` blocks were set aside before it came. It leaves the batch after its
+    first token where ``hand_over`` is set.
     """
 
     __slots__ = (
@@ -113,14 +142,19 @@ class Sequence:
         "context",
         "finish_tick",
         "generated",
+        "hand_over",
+        "hits",
         "joined_tick",
         "left",
         "offset",
         "order",
         "output",
+        "prefix",
         "priority",
         "prompt",
         "request_id",
+        "reserved",
+        "shared",
         "state",
     )
 
@@ -140,7 +174,10 @@ class Sequence:
         self.context = 0
         self.joined_tick = 0
         self.finish_tick = 0
-        self.cancelled = False
+        self.cancelled = self.hand_over = False
+        self.prefix: tuple[int, ...] = ()
+        self.shared: list[int] | None = None
+        self.hits = self.reserved = 0
         self.state = SequenceState.PENDING
 
     def rank(self) -> tuple[int, float, int]:

@@ -114,9 +114,10 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``chunk_tokens`` is the token budget of a step, decode tokens included. ``admission`` "reserve" sets aside the
     KV blocks of prompt and output at admission; "grow" takes blocks as tokens come and, when they run out,
     preempts the youngest sequence and recomputes it later, as vLLM does. ``max_model_tokens`` 0 means that only
-    the KV cache limits the length of a request.
+    the KV cache limits the length of a request. ``prefix_block_tokens`` is the granularity at which prompts share KV
+    (a multiple of ``block_tokens``; 0: no prefix cache).
 
-    Raises ValueError when a limit is not positive, or the token budget does not exceed ``max_num_seqs`` (a full
+    Raises ValueError when a limit is not positive, the prefix block is no whole number of blocks, or the token budget does not exceed ``max_num_seqs`` (a full
     batch of decodes would then starve every prompt for ever).
     """
 
@@ -128,6 +129,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reserve_bytes: int = 0
     max_model_tokens: int = 0
     admission: Admission = "reserve"
+    prefix_block_tokens: int = 0
     constants: RooflineConstants = RooflineConstants()
 
     def __post_init__(self) -> None:
@@ -136,6 +138,11 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         check_positive(where, self, ("memory_fraction",))
         if self.memory_fraction > 1.0:
             raise ValueError(f"memory_fraction of the engine is {self.memory_fraction}; it must be at most 1")
+        if self.prefix_block_tokens < 0 or self.prefix_block_tokens % self.block_tokens:
+            raise ValueError(
+                f"prefix_block_tokens of the engine is {self.prefix_block_tokens}; it must be 0 or a multiple of "
+                f"block_tokens {self.block_tokens}"
+            )
         if self.chunk_tokens <= self.max_num_seqs:
             raise ValueError(
                 f"chunk_tokens {self.chunk_tokens} of the engine must exceed max_num_seqs {self.max_num_seqs}: "
