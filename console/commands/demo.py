@@ -17,8 +17,9 @@ from console.demo.report import write_report
 from console.demo.runner import Demo, DemoFailed
 from console.demo.shipped import examples
 from console.demo.summary import summarise, verdicts
-from console.demo.trace import Trace, TraceError, generate_trace, parse_trace, read_trace
+from console.demo.trace import Trace, generate_trace, parse_trace, read_trace
 from controller.resources.manifests import ManifestError, load
+from simulator.traces.requests import TraceError
 
 
 def run_demo(

@@ -12,8 +12,9 @@ from collections import Counter
 import msgspec
 
 from console.demo.run_data import ServiceFacts
-from console.demo.trace import Trace, TraceRequest
+from console.demo.trace import Trace
 from gateway.client import Request, Result
+from simulator.traces.requests import TraceRequest
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):

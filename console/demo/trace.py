@@ -19,10 +19,8 @@ import msgspec
 import numpy as np
 
 from cluster.seeds import stable_hash
-
-COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
-MOST_TOKENS = 1_000_000
-FAULTS_KEPT = 20
+from simulator.traces.azure import COLUMNS, AzureRows
+from simulator.traces.requests import FAULTS_KEPT, Malformed, TraceError, TraceRequest
 
 # Statistics of the Azure LLM inference trace 2023, conversation part (Patel et al., "Splitwise", ISCA'24, and the
 # trace published with it): rate, CV of inter-arrival times, mean and 99th percentile of both token counts.
@@ -32,26 +30,6 @@ INPUT_MEAN, INPUT_P99 = 1_155.0, 4_142.0
 OUTPUT_MEAN, OUTPUT_P99 = 211.0, 601.0
 _Z99 = 2.3263478740408408
 GENERATED_START = datetime(2023, 11, 16, 18, 15, 46, tzinfo=UTC)
-
-
-class TraceError(ValueError):
-    """The trace as a whole cannot be used; the sentence says why and what to do."""
-
-
-class TraceRequest(msgspec.Struct, frozen=True, gc=False):
-    """One request: 1-based line number in the file, seconds after the first arrival, token counts."""
-
-    line: int
-    arrived_seconds: float
-    input_tokens: int
-    output_tokens: int
-
-
-class Malformed(msgspec.Struct, frozen=True):
-    """A data line that is no request, and why."""
-
-    line: int
-    why: str
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -97,25 +75,27 @@ def parse_trace(data: bytes, name: str) -> Trace:
     """Parse a trace from bytes; errors as `read_trace`."""
     reader = csv.reader(io.StringIO(data.decode("utf-8", errors="replace"), newline=""))
     header = next(reader, [])
-    where = _columns([h.strip().lstrip("\ufeff") for h in header], name)
-    rows: list[tuple[float, int, int, int]] = []
+    rows = _reader([cell.strip().lstrip("\ufeff") for cell in header], name)
+    found: list[TraceRequest] = []
     malformed: list[Malformed] = []
     bad = 0
     for line, cells in _data_lines(reader):
         try:
-            rows.append((*_row(cells, where), line))
+            found.append(rows.request(line, cells))
         except ValueError as error:
             bad += 1
             if len(malformed) < FAULTS_KEPT:
                 malformed.append(Malformed(line, str(error)))
-    if not rows:
+    if not found:
         raise TraceError(
             f"{name}: no request in it ({bad} malformed lines); it needs lines of {', '.join(COLUMNS)}."
         )
-    turned = sum(1 for a, b in itertools.pairwise(rows) if b[0] < a[0])
-    rows.sort(key=lambda row: (row[0], row[3]))
-    first = rows[0][0]
-    requests = tuple(TraceRequest(line, at - first, inputs, outputs) for at, inputs, outputs, line in rows)
+    turned = sum(1 for a, b in itertools.pairwise(found) if b.arrived_seconds < a.arrived_seconds)
+    found.sort(key=lambda request: (request.arrived_seconds, request.line))
+    first = found[0].arrived_seconds
+    requests = tuple(
+        msgspec.structs.replace(request, arrived_seconds=request.arrived_seconds - first) for request in found
+    )
     return Trace(name, hashlib.sha256(data).hexdigest(), requests, tuple(malformed), bad, turned)
 
 
@@ -125,51 +105,13 @@ def _data_lines(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
             yield line, cells
 
 
-def _columns(header: list[str], name: str) -> tuple[int, int, int]:
+def _reader(header: list[str], name: str) -> AzureRows:
     missing = [column for column in COLUMNS if column not in header]
     if missing:
         raise TraceError(
             f"{name}: line 1 has no column {missing[0]!r}; the header must be {','.join(COLUMNS)}."
         )
-    return tuple(header.index(column) for column in COLUMNS)  # type: ignore[return-value]
-
-
-def _row(cells: list[str], where: tuple[int, int, int]) -> tuple[float, int, int]:
-    if len(cells) <= max(where):
-        raise ValueError(f"{len(cells)} cells, needs {max(where) + 1}")
-    at = _timestamp(cells[where[0]].strip())
-    return at, _tokens(cells[where[1]], COLUMNS[1]), _tokens(cells[where[2]], COLUMNS[2])
-
-
-def _tokens(text: str, column: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise ValueError(f"{column} {text.strip()[:40]!r} is no whole number") from None
-    if not 1 <= value <= MOST_TOKENS:
-        raise ValueError(f"{column} is {value}, must lie between 1 and {MOST_TOKENS}")
-    return value
-
-
-def _timestamp(text: str) -> float:
-    """Seconds of a date and time (100 ns digits as the Azure trace has them), or of a plain number."""
-    try:
-        return _finite(float(text))
-    except ValueError:
-        pass
-    head, _, fraction = text.partition(".")
-    try:
-        moment = datetime.fromisoformat(head)
-        digits = fraction.rstrip("Z") or "0"
-        return moment.replace(tzinfo=UTC).timestamp() + float(f"0.{int(digits):0{len(digits)}d}")
-    except ValueError:
-        raise ValueError(f"TIMESTAMP {text[:40]!r} is no date and time") from None
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("not finite")
-    return value
+    return AzureRows(header)
 
 
 def _lognormal(mean: float, p99: float) -> tuple[float, float]:

@@ -34,7 +34,7 @@ def test_a_line_of_the_azure_form_keeps_its_hundred_nanoseconds() -> None:
         pytest.param("2023-11-16 18:15:46.6,-4,1", "ContextTokens is -4, must lie", id="negative tokens"),
         pytest.param("2023-11-16 18:15:46.6,5,0", "GeneratedTokens is 0, must lie", id="no answer"),
         pytest.param("2023-11-16 18:15:46.6,5,99999999", "GeneratedTokens is 99999999", id="absurd answer"),
-        pytest.param("nan,5,5", "TIMESTAMP 'nan'", id="not a time"),
+        pytest.param("nan,5,5", "TIMESTAMP is nan, must be finite", id="not a time"),
     ],
 )
 def test_a_malformed_line_is_counted_with_its_number_and_the_rest_is_read(line: str, why: str) -> None:

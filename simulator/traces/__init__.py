@@ -1,0 +1,1 @@
+"""Requests to replay: readers of published traces, and generators of arrivals and lengths with published statistics."""
