@@ -91,6 +91,22 @@ def plan(
     _exit(run_plan(snapshot, output))
 
 
+@app.command(rich_help_panel="Look and learn")
+def snapshot(
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; without it, what was kept is listed.")
+    ] = None,
+    plan: Annotated[
+        str, typer.Option(metavar="EPOCH/LOOP/TICK", help="Which one; the newest unless given.")
+    ] = "",
+    ledger: LedgerUrl = LEDGER,
+) -> None:
+    """Capture the cluster as the planner saw it, to decide on it again or to ask what would be if."""
+    from console.commands.snapshot import run_snapshot
+
+    _exit(run_snapshot(ledger, plan, out))
+
+
 def _exit(code: int) -> None:
     if code:
         raise typer.Exit(code)
