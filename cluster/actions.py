@@ -152,23 +152,31 @@ class StartGang(Action, frozen=True, tag=True, kw_only=True):
 
 
 class RestartGang(Action, frozen=True, tag=True, kw_only=True):
-    """Replace an attempt by the next one, from a restore point; members stay where healthy."""
+    """Replace an attempt by the next one, from a restore point; members stay where healthy.
+
+    `failed`: the old one counts as one of the failures that the job's restart limit allows.
+    """
 
     gang: Ref
     job: Ref
     attempt: int
     layout: Layout
     restore_step: int
+    failed: bool = True
 
 
 class StopGang(Action, frozen=True, tag=True, kw_only=True):
-    """Stop an attempt, checkpointing first where asked. `reservation` is what a preemption serves."""
+    """Stop an attempt, checkpointing first where asked. `reservation` is what a preemption serves.
+
+    `failed`: it counts as one of the failures that the job's restart limit allows.
+    """
 
     gang: Ref
     attempt: int
     grace_seconds: float
     checkpoint_first: bool = False
     reservation: str = ""
+    failed: bool = False
 
 
 class Checkpoint(Action, frozen=True, tag=True, kw_only=True):

@@ -201,6 +201,8 @@ def _start_gang(overlay: Overlay, action: act.StartGang) -> None:
 
 def _restart_gang(overlay: Overlay, action: act.RestartGang) -> None:
     overlay.put("gangs", action.gang.name, phase=GangPhase.RESTARTING)
+    if action.failed:
+        _count_failure(overlay, action.gang.name)
     _form(overlay, action.job, action.attempt, action.layout, action.restore_step)
 
 
@@ -223,7 +225,16 @@ def _form(overlay: Overlay, ref: Ref, attempt: int, layout: Any, step: int) -> N
     overlay.put("jobs", ref.name, attempt=attempt, phase=JobPhase.ACTIVE)
 
 
+def _count_failure(overlay: Overlay, key: str) -> None:
+    gang = overlay.read("gangs").get(key)
+    job = overlay.read("jobs").get(gang.job) if gang is not None else None
+    if gang is not None and job is not None and job.failed_attempt < gang.attempt:
+        overlay.put("jobs", job.name, failures=job.failures + 1, failed_attempt=gang.attempt)
+
+
 def _stop_gang(overlay: Overlay, action: act.StopGang) -> None:
+    if action.failed:
+        _count_failure(overlay, action.gang.name)
     overlay.put("gangs", action.gang.name, phase=GangPhase.STOPPING)
 
 

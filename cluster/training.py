@@ -57,9 +57,9 @@ class Job(Noun, kw_only=True, frozen=True):
     """What the user wants trained.
 
     `accelerators` empty means any product, but never two products in one gang. `steps` is the number
-    of iterations to success. `held` says why nothing may be done about it.
-    `refused` stands while its pods are refused; `refused_attempts` are those that never came
-    to be because of it, which count against no limit.
+    of iterations to success. `held` says why nothing may be done about it; `refused` stands while its pods are refused.
+    `failures` counts attempts that failed, the newest of them `failed_attempt`; what was stopped on purpose (a
+    suspension, a preemption of ours), or never came to be, is none of them.
     """
 
     ref: Ref
@@ -79,15 +79,16 @@ class Job(Noun, kw_only=True, frozen=True):
     suspended: bool = False
     phase: JobPhase = JobPhase.WAITING
     attempt: int = 0
+    failures: int = 0
+    failed_attempt: int = 0
     waiting_since_seconds: float = 0.0
     held: Hold = Hold.NONE
     refused: Refused | None = None
-    refused_attempts: int = 0
 
     @property
     def spent(self) -> bool:
         """Whether the user's limit of restarts is used up."""
-        return self.attempt - self.refused_attempts > self.restart_limit
+        return self.failures > self.restart_limit
 
     @property
     def name(self) -> str:
@@ -115,7 +116,10 @@ class Layout(Noun, kw_only=True, frozen=True):
 
 
 class Gang(Noun, kw_only=True, frozen=True):
-    """One attempt at a job. `rendezvous` is new for every attempt, so old ranks cannot join."""
+    """One attempt at a job. `rendezvous` is new for every attempt, so old ranks cannot join.
+
+    `ran`: every pod of it has started, as far as anybody saw.
+    """
 
     key: str
     ref: Ref
@@ -127,5 +131,6 @@ class Gang(Noun, kw_only=True, frozen=True):
     phase_since_seconds: float = 0.0
     members: tuple[str, ...] = ()
     members_up: int = 0
+    ran: bool = False
     step: int = 0
     checkpoint_step: int = 0

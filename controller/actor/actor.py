@@ -21,16 +21,16 @@ from cluster.occupancy import Reservation
 from cluster.overlay import Overlay
 from cluster.power import Lease
 from cluster.snapshot import Snapshot
+from controller.actor.attempts import OwnWrites, claim_attempt, count_failure
 from controller.actor.outcome import Outcome
 from controller.actor.pods import DEFAULTS, gang_pods, replica_pod, split_key
 from controller.actor.refusals import Refusals, pods_of
 from controller.config import PodSettings
 from controller.observe import labels
 from controller.resources.core import POD
-from controller.resources.kinds import TRAINING_JOB
 from controller.resources.podpart import Wish
 from controller.store.errors import AlreadyExists, Conflict, NotFound, StoreError, Unavailable
-from controller.store.interface import JsonObject, Resource, Store
+from controller.store.interface import JsonObject, Store
 
 
 class Power(Protocol):
@@ -58,18 +58,6 @@ class Wishes(Protocol):
 
     def checkpoint_of(self, job: str) -> int:
         """Last checkpointed step of a job."""
-        ...
-
-
-class OwnWrites(Protocol):
-    """Who must know of our own writes before deciding again: the caches."""
-
-    def wrote(self, resource: Resource, obj: JsonObject) -> None:
-        """A write was answered with this object."""
-        ...
-
-    def doubted(self, resource: Resource, key: str) -> None:
-        """The answer to a creation was lost: the object may be there."""
         ...
 
 
@@ -280,7 +268,9 @@ class Actor:
     async def _restart_gang(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
         action = item.action
         assert isinstance(action, act.RestartGang)  # noqa: S101
-        await self._claim_attempt(action.job, action.attempt)
+        gang = overlay.read("gangs").get(action.gang.name)
+        failed = gang.attempt if gang is not None and action.failed else 0
+        await claim_attempt(self._store, self._writes, action.job, action.attempt, failed)
         await self._delete_members(overlay, action.gang.name, 1.0)
         return await self._form(item, action, overlay, action.restore_step, claimed=True)
 
@@ -294,7 +284,7 @@ class Actor:
         claimed: bool = False,
     ) -> Outcome:
         if not claimed:
-            await self._claim_attempt(action.job, action.attempt)
+            await claim_attempt(self._store, self._writes, action.job, action.attempt)
         job = overlay.read("jobs")[action.job.name]
         product = overlay.read("nodes")[action.layout.slots[0].node].accelerator
         accelerator = overlay.read("accelerators")[product]
@@ -304,58 +294,23 @@ class Actor:
             for pod in gang_pods(action, job, accelerator, wish, restore_step, self._settings):
                 made.append(await self._create_pod(pod, item))  # noqa: PERF401 - what was made counts if one fails
         except StoreError:
-            await self._take_back(action.job, action.attempt, made)
+            await self._take_back(made)
             raise
         return Outcome(stamped=item, status="done")
 
-    async def _take_back(self, job: Ref, attempt: int, made: list[JsonObject]) -> None:
-        """A gang starts wholly or not at all: what was made of a refused one goes, and its number costs no restart."""
+    async def _take_back(self, made: list[JsonObject]) -> None:
+        """A gang starts wholly or not at all: what was made of a refused one goes (it counts as no failure)."""
         for pod in made:
             meta = pod["metadata"]
             with contextlib.suppress(StoreError):
                 await self._delete_pod(f"{meta['namespace']}/{meta['name']}", meta["uid"], 1.0)
-        namespace, name = split_key(job.name)
-        with contextlib.suppress(StoreError):
-            found = await self._store.get(TRAINING_JOB, name, namespace)
-            if int(found.get("status", {}).get("attempt", 0)) == attempt:
-                refused = 1 + int(found["status"].get("refusedAttempts", 0))
-                await self._number(job, found, attempt, refused)
-
-    async def _claim_attempt(self, job: Ref, attempt: int) -> None:
-        """Write the attempt number before any pod exists: a crash in between wastes a number, never doubles a gang.
-
-        By compare-and-swap on what the store has now: a number is claimed once, whatever our cache believes, so that
-        pods of one attempt are of one layout. Raises Conflict where it is taken.
-        """
-        namespace, name = split_key(job.name)
-        found = await self._store.get(TRAINING_JOB, name, namespace)
-        taken = int(found.get("status", {}).get("attempt", 0))
-        if taken >= attempt:
-            raise Conflict(
-                f"attempt {attempt} of {job.name} cannot be claimed: the store has {taken} already"
-            )
-        await self._number(job, found, attempt, int(found.get("status", {}).get("refusedAttempts", 0)))
-
-    async def _number(self, job: Ref, found: JsonObject, attempt: int, refused: int) -> None:
-        """Write which attempt it is, and how many were refused, over the object as it was found."""
-        namespace, name = split_key(job.name)
-        restarts = max(0, attempt - 1 - refused)
-        patch = {"status": {"attempt": attempt, "restarts": restarts, "refusedAttempts": refused}}
-        patched = await self._store.patch(
-            TRAINING_JOB,
-            name,
-            patch,
-            namespace,
-            field_manager=labels.MANAGER,
-            uid=job.uid,
-            resource_version=found["metadata"]["resourceVersion"],
-            subresource="status",
-        )
-        self._writes.wrote(TRAINING_JOB, patched)
 
     async def _stop_gang(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
         action = item.action
         assert isinstance(action, act.StopGang)  # noqa: S101
+        job = overlay.read("jobs").get(overlay.read("gangs")[action.gang.name].job) if action.failed else None
+        if job is not None:
+            await count_failure(self._store, self._writes, job.ref, action.attempt)
         await self._delete_members(overlay, action.gang.name, action.grace_seconds)
         return Outcome(stamped=item, status="done")
 

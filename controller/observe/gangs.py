@@ -31,11 +31,12 @@ class Member(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What was last seen of a gang: its phase, since when, and whether all pods were ever there."""
+    """What was last seen of a gang: its phase, since when, whether all pods were ever there, and all have started."""
 
     phase: GangPhase = GangPhase.FORMING
     since_seconds: float = 0.0
     complete: bool = False
+    ran: bool = False
 
 
 def gang(
@@ -53,10 +54,15 @@ def gang(
     before = memory or Memory(since_seconds=now_seconds)
     complete = before.complete or len(members) == first.nodes
     phase = _phase(members, lost_nodes, progress, complete=complete, old=first.attempt < newest_attempt)
-    if phase is GangPhase.FORMING and before.phase is not GangPhase.FORMING:
+    if before.phase is GangPhase.STOPPING and phase is not GangPhase.DONE:
+        phase = GangPhase.STOPPING  # a pod that shows now was created before it was stopped, and came late
+    elif phase is GangPhase.FORMING and before.phase is not GangPhase.FORMING:
         phase = GangPhase.FAILED  # a rank that starts again inside an attempt has lost its state
     elif phase is GangPhase.STOPPING and before.phase is GangPhase.FAILED:
         phase = GangPhase.FAILED  # its pods are being removed; it failed all the same
+    ran = before.ran or (
+        len(members) == first.nodes and all(m.pod.status.phase != "Pending" for m in members)
+    )
     since = before.since_seconds if phase is before.phase else now_seconds
     noun = Gang(
         key=key,
@@ -69,10 +75,11 @@ def gang(
         phase_since_seconds=since,
         members=tuple(f"{m.pod.metadata.key}#{m.pod.metadata.uid}" for m in members),
         members_up=sum(1 for m in members if m.pod.status.phase == "Running"),
+        ran=ran,
         step=max(progress.step, first.restore_step),
         checkpoint_step=max(progress.checkpoint_step, first.restore_step),
     )
-    return noun, Memory(phase, since, complete)
+    return noun, Memory(phase, since, complete, ran)
 
 
 def _phase(

@@ -230,7 +230,8 @@ def job(obj: TrainingJob, classes: dict[str, AcceleratorClass]) -> Intent:
         suspended=spec.suspend or obj.metadata.deletion_timestamp is not None,
         phase=_JOB_PHASES.get(obj.status.phase, JobPhase.WAITING),
         attempt=obj.status.attempt,
-        refused_attempts=obj.status.refused_attempts,
+        failures=obj.status.restarts,
+        failed_attempt=obj.status.failed_attempt,
     )
     return Intent(noun)
 

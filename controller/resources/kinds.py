@@ -123,7 +123,7 @@ KINDS: tuple[Kind, ...] = (
             Column("GPUs", "integer", ".status.gpus", "GPUs in use."),
             _COST,
             _WHY,
-            Column("Restarts", "integer", ".status.restarts", "Gangs lost and started again.", wide=True),
+            Column("Restarts", "integer", ".status.restarts", "Attempts that failed.", wide=True),
             Column("Saved", "integer", ".status.checkpointStep", "Last checkpoint.", wide=True),
             Column("Queue", "string", ".spec.queue", "Queue the job waits in.", wide=True),
             AGE,

@@ -70,7 +70,7 @@ class TrainingJobSpec(ApiStruct, frozen=True, kw_only=True):
     args: Annotated[Words, items("Arguments of the command; empty means the image's own.", MOST_WORDS)] = []
     pod: Annotated[PodPart, about("Your part of each rank's pod.")] = PodPart()
     runtime: Annotated[Literal["torchrun", "ray"], about("How ranks find each other.")] = "torchrun"
-    restart_limit: Annotated[int, whole("Restarts before the job has failed.", 0, 100_000)] = 10
+    restart_limit: Annotated[int, whole("Failed attempts that are followed by another one.", 0, 100_000)] = 10
     suspend: Annotated[bool, about("True stops the gang and keeps the job.")] = False
 
 
@@ -82,10 +82,10 @@ class TrainingJobStatus(ApiStruct, frozen=True, kw_only=True):
         about("State in one word."),
     ] = "Pending"
     attempt: Annotated[int, whole("Number of the gang; ranks of an older one are fenced.", 0, 10**9)] = 0
-    restarts: Annotated[int, whole("Gangs lost and started again.", 0, 10**9)] = 0
-    refused_attempts: Annotated[
-        int, whole("Gangs whose pods the API server refused; they count against no limit.", 0, 10**9)
+    restarts: Annotated[
+        int, whole("Attempts that failed; what was suspended or gave way is not counted.", 0, 10**9)
     ] = 0
+    failed_attempt: Annotated[int, whole("Newest attempt that is counted in `restarts`.", 0, 10**9)] = 0
     step: Annotated[int, whole("Last iteration reported.", 0, 10**12)] = 0
     checkpoint_step: Annotated[int, whole("Iteration of the last checkpoint.", 0, 10**12)] = 0
     nodes: Annotated[

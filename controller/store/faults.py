@@ -271,10 +271,14 @@ class Killed(BaseException):
 
 
 class CrashPoint(msgspec.Struct, frozen=True):
-    """Die `when` the `call`-th mutating request (from 1) is sent: before it, or after it was done."""
+    """Die `when` the `call`-th mutating request (from 1) is sent: before it, or after it was done.
+
+    `late`: before it, but the request is on its way all the same, and arrives when nobody reckons with it
+    (`KillableStore.late`).
+    """
 
     call: int
-    when: Literal["before", "after"]
+    when: Literal["before", "after", "late"]
 
 
 class KillableStore(InterposedStore):
@@ -287,6 +291,8 @@ class KillableStore(InterposedStore):
         super().__init__(inner)
         self.mutations: list[Request] = []
         self.dead = False
+        self.late: Callable[[], Awaitable[Any]] | None = None
+        """What is on its way to the inner store still, sent by the dead."""
         self._crash = crash
 
     async def send(self, request: Request, answer: Callable[[], Awaitable[T]]) -> T:
@@ -297,7 +303,8 @@ class KillableStore(InterposedStore):
             return await answer()
         self.mutations.append(request)
         hit = self._crash is not None and self._crash.call == len(self.mutations)
-        if hit and self._crash is not None and self._crash.when == "before":
+        if hit and self._crash is not None and self._crash.when != "after":
+            self.late = answer if self._crash.when == "late" else None
             self._die(request)
         try:
             return await answer()

@@ -221,10 +221,8 @@ def job_status(
     return TrainingJobStatus(
         phase=phase,
         attempt=max(obj.status.attempt, gang.attempt if gang else 0),
-        restarts=max(
-            0, max(obj.status.attempt, gang.attempt if gang else 0) - 1 - obj.status.refused_attempts
-        ),
-        refused_attempts=obj.status.refused_attempts,
+        restarts=obj.status.restarts,
+        failed_attempt=obj.status.failed_attempt,
         step=obj.spec.steps if phase == "Succeeded" else _step(obj, gang),
         checkpoint_step=max(obj.status.checkpoint_step, gang.checkpoint_step if gang else 0),
         nodes=[slot.node for slot in slots],

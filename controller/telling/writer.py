@@ -39,7 +39,7 @@ SIZES = (
     "phase", "why", "ready", "replicas", "attempt", "checkpoint_step", "gpu_count", "observed_generation"
 )  # fmt: skip
 
-ACTORS = frozenset({"attempt", "restarts", "refusedAttempts"})
+ACTORS = frozenset({"attempt", "restarts", "failed_attempt"})
 """Fields of a status that only the actor writes, by compare-and-swap."""
 
 Status = Callable[[Any, Snapshot, Sayings, tuple[str, ...], float], msgspec.Struct]

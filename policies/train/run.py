@@ -82,7 +82,9 @@ class TrainRun:
             if gang.phase is GangPhase.DONE:
                 seconds = self.now - gang.phase_since_seconds
                 self.draft.because(why.done(job, gang, max(0.0, seconds)))
-            elif gang.phase in (GangPhase.STOPPED, GangPhase.STOPPING) or job.phase is JobPhase.DONE:
+            elif gang.phase is GangPhase.STOPPING:
+                self._stop(job, gang, 1.0, save=False)  # a member that came when the others were going
+            elif gang.phase is GangPhase.STOPPED or job.phase is JobPhase.DONE:
                 continue
             elif job.suspended:
                 self._stop(job, gang, self.config.stop_grace_seconds, save=True)
@@ -110,7 +112,7 @@ class TrainRun:
             )
         return gang.phase is GangPhase.VERIFYING and age >= config.verifying_seconds
 
-    def _stop(self, job: Job, gang: Gang, grace: float, *, save: bool) -> None:
+    def _stop(self, job: Job, gang: Gang, grace: float, *, save: bool, failed: bool = False) -> None:
         """Stop an attempt, unless its pods are on their way out already."""
         claims = [self.view.claims.get(member.partition("#")[0]) for member in gang.members]
         if gang.members and all(claim is None or claim.phase == "stopping" for claim in claims):
@@ -121,16 +123,20 @@ class TrainRun:
                 attempt=gang.attempt,
                 grace_seconds=grace,
                 checkpoint_first=save,
+                failed=failed,
                 reason=self.draft.because(why.stopped(job, gang, grace)),
             )
         )
 
     def _restart(self, job: Job, gang: Gang) -> None:
-        if job.spent:
-            self.draft.because(why.limit_reached(job, gang.checkpoint_step))
-            self._stop(job, gang, 1.0, save=False)
-            return
         stuck = gang.phase is GangPhase.FORMING and is_stuck(self.view, job, gang)
+        # What was never bound whole, or lost a node before it had started, has not run: no failure of the job.
+        failed = not stuck and (gang.ran or not broken_slots(self.view, gang))
+        failures = job.failures + (failed and gang.attempt > job.failed_attempt)
+        if failures > job.restart_limit:
+            self.draft.because(why.limit_reached(job, gang.checkpoint_step, failures))
+            self._stop(job, gang, 1.0, save=False, failed=True)
+            return
         if stuck:
             waited = self.now - gang.phase_since_seconds
             self.draft.because(why.unbound(job, gang, sorted(stuck), waited, self.config.bind_seconds))
@@ -138,16 +144,16 @@ class TrainRun:
         if (held := self._held_back(job)) is not None:
             self.draft.because(held)
             self.waiting.append(job)
-            self._stop(job, gang, 1.0, save=False)
+            self._stop(job, gang, 1.0, save=False, failed=failed)
             return
         found = successor(self.view, self.space, self.islands, job, gang)
         if isinstance(found, Shortage):
             # Nowhere to go on: free what is left of the attempt, and wait like any other job.
             self.draft.because(why.waiting(job, found))
             self.waiting.append(job)
-            self._stop(job, gang, 1.0, save=False)
+            self._stop(job, gang, 1.0, save=False, failed=failed)
             return
-        self._form_next(job, gang, found)
+        self._form_next(job, gang, found, failed=failed)
 
     def _held_back(self, job: Job) -> Reason | None:
         """Why a job's next attempt waits although there may be room; None when it need not."""
@@ -168,13 +174,14 @@ class TrainRun:
             rest = Rest(failures=failures, counted=gang.attempt, until_seconds=until)
             self.resting[job.name] = rest
 
-    def _form_next(self, job: Job, gang: Gang, found: Successor) -> None:
+    def _form_next(self, job: Job, gang: Gang, found: Successor, *, failed: bool) -> None:
         action = RestartGang(
             gang=gang.ref,
             job=job.ref,
             attempt=job.attempt + 1,
             layout=found.layout,
             restore_step=gang.checkpoint_step,
+            failed=failed,
             expects=(job.ref,),
             reason=self.draft.because(why.restarted(job, gang, job.attempt + 1)),
         )
@@ -212,7 +219,7 @@ class TrainRun:
                     self.draft.because(held)
                     self.waiting.append(job)
             elif gang is None and job.spent and job.phase is JobPhase.WAITING:
-                self.draft.because(why.limit_reached(job, 0))
+                self.draft.because(why.limit_reached(job, 0, job.failures))
         if candidates:
             inventory = Inventory(Groups(self.view), self.now)
             free = {name: len(self.space.free_devices(name)) for name in inventory.names}

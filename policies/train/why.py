@@ -114,11 +114,11 @@ def done(job: Job, gang: Gang, seconds: float) -> Reason:
     )  # fmt: skip
 
 
-def limit_reached(job: Job, steps: int) -> Reason:
+def limit_reached(job: Job, steps: int, failures: int) -> Reason:
     """Too many attempts failed."""
     return Reason(
         code="RestartLimitReached", subject=job.ref, verdict=Verdict.REJECTED,
-        need=quantity("done", steps, "steps"), have=quantity("attempts", job.attempt, "attempts"),
+        need=quantity("done", steps, "steps"), have=quantity("failures", failures, "attempts"),
         limit=quantity("restarts", job.restart_limit, "attempts"),
     )  # fmt: skip
 

@@ -163,6 +163,26 @@ class Fleet:
         """A crashed node comes back."""
         await self.nodes[name].recover(now_seconds)
 
+    async def cut_off(self, name: str) -> None:
+        """A node loses its whole network: what runs on it goes on, nobody hears of it, and it hears of nothing."""
+        self.nodes[name].cut_off = True
+        await self.nodes[name].partition()
+
+    def rejoin(self, name: str, now_seconds: float) -> None:
+        """Its network comes back: the kubelet learns what it missed, and ranks that waited come to their rendezvous."""
+        node = self.nodes[name]
+        node.cut_off = False
+        node.heal()
+        if not node.alive:
+            return
+        there = self.index.pods_on(name)
+        entered = node.machine.take_stages()
+        for event in sorted(entered, key=lambda each: each.at_seconds):
+            node.kubelet.entered(event)
+        for key in sorted({*there, *node.kubelet.runs}):
+            node.kubelet.see(key, there.get(key), now_seconds)
+        node.renew_at_seconds = now_seconds
+
     # ---------------------------------------------------------------------------------------------- life
 
     async def start(self) -> None:
@@ -303,7 +323,8 @@ class Fleet:
         await self._take_in(now)
         await self._follow_nodes(now)
         for node in self.nodes.values():
-            if node.alive and not node.registration.complete and not is_silent(node, now):
+            heard = node.alive and not node.cut_off
+            if heard and not node.registration.complete and not is_silent(node, now):
                 await node.registration.tend(now)
 
     async def _take_in(self, now: float) -> None:
@@ -323,7 +344,7 @@ class Fleet:
 
     def _tell(self, name: str, key: str, pod: Pod | None, now: float) -> None:
         node = self.nodes.get(name)
-        if node is not None and node.alive:
+        if node is not None and node.alive and not node.cut_off:
             node.kubelet.see(key, pod, now)
 
     async def _live(self, until: float) -> list[str]:
@@ -353,7 +374,7 @@ class Fleet:
         entered = [
             (event.at_seconds, name, event)
             for name, node in self.nodes.items()
-            if node.alive
+            if node.alive and not node.cut_off
             for event in node.machine.take_stages()
         ]
         entered.sort(key=lambda each: each[:2])
@@ -362,7 +383,7 @@ class Fleet:
 
     async def _write(self, now: float) -> None:
         for node in self.nodes.values():
-            if not node.alive:
+            if not node.alive or node.cut_off:
                 continue
             if not node.registration.complete:
                 await node.registration.tend(now)

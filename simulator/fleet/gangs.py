@@ -16,7 +16,7 @@ from agent.node.drivers.base import GangState
 from cluster.launch import RankLaunch
 from simulator.fleet.machine import Machine
 from simulator.fleet.shapes import training_of
-from simulator.physics.rendezvous import JOINED, CheckpointVault, JoinResult, Rendezvous
+from simulator.physics.rendezvous import JOINED, Attendance, CheckpointVault, JoinResult, Rendezvous
 from simulator.physics.training import Gang, GangPhase
 
 _PHASES = {
@@ -45,6 +45,7 @@ class Member:
     key: str
     machine: Machine
     launch: RankLaunch
+    uid: str = ""
     meeting: Meeting | None = None
     joined: int = 0
     here: bool = True
@@ -75,6 +76,7 @@ class GangBook:
 
     def __init__(self, peer_loss_seconds: float) -> None:
         self.vault = CheckpointVault()
+        self.attendance = Attendance()
         self.meetings: list[Meeting] = []
         self.doubled = 0
         self.fenced = 0
@@ -99,16 +101,20 @@ class GangBook:
         """The ranks of a pod come to the rendezvous. None when they are let in, else how the pod ends."""
         launch = member.launch
         meeting = self._meeting(launch)
+        told = (launch.rendezvous, launch.attempt, launch.nodes * launch.gpus)
         for index in range(launch.gpus):
+            rank = launch.node_rank * launch.gpus + index
+            self.attendance.note(meeting.rendezvous, rank, f"{member.key}#{member.uid}", told)
             answer = meeting.rendezvous.join(
                 f"{member.key}#{index}",
-                launch.node_rank * launch.gpus + index,
+                rank,
                 launch.rendezvous,
                 launch.attempt,
                 at_seconds,
             )
             if answer not in JOINED:
                 return self._refused(member, meeting, answer)
+            self.attendance.admit(launch.rendezvous, launch.attempt)
             member.joined += 1
             member.meeting = meeting
             meeting.members[member.key] = member

@@ -203,7 +203,7 @@ class Kubelet:
                 start = start_of(self._start, model.weight_bytes, present)
                 self._machine.start_engine(run.key, model, engine, launch.devices, start)
             elif isinstance(launch, RankLaunch):
-                run.member = self._members[run.key] = Member(run.key, self._machine, launch)
+                run.member = self._members[run.key] = Member(run.key, self._machine, launch, pod.metadata.uid)
                 self._machine.start_process(run.key, rank_start_of(self._start, present))
             else:
                 # Somebody else's pod: it holds its devices and does nothing that is modelled.

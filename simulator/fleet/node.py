@@ -73,6 +73,8 @@ class SimulatedNode:
         self.alive = False
         self.reachable = True
         """Whether the network lets its agent reach the hub."""
+        self.cut_off = False
+        """Whether nothing at all reaches it or leaves it: what runs goes on, and neither kubelet nor ranks are heard."""
         self.boots = 0
         self.renew_at_seconds = around.clock.now() + 1.0 + order % max(1, int(around.spec.lease_seconds))
         self.renewed_seconds = around.clock.now()

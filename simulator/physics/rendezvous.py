@@ -7,6 +7,7 @@ what its successors wrote (DESIGN §3: "an attempt number that fences old ranks"
 """
 
 import enum
+from collections import Counter
 
 import msgspec
 
@@ -103,6 +104,68 @@ class Rendezvous:
         if not 0 <= rank < self.size:
             return JoinResult.WRONG_RANK
         return JoinResult.ALREADY_JOINED if rank in self._joined else None
+
+
+class Attendance:
+    """Counts who comes to which rendezvous, of which attempt and as which rank, let in or not.
+
+    Independent of who is fenced: whether two attempts were ever sent to one rendezvous is a question to whoever starts
+    ranks. ``came`` and ``let_in`` count ranks by (rendezvous id, attempt).
+    """
+
+    __slots__ = ("_attempts", "_members", "_sizes", "came", "let_in")
+
+    def __init__(self) -> None:
+        self.came: Counter[tuple[str, int]] = Counter()
+        self.let_in: Counter[tuple[str, int]] = Counter()
+        self._attempts: dict[tuple[str, int], set[str]] = {}
+        self._members: dict[tuple[str, int], set[str]] = {}
+        self._sizes: dict[str, set[int]] = {}
+
+    def note(self, rendezvous: Rendezvous, rank: int, member: str, told: tuple[str, int, int]) -> None:
+        """``member`` comes as ``rank``; ``told`` is what it was started with: rendezvous id, attempt, size."""
+        identity, attempt, size = told
+        self.came[identity, attempt] += 1
+        self._attempts.setdefault((rendezvous.job_uid, attempt), set()).add(identity)
+        self._members.setdefault((identity, rank), set()).add(member)
+        self._sizes.setdefault(identity, set()).add(size)
+
+    def admit(self, rendezvous_id: str, attempt: int) -> None:
+        """One of them was let in."""
+        self.let_in[rendezvous_id, attempt] += 1
+
+    def breaches(self) -> list[str]:
+        """What never may be, as sentences: two attempts at one rendezvous, a rank twice, attempts with two of them."""
+        found = []
+        attempts: dict[str, set[int]] = {}
+        for identity, attempt in self.came:
+            attempts.setdefault(identity, set()).add(attempt)
+        found += [
+            f"ranks of attempts {sorted(each)} were sent to rendezvous {identity}"
+            for identity, each in attempts.items()
+            if len(each) > 1
+        ]
+        found += [
+            f"attempt {attempt} of {job} was sent to {' and '.join(sorted(each))}"
+            for (job, attempt), each in self._attempts.items()
+            if len(each) > 1
+        ]
+        found += [
+            f"rank {rank} of rendezvous {identity} was started as {' and as '.join(sorted(each))}"
+            for (identity, rank), each in self._members.items()
+            if len(each) > 1
+        ]
+        found += [
+            f"ranks of rendezvous {identity} were told sizes {sorted(each)}"
+            for identity, each in self._sizes.items()
+            if len(each) > 1
+        ]
+        most = {identity: max(each) for identity, each in self._sizes.items()}
+        return found + [
+            f"{count} ranks of attempt {attempt} joined rendezvous {identity} of {most[identity]}"
+            for (identity, attempt), count in self.let_in.items()
+            if count > most[identity]
+        ]
 
 
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):

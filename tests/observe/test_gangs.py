@@ -66,10 +66,11 @@ def test_a_whole_gang() -> None:
         phase_since_seconds=NOW,
         members=("shop/train-a1-r0#uid-train-a1-r0", "shop/train-a1-r1#uid-train-a1-r1"),
         members_up=2,
+        ran=True,
         step=30,
         checkpoint_step=20,
     )
-    assert memory == Memory(GangPhase.RUNNING, NOW, complete=True)
+    assert memory == Memory(GangPhase.RUNNING, NOW, complete=True, ran=True)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,7 @@ def test_a_whole_gang() -> None:
         pytest.param([leaving(0), leaving(1)], Progress(8), RAN, GangPhase.STOPPING, id="all pods are being deleted"),
         pytest.param([leaving(0)], Progress(8), RAN, GangPhase.STOPPING, id="the last pod is being deleted"),
         pytest.param([leaving(0, "Succeeded"), leaving(1, "Succeeded")], Progress(), RAN, GangPhase.DONE, id="done, then deleted"),
+        pytest.param(pods("Running"), Progress(), Memory(GangPhase.STOPPING, NOW), GangPhase.STOPPING, id="a pod that comes when the others are gone"),
         pytest.param(pods("Pending", "Running"), Progress(8), RAN, GangPhase.FAILED, id="a rank that starts again inside an attempt"),
         pytest.param(pods("Running", "Unknown"), Progress(8), RAN, GangPhase.FAILED, id="a pod nobody hears of"),
     ],

@@ -117,7 +117,7 @@ ABSENT = [
     pytest.param({"suspended": True}, id="suspended"),
     pytest.param({"phase": JobPhase.DONE}, id="done"),
     pytest.param({"phase": JobPhase.FAILED}, id="failed"),
-    pytest.param({"attempt": 11}, id="out of attempts"),
+    pytest.param({"failures": 11}, id="out of attempts"),
 ]
 
 
@@ -243,6 +243,29 @@ def test_the_restart_limit_ends_it():
     assert of(plan, act.RestartGang) == []
     assert "RestartLimitReached" in codes(plan)
     assert len(of(plan, act.StopGang)) == 1
+
+
+def test_what_was_suspended_does_not_count_towards_the_limit():
+    waiting = cluster().with_job(attempt=30, failures=1, restart_limit=1)
+    assert [start.attempt for start in of(train(waiting), act.StartGang)] == [31]
+
+
+def test_an_attempt_that_failed_is_counted_once():
+    counted = gang(GangPhase.FAILED, restart_limit=1).changing("jobs", JOB, failures=1, failed_attempt=1)
+    (restart,) = of(train(counted), act.RestartGang)
+    after = counted.build().after(msgspec.structs.replace(train(counted), actions=(restart,)))
+    assert (after.jobs[JOB].failures, after.jobs[JOB].failed_attempt) == (1, 1)
+    fresh = gang(GangPhase.FAILED, restart_limit=1)
+    after = fresh.build().after(train(fresh))
+    assert (after.jobs[JOB].failures, after.jobs[JOB].failed_attempt) == (1, 1)
+
+
+def test_what_was_never_bound_whole_is_no_failure_of_the_job():
+    made = gang(GangPhase.FORMING, restart_limit=0)
+    made.changing("gangs", f"{JOB}-a1", phase_since_seconds=NOW - 11.0)
+    made.changing("claims", f"{JOB}-a1-r1", phase="pending")
+    (restart,) = of(train(made), act.RestartGang)
+    assert not restart.failed
 
 
 STUCK = [

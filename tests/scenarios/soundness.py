@@ -75,6 +75,8 @@ def _one_attempt(stage: Stage) -> None:
         if labels.JOB in marks and phase not in ("Failed", "Succeeded") and not gone:
             attempts[marks[labels.JOB]].add(marks[labels.ATTEMPT])
     assert all(len(found) == 1 for found in attempts.values()), dict(attempts)
+    breaches = stage.cluster.fleet.gangs.attendance.breaches()
+    assert not breaches, "\n".join(breaches)
     for meeting in stage.cluster.fleet.gangs.meetings:
         met = meeting.rendezvous
         ranks = stage.cluster.fleet.gangs.attempts(met.job_uid)
@@ -129,7 +131,9 @@ async def _model_is_store(stage: Stage) -> None:
 
 
 def _timeless(noun: Any) -> Any:
-    changes = {name: 0.0 for name in TIMES if hasattr(noun, name)}
+    changes: dict[str, Any] = {name: 0.0 for name in TIMES if hasattr(noun, name)}
+    if hasattr(noun, "ran"):  # remembered of pods that are gone
+        changes["ran"] = False
     return msgspec.structs.replace(noun, **changes) if changes else noun
 
 

@@ -7,6 +7,7 @@ process that is killed), so that the same scenarios can be played there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 from collections import defaultdict
@@ -23,9 +24,9 @@ from controller.ledger.ledger import Ledger
 from controller.operator import Operator
 from controller.resources.core import EVENT, NAMESPACE
 from controller.resources.manifests import apply, parse
-from controller.store.errors import NotFound
+from controller.store.errors import NotFound, StoreError
 from controller.store.faults import CrashPoint, FaultyStore, KillableStore, Killed
-from controller.store.interface import JsonObject, Store
+from controller.store.interface import JsonObject, Store, Subresource
 from controller.store.interposed import InterposedStore
 from runtime.channels import Backoff
 from runtime.clock import VirtualClock
@@ -37,6 +38,8 @@ from tests.scenarios.seen import RESOURCES, SEEN_KINDS, Diary, Seen, Traffic, no
 from tests.scenarios.tiers import Session, embedded_session
 from tests.scenarios.watchman import Watchman
 
+LATE_SECONDS = 12.0
+"""How long the last request of a dead operator is on its way, where it is late: longer than a gang waits to be bound."""
 BUSY_SECONDS = 0.1
 """Wall seconds for which an attempt waits for somebody else's lock on the ledger."""
 
@@ -157,6 +160,8 @@ class Stage:
         self.ledger_path = folder / "ledger.db"
         self._crash = crash
         self._killable: KillableStore
+        self._late: Callable[[], Awaitable[Any]] | None = None
+        self._late_due = 0.0
         self._plug: Plug
         self.cluster = _Cluster(
             fleet,
@@ -207,6 +212,10 @@ class Stage:
             await self.cluster.second()
         except Killed:
             await self.restart()
+        if self._late is not None and self.now >= self._late_due:
+            late, self._late = self._late, None
+            with contextlib.suppress(StoreError):  # refused: it came too late
+                await late()
         self.traffic.take(self.cluster.feeder.results)
         self.cluster.feeder.results = []
         if self.cluster.ledger is not None:
@@ -266,10 +275,12 @@ class Stage:
         await apply(self.cluster.store, rest, field_manager="user")
         await self._look()
 
-    async def patch(self, kind: str, key: str, patch: JsonObject) -> None:
+    async def patch(self, kind: str, key: str, patch: JsonObject, subresource: Subresource = "") -> None:
         """Change part of an object."""
         namespace, _, name = key.rpartition("/")
-        await self.cluster.store.patch(RESOURCES[kind], name, patch, namespace, field_manager="user")
+        await self.cluster.store.patch(
+            RESOURCES[kind], name, patch, namespace, field_manager="user", subresource=subresource
+        )
 
     async def scale(self, service: str, replicas: int) -> None:
         """`kubectl scale`."""
@@ -312,6 +323,14 @@ class Stage:
         """The network between its agent and the hub breaks."""
         await self.cluster.fleet.nodes[node].partition()
 
+    async def cut_off(self, node: str) -> None:
+        """Its whole network breaks: its ranks live on, and neither its kubelet nor they are heard."""
+        await self.cluster.fleet.cut_off(node)
+
+    def rejoin(self, node: str) -> None:
+        """Its network works again."""
+        self.cluster.fleet.rejoin(node, self.now)
+
     def heal(self, node: str) -> None:
         """It works again."""
         self.cluster.fleet.nodes[node].heal()
@@ -321,6 +340,8 @@ class Stage:
     def _reborn(self) -> None:
         """A new process: a new line to the store, and a ledger without what the dead one had only in memory."""
         self.kills += 1
+        if self._killable.late is not None:
+            self._late, self._late_due = self._killable.late, self.now + LATE_SECONDS
         self.mutations += [str(request) for request in self._killable.mutations]
         self._killable = KillableStore(self.faults)
         self._plug.inner = self._killable
