@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from cluster.beliefs import Beliefs, CapacityBelief
 from cluster.hardware import Pool
-from cluster.reasons import Alternative, Quantity, Unit
+from cluster.reasons import Alternative, Unit
 from cluster.serving import Objective, Service, Variant
 from cluster.snapshot import Snapshot
 from cluster.targets import LoadShape
 from placement.selection.headroom import rho
+from policies.draft import quantity
 from policies.groups import Groups
 from policies.shapes import DEFAULT_EDGES, projected
 
@@ -39,7 +40,7 @@ class Excluded(NamedTuple):
         return Alternative(
             choice=self.variant,
             code=self.code,
-            facts=(Quantity("need", self.need, self.unit), Quantity("have", self.have, self.unit)),
+            facts=(quantity("need", self.need, self.unit), quantity("have", self.have, self.unit)),
         )
 
 
