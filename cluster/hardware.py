@@ -38,6 +38,10 @@ class AcceleratorClass(Noun, kw_only=True, frozen=True):
     `flops` maps a precision ("bf16", "fp8") to dense FLOP/s. `clocks_mhz` is the ladder of lockable
     clocks in rising order. `safe_watts` is the per-GPU cap a node falls back to alone (>= min_watts).
     `link_bytes_per_second` is one direction between two GPUs of a node over `fabric` (`nvlink`, `pcie`).
+    `sharing` is `none`, `mig`, `timeSlicing` or `dra`: with `mig` and `timeSlicing` a device is a part of a board, and
+    no engine or rank spans two. `device_class` and `device_driver` name what pods ask of, with `dra`.
+    `rdma_resource` lets a gang's pod at `rdma_count` RDMA devices (0: one for each port of its node), `networks` are its
+    attachments, `shared_memory_bytes` the size of /dev/shm (0: by the number of GPUs).
     """
 
     ref: Ref
@@ -53,6 +57,14 @@ class AcceleratorClass(Noun, kw_only=True, frozen=True):
     fabric: str = "pcie"
     clocks_mhz: tuple[int, ...] = ()
     aliases: tuple[str, ...] = ()
+    sharing: str = "none"
+    device_class: str = ""
+    device_driver: str = ""
+    rdma_resource: str = ""
+    rdma_count: int = 0
+    networks: tuple[str, ...] = ()
+    ipc_lock: bool = False
+    shared_memory_bytes: int = 0
 
     @property
     def name(self) -> str:
@@ -106,7 +118,8 @@ class Node(Noun, kw_only=True, frozen=True):
     `topology` is the full path, outermost first (zone, block, rack). `island` names the set of nodes
     that share one network of one NIC type. `order` is the tie rank, drawn once from the cluster seed
     and the uid: a fixed permutation packs measurably better than random ties
-    (research: training-placement §1.4, FGD). `offer_until_seconds` is UTC; None = no end known.
+    (research: training-placement §1.4, FGD). `offer_until_seconds` is UTC; None = no end known. `rdma_devices` is how
+    many of its product's `rdma_resource` pods can ask for.
     """
 
     ref: Ref
@@ -124,6 +137,7 @@ class Node(Noun, kw_only=True, frozen=True):
     offer: Offer = Offer.OPEN
     offer_until_seconds: float | None = None
     order: int = 0
+    rdma_devices: int = 0
 
     @property
     def name(self) -> str:

@@ -141,6 +141,7 @@ CODES: dict[str, CodeSpec] = {
     "ServiceNameTaken": _warning("Service {choice} is somebody else's ({have} of ours by that name, {need} wanted): delete or rename it.",
                                  "need", "have"),
     "NodeClosed": _normal("takes no new work: {choice} ({need} there, {have} in use).", "need", "have"),
+    "DevicesDisagree": _warning("{choice} ({need} by the API server, {have} by the node).", "need", "have"),
     "NodeSilent": _warning("silent for {have}, limit {limit}; it gives no capacity, {need} are affected.", "need", "have", "limit"),
     "NodeUnknownProduct": _warning("reports GPU product {choice}, which no AcceleratorClass recognises ({have} there; {need} known).",
                                    "need", "have"),

@@ -9,12 +9,14 @@ from controller.observe import labels
 from controller.observe.world import Change
 from controller.resources import core
 from controller.resources.acceleratorclass import AcceleratorClass
+from controller.resources.coredra import RESOURCE_CLAIM, RESOURCE_SLICE, ResourceClaim, ResourceSlice
 from controller.resources.kinds import ACCELERATOR_CLASS, MODEL_SERVICE, POWER_DOMAIN, TRAINING_JOB
 from controller.resources.modelservice import ModelService
 from controller.resources.powerdomain import PowerDomain
 from controller.resources.trainingjob import TrainingJob
 from controller.store.cache import Reflector
 from controller.store.interface import JsonObject, Resource, Store
+from controller.store.optional import OptionalReflector
 from runtime.clock import Clock
 
 _SHAPES: tuple[tuple[Resource, type[Any]], ...] = (
@@ -24,8 +26,12 @@ _SHAPES: tuple[tuple[Resource, type[Any]], ...] = (
     (MODEL_SERVICE, ModelService),
     (TRAINING_JOB, TrainingJob),
     (core.SERVICE, core.ServiceObject),
+    (RESOURCE_SLICE, ResourceSlice),
+    (RESOURCE_CLAIM, ResourceClaim),
     (core.POD, core.Pod),
 )
+_OPTIONAL = frozenset({RESOURCE_SLICE.kind, RESOURCE_CLAIM.kind})
+"""Kinds that a cluster may not serve."""
 _OURS_ONLY = {core.SERVICE.kind: f"{labels.MANAGED_BY}=plimsoll"}
 """Kinds of which only what the operator made is followed, by label selector."""
 
@@ -43,7 +49,7 @@ class Caches:
         self._clock = clock
         self._remote = store.capabilities.remote
         self.reflectors: dict[str, Reflector[Any]] = {
-            resource.kind: Reflector(
+            resource.kind: (OptionalReflector if resource.kind in _OPTIONAL else Reflector)(
                 store, resource, shape, clock, seed=seed, label_selector=_OURS_ONLY.get(resource.kind, "")
             )
             for resource, shape in _SHAPES

@@ -11,8 +11,10 @@ from cluster.hardware import AcceleratorClass, Market, Pool
 from cluster.power import PowerDomain
 from cluster.serving import Mode, Model, Objective, Policies, Service, Variant
 from cluster.training import CheckpointSpec, Job, JobPhase, TrainingShape
+from controller.observe import sharing
 from controller.observe.ruled import broken_rules
 from controller.resources.acceleratorclass import AcceleratorClass as AcceleratorClassObject
+from controller.resources.acceleratorclass import PricePool
 from controller.resources.base import ObjectMeta, PolicyChoice
 from controller.resources.modelservice import ModelService, ServedModel
 from controller.resources.powerdomain import PowerDomain as PowerDomainObject
@@ -54,23 +56,31 @@ def accelerator(obj: AcceleratorClassObject) -> tuple[AcceleratorClass, list[Poo
         fabric=spec.fabric,
         clocks_mhz=tuple(spec.clocks_mhz),
         aliases=(obj.metadata.name, *spec.aliases),
+        sharing=spec.sharing,
+        device_class=spec.dra.device_class if spec.sharing == "dra" else "",
+        device_driver=spec.dra.driver if spec.sharing == "dra" else "",
+        rdma_resource=spec.rdma.resource_name if spec.rdma else "",
+        rdma_count=spec.rdma.count if spec.rdma else 0,
+        networks=tuple(spec.rdma.networks) if spec.rdma else (),
+        ipc_lock=spec.rdma.ipc_lock if spec.rdma else False,
+        shared_memory_bytes=spec.shared_memory_bytes,
     )
-    pools = [
-        Pool(
-            name=pool.name,
-            accelerator=noun.name,
-            region=pool.region,
-            zone=pool.zone,
-            market=Market(pool.market),
-            dollars_per_gpu_hour=pool.dollars_per_gpu_hour,
-            priced_at=pool.priced_at,
-            available_gpus=pool.available_gpus,
-            node_size=pool.node_size,
-            reclaim_per_hour=pool.reclaim_per_hour,
-        )
-        for pool in spec.pools
-    ]
-    return noun, pools
+    return noun, [_pool(pool, noun.name) for pool in spec.pools]
+
+
+def _pool(pool: PricePool, accelerator: str) -> Pool:
+    return Pool(
+        name=pool.name,
+        accelerator=accelerator,
+        region=pool.region,
+        zone=pool.zone,
+        market=Market(pool.market),
+        dollars_per_gpu_hour=pool.dollars_per_gpu_hour,
+        priced_at=pool.priced_at,
+        available_gpus=pool.available_gpus,
+        node_size=pool.node_size,
+        reclaim_per_hour=pool.reclaim_per_hour,
+    )
 
 
 def service(obj: ModelService, classes: dict[str, AcceleratorClass]) -> Intent:
@@ -82,6 +92,7 @@ def service(obj: ModelService, classes: dict[str, AcceleratorClass]) -> Intent:
     faults += _unknown_products(spec.accelerators, names, f"{where}: spec.accelerators")
     faults += _unknown_products([v.accelerator for v in spec.variants], names, f"{where}: spec.variants")
     faults += broken_rules("ModelService", obj)
+    faults += sharing.of_service(spec, names, classes, where)
     if model is None or faults:
         return Intent(None, tuple(faults))
     load = spec.expected_load
@@ -172,7 +183,7 @@ def _variants(
     found = []
     for name in allowed:
         gpus = smallest_degree(model, classes[name])
-        if gpus:
+        if gpus and gpus <= sharing.most_devices(classes[name]):
             found.append(Variant(accelerator=name, gpus=gpus, tensor=gpus))
     return tuple(found)
 
@@ -209,7 +220,7 @@ def job(obj: TrainingJob, classes: dict[str, AcceleratorClass]) -> Intent:
     most = spec.nodes.max if spec.nodes.max is not None else spec.nodes.min
     faults += broken_rules("TrainingJob", obj)
     shape, missing = _shape(obj, where)
-    faults += missing
+    faults += missing + sharing.of_job(spec.accelerators, names, classes, where)
     if shape is None or faults:
         return Intent(None, tuple(faults))
     noun = Job(
@@ -221,7 +232,7 @@ def job(obj: TrainingJob, classes: dict[str, AcceleratorClass]) -> Intent:
         min_nodes=spec.nodes.min,
         max_nodes=most,
         gpus_per_node=spec.gpus_per_node,
-        accelerators=tuple(dict.fromkeys(names[n] for n in spec.accelerators)),
+        accelerators=tuple(dict.fromkeys(names[n] for n in spec.accelerators)) or sharing.whole(classes),
         queue=spec.queue,
         priority=spec.priority,
         dollars_per_gpu_hour=spec.value_per_gpu_hour,

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from cluster.base import Ref
-from cluster.hardware import AcceleratorClass, Device, Nic, Node, Offer, Pool
+from cluster.hardware import AcceleratorClass, Nic, Node, Offer, Pool
 from cluster.seeds import stable_hash
 from controller.hub.messages import InventorySeen
 from controller.observe import labels
+from controller.observe.devices import Devices, devices_of
+from controller.observe.fabric import island_of, place_of
 from controller.observe.quantities import quantity_of
+from controller.observe.recognise import claimants, recognise
+from controller.observe.seating import Beside
 from controller.resources.core import Node as NodeObject
 
 REPELLING = ("NoSchedule", "NoExecute")
 """Effects of taints that keep pods off a node."""
+
+
+ALONE = Beside()
+RDMA = ("infiniband", "roce")
 
 
 class NodeFacts(NamedTuple):
@@ -23,11 +33,9 @@ class NodeFacts(NamedTuple):
     unknown_product: str = ""
     gpus: int = 0
     closed: str = ""
-
-
-def product_names(classes: dict[str, AcceleratorClass]) -> dict[str, str]:
-    """Every name a product goes by, to the AcceleratorClass's name."""
-    return {alias: name for name in sorted(classes) for alias in (*classes[name].aliases, name)}
+    devices: Devices | None = None
+    mismatch: str = ""
+    """A sentence where the node's labels and its driver, or what runs there, disagree about the product."""
 
 
 def node(
@@ -39,66 +47,61 @@ def node(
     domain: str,
     silent: bool,
     seed: int,
+    beside: Beside = ALONE,
 ) -> NodeFacts:
     """Project a node. Devices come from its agent, or from allocatable while no agent has reported."""
-    found = obj.metadata.labels.get(labels.PRODUCT, "") or _reported_product(inventory)
-    name = product_names(classes).get(found, "")
-    if not name:
-        resource_names = sorted({c.resource_name for c in classes.values()}) or ["nvidia.com/gpu"]
-        gpus = max(quantity_of(obj.status.allocatable, r) for r in resource_names)
-        return NodeFacts(None, found or "unlabelled", gpus) if gpus or found else NodeFacts(None)
-    accelerator = classes[name]
-    devices = _devices(obj, inventory, accelerator)
+    known = recognise(obj, inventory, classes, beside.in_use)
+    if not known.accelerator:
+        return _unknown(obj, known.product, classes)
+    accelerator = classes[known.accelerator]
+    found = devices_of(obj, inventory, accelerator, beside.holding, beside.announced, beside.offered)
     offer, closed = _offer(obj, accelerator.resource_name, silent=silent)
+    if known.closed and offer is Offer.OPEN:
+        offer, closed = Offer.CORDONED, known.closed
+    place = place_of(obj.metadata.labels)
+    nics = _nics(obj, inventory, accelerator)
     noun = Node(
         ref=Ref("Node", obj.metadata.name, obj.metadata.uid),
-        pool=_pool(obj, name, pools),
-        accelerator=name,
-        devices=devices,
-        nics=_nics(inventory),
+        pool=_pool(obj, known.accelerator, pools),
+        accelerator=known.accelerator,
+        devices=found.devices,
+        nics=nics,
         cpu_millis=quantity_of(obj.status.allocatable, "cpu", 1000),
         memory_bytes=quantity_of(obj.status.allocatable, "memory"),
         dram_cache_bytes=inventory.dram_cache_bytes if inventory else 0,
         nvme_bytes=inventory.nvme_cache_bytes if inventory else 0,
-        island=obj.metadata.labels.get(labels.ISLAND, ""),
-        topology=tuple(
-            v for k in (labels.ZONE, labels.BLOCK, labels.RACK) if (v := obj.metadata.labels.get(k, ""))
-        ),
+        topology=place.topology,
         power_domain=domain,
         offer=offer,
         order=stable_hash(seed, obj.metadata.name) >> 16,
+        rdma_devices=quantity_of(obj.status.allocatable, accelerator.rdma_resource),
     )
-    return NodeFacts(noun, gpus=len(devices), closed=closed)
+    island = island_of(obj.metadata.labels, place.fabric, noun.link)
+    noun = msgspec.structs.replace(noun, island=island)
+    return NodeFacts(noun, gpus=len(found.devices), closed=closed, devices=found, mismatch=known.mismatch)
 
 
-def _reported_product(inventory: InventorySeen | None) -> str:
-    return inventory.devices[0].product if inventory and inventory.devices else ""
+def _unknown(obj: NodeObject, product: str, classes: dict[str, AcceleratorClass]) -> NodeFacts:
+    """A node of no class: of a product nobody describes, or offering a resource that two classes claim."""
+    claimed = claimants(obj, classes)
+    if len(claimed) > 1 and not product:
+        resource = classes[claimed[0]].resource_name
+        product = f"none, and its {resource} could be of AcceleratorClasses {', '.join(claimed)}: label it with {labels.PRODUCT}"
+    resource_names = sorted({c.resource_name for c in classes.values()}) or ["nvidia.com/gpu"]
+    gpus = max(quantity_of(obj.status.allocatable, r) for r in resource_names)
+    return NodeFacts(None, product or "unlabelled", gpus) if gpus or product else NodeFacts(None)
 
 
-def _devices(
-    obj: NodeObject, inventory: InventorySeen | None, accelerator: AcceleratorClass
-) -> tuple[Device, ...]:
-    allocatable = quantity_of(obj.status.allocatable, accelerator.resource_name)
-    if inventory is None or not inventory.devices:
-        return tuple(Device(uuid=f"{obj.metadata.name}-{i}", index=i) for i in range(allocatable))
-    # A kubelet that offers fewer devices than the agent sees (one went unhealthy) is believed: the pod binds there.
-    healthy = sorted((d for d in inventory.devices), key=lambda d: (not d.healthy, d.index))
-    offered = {d.index for d in healthy[:allocatable]}
-    return tuple(
-        Device(
-            uuid=d.uuid, index=d.index, numa=d.numa, clique=d.clique, healthy=d.healthy and d.index in offered
-        )
-        for d in sorted(inventory.devices, key=lambda d: d.index)
-    )
-
-
-def _nics(inventory: InventorySeen | None) -> tuple[Nic, ...]:
+def _nics(obj: NodeObject, inventory: InventorySeen | None, accelerator: AcceleratorClass) -> tuple[Nic, ...]:
+    """Ports that are up. Without the resource that lets pods at their RDMA, they are Ethernet to every pod."""
     if inventory is None:
         return ()
+    wanted = accelerator.rdma_resource
+    plain = bool(wanted) and not quantity_of(obj.status.allocatable, wanted)
     return tuple(
         Nic(
             name=n.name,
-            link=n.link,
+            link="ethernet" if plain and n.link in RDMA else n.link,
             rate_bits_per_second=n.rate_bits_per_second,
             gid_types=tuple(n.gid_types),
             subnet=n.subnet,

@@ -14,6 +14,7 @@ from cluster.occupancy import Claim
 from cluster.serving import Launcher, Replica, ReplicaPhase, template_of
 from controller.observe import labels
 from controller.observe.quantities import quantity_of
+from controller.observe.seats import NOBODY, Seats
 from controller.resources.core import Container, Pod
 
 OBSTACLE_LIMIT = 200
@@ -66,27 +67,32 @@ def node_of(pod: Pod) -> str:
     return pod.spec.node_name or pod.pinned_to
 
 
-def project(pod: Pod, resource_names: frozenset[str], *, node_lost: bool, now_seconds: float) -> PodFacts:
-    """Project one pod. A pod whose launch annotation cannot be read counts as somebody else's."""
+def project(
+    pod: Pod, resource_names: frozenset[str], *, node_lost: bool, now_seconds: float, seats: Seats = NOBODY
+) -> PodFacts:
+    """Project one pod. A pod whose launch annotation cannot be read counts as somebody else's.
+
+    `seats`: who really has which device of its node.
+    """
     service, job = pod.metadata.labels.get(labels.SERVICE), pod.metadata.labels.get(labels.JOB)
     ours = labels.LAUNCH in pod.metadata.annotations
     try:
         if ours and service:
             launch = from_json(pod.metadata.annotations[labels.LAUNCH], EngineLaunch)
-            return _engine(pod, launch, node_lost=node_lost, now_seconds=now_seconds)
+            return _engine(pod, launch, seats, node_lost=node_lost, now_seconds=now_seconds)
         if ours and job:
             rank = from_json(pod.metadata.annotations[labels.LAUNCH], RankLaunch)
-            return PodFacts(_claim(pod, Ref("TrainingJob", rank.job), rank.devices, rank.gpus), rank=rank)
+            owner = Ref("TrainingJob", rank.job)
+            return PodFacts(_claim(pod, owner, rank.devices, rank.gpus, seats), rank=rank)
     except msgspec.DecodeError:
         pass
     gpus = pod_gpus(pod, resource_names)
-    return PodFacts(
-        _claim(pod, Ref("Pod", pod.metadata.key, pod.metadata.uid), (), gpus, foreign=True) if gpus else None
-    )
+    owner = Ref("Pod", pod.metadata.key, pod.metadata.uid)
+    return PodFacts(_claim(pod, owner, (), gpus, seats, foreign=True) if gpus else None)
 
 
 def _claim(
-    pod: Pod, owner: Ref, devices: tuple[int, ...], gpus: int, *, foreign: bool = False
+    pod: Pod, owner: Ref, devices: tuple[int, ...], gpus: int, seats: Seats, *, foreign: bool = False
 ) -> Claim | None:
     if pod.finished or not node_of(pod):
         return None
@@ -98,7 +104,7 @@ def _claim(
         owner=owner,
         slot=Slot(
             node=node_of(pod),
-            devices=devices or tuple(range(-gpus, 0)),
+            devices=seats.of(pod.metadata.key, devices or tuple(range(-gpus, 0))),
             cpu_millis=effective(pod, "cpu", 1000),
             memory_bytes=effective(pod, "memory", 1),
         ),
@@ -108,10 +114,10 @@ def _claim(
     )
 
 
-def _engine(pod: Pod, launch: EngineLaunch, *, node_lost: bool, now_seconds: float) -> PodFacts:
+def _engine(pod: Pod, launch: EngineLaunch, seats: Seats, *, node_lost: bool, now_seconds: float) -> PodFacts:
     key = pod.metadata.key
     phase = _phase(pod, node_lost=node_lost)
-    claim = _claim(pod, Ref("Replica", key, pod.metadata.uid), launch.devices, launch.variant.gpus)
+    claim = _claim(pod, Ref("Replica", key, pod.metadata.uid), launch.devices, launch.variant.gpus, seats)
     slot = claim.slot if claim else Slot(node=node_of(pod), devices=launch.devices)
     told = pod.metadata.labels.get(labels.GENERATION, "")
     generation = int(told) if told.isdecimal() else 0  # a label is anybody's to edit

@@ -21,7 +21,10 @@ def fold_agent(world: World, report: NodeReport, now_seconds: float) -> None:
     if report.inventory is not None:
         world.inventory(report.node, report.inventory, report.observed_seconds)
     world.heard(report.node, report.observed_seconds)
-    world.told[report.node] = world.told.get(report.node, NOTHING_TOLD).then(report)
+    before = world.told.get(report.node, NOTHING_TOLD)
+    world.told[report.node] = before.then(report)
+    if world.told[report.node].holders != before.holders:
+        world.seating.holders(report.node, now_seconds)
     if report.replicas is not None:
         world.workloads.engines[report.node] = {row.name: (row.uid, row.phase) for row in report.replicas}
     elif report.inventory is not None:

@@ -36,6 +36,16 @@ class AgentTold(msgspec.Struct, frozen=True, kw_only=True):
         """Pods that hold a device or a slice of it, `namespace/name`, sorted, each once."""
         return sorted({row.pod for row in self._rows() if row.device == device})
 
+    def devices_of(self, pod: str) -> list[int]:
+        """Devices that a pod has, however it came by them, sorted."""
+        return sorted({row.device for row in self._rows() if row.pod == pod and row.device >= 0})
+
+    def plugged_of(self, pod: str) -> list[int]:
+        """Devices that a pod has from a device plugin, sorted; those of ResourceClaims are the claims'."""
+        return sorted(
+            {r.device for r in self._rows() if r.pod == pod and r.device >= 0 and "(" not in r.resource}
+        )
+
     def strays(self) -> list[HolderSeen]:
         """Rows of devices that the node's driver does not know."""
         return [row for row in self._rows() if row.device < 0]

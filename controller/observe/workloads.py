@@ -13,6 +13,7 @@ from cluster.overlay import gang_key
 from controller.observe import gangs, pods
 from controller.observe.folding import Folding
 from controller.observe.gangs import Member, Memory, Progress
+from controller.observe.seats import NOBODY, Seats
 from controller.resources import core
 
 
@@ -79,6 +80,10 @@ class Workloads:
         known = self.observer.live("nodes").get(node)
         return known.offer is Offer.LOST if known is not None else node in self._deleted
 
+    def node_of(self, key: str) -> str:
+        """The node a pod was on when it was last projected; empty for one that is not known."""
+        return self._node_of.get(key, "")
+
     def gpus_used(self, node: str) -> int:
         """GPUs of a node that pods hold, ours and others'."""
         held = (self.facts[key].claim for key in self.on_node.get(node, ()))
@@ -86,10 +91,18 @@ class Workloads:
 
     # pods
 
-    def pod(self, key: str, pod: core.Pod | None, resource_names: frozenset[str], now: float) -> bool:
+    def pod(
+        self,
+        key: str,
+        pod: core.Pod | None,
+        resource_names: frozenset[str],
+        now: float,
+        seats: Seats = NOBODY,
+    ) -> bool:
         """Project one pod (None when it is gone). True when a planner would look at something new.
 
-        `resource_names` are the extended resources that are GPUs; `now` in seconds.
+        `resource_names` are the extended resources that are GPUs there, `seats` who really has which of its node's;
+        `now` in seconds.
         """
         before = self.facts.pop(key, None)
         if before is not None:
@@ -102,7 +115,8 @@ class Workloads:
             self._deleted &= self.on_node.keys()
             return self._forget_pod(key, before, now)
         node = pods.node_of(pod)
-        facts = pods.project(pod, resource_names, node_lost=self.lost(node), now_seconds=now)
+        lost = self.lost(node)
+        facts = pods.project(pod, resource_names, node_lost=lost, now_seconds=now, seats=seats)
         self.facts[key] = facts
         self._node_of[key] = node
         self.on_node[node].add(key)

@@ -18,11 +18,12 @@ from cluster.observer import Observer
 from cluster.refused import Refused
 from cluster.training import GangPhase, JobPhase
 from controller.hub.messages import InventorySeen
-from controller.observe import intents, nodes
+from controller.observe import intents, nodes, pods
 from controller.observe.domains import DomainBook
 from controller.observe.folding import Folding
 from controller.observe.podparts import PodParts
 from controller.observe.products import ProductBook
+from controller.observe.seating import Seating
 from controller.observe.told import AgentTold
 from controller.observe.workloads import Workloads
 from controller.resources import core
@@ -75,6 +76,11 @@ class World:
         self._dirty: dict[str, set[str]] = defaultdict(set)
         self._waiting: dict[str, tuple[str, float]] = {}
         self.workloads = Workloads(observer)
+        self.seating = Seating(observer, self.workloads, self.told, self.objects["Pod"])
+        self.mismatches: dict[str, str] = {}
+        """Nodes whose labels say another product than their driver, or than what runs there: a sentence."""
+        self.facts: dict[str, nodes.NodeFacts] = {}
+        """What each node of a known product is."""
         self._folding = Folding(observer)
         self._fold, self._forget = self._folding.fold, self._folding.forget
 
@@ -118,6 +124,7 @@ class World:
             self._dirty["Node"].add(node)
         if self._dirty["AcceleratorClass"]:
             changed |= self._classes(now_seconds)
+        self._devices(now_seconds)
         if self._dirty["PowerDomain"] or self._dirty["Node"]:
             changed |= self._power_domains(now_seconds)
         for kind, settle in (
@@ -128,8 +135,29 @@ class World:
         ):
             for key in sorted(self._dirty.pop(kind, ())):
                 changed |= settle(key, now_seconds)
+        changed |= self._reseat(now_seconds)
         changed |= self._gangs(now_seconds)
         self._dirty.clear()
+        return changed
+
+    def _devices(self, now: float) -> None:
+        """Nodes whose devices changed otherwise than by their own object."""
+        for key in sorted(self._dirty.pop("ResourceSlice", ())):
+            self.seating.dirty |= self.seating.dra.slice(key, self.objects["ResourceSlice"].get(key))
+        for key in sorted(self._dirty.pop("ResourceClaim", ())):
+            self.seating.dirty |= self.seating.dra.claim(key, self.objects["ResourceClaim"].get(key))
+        self._dirty["Node"].update(self.seating.due(now))
+
+    def _reseat(self, now: float) -> bool:
+        """Nodes whose account of devices hangs on pods that changed, once more."""
+        changed = False
+        for name in self.seating.unsettled():
+            before = self.seating.seats(name)
+            changed |= self._node(name, now)
+            if self.seating.seats(name) != before:
+                for key in sorted(self.workloads.on_node[name]):
+                    changed |= self._pod(key, now)
+        self._dirty.pop("Pod", None)
         return changed
 
     def _silence(self, now: float) -> list[str]:
@@ -199,12 +227,13 @@ class World:
     def _node(self, name: str, now: float) -> bool:
         obj: core.Node | None = self.objects["Node"].get(name)
         self._dirty["Pod"].update(self.workloads.on_node[name])
-        self.closed.pop(name, None)
+        for book in (self.closed, self.mismatches, self.facts, self.unknown_products):
+            book.pop(name, None)
         if obj is None:
-            self.unknown_products.pop(name, None)
             self.workloads.node_gone(name)
-            return self._forget("nodes", name, now)
+            return self._unseated(name, now)
         self.workloads.node_seen(name)
+        drivers = self._drivers
         facts = nodes.node(
             obj,
             self.inventories.get(name),
@@ -213,15 +242,30 @@ class World:
             domain=self.domains.domain_of(name),
             silent=name in self._silent,
             seed=self._seed,
+            beside=self.seating.beside(name, drivers),
         )
-        self.unknown_products.pop(name, None)
         if facts.node is None:
             if facts.unknown_product:
                 self.unknown_products[name] = facts
-            return self._forget("nodes", name, now)
+            return self._unseated(name, now)
+        self.facts[name] = facts
         if facts.closed:
             self.closed[name] = facts
-        return self._fold(facts.node, now)
+        if facts.mismatch:
+            self.mismatches[name] = facts.mismatch
+        changed = self._fold(facts.node, now)
+        product = self.classes[facts.node.accelerator]
+        return self.seating.seat(facts.node, name, product, facts.devices, drivers, now) or changed
+
+    def _unseated(self, name: str, now: float) -> bool:
+        """A node is none of the model's."""
+        changed = self.seating.seat(None, name, None, None, (), now)
+        return self._forget("nodes", name, now) or changed
+
+    @property
+    def _drivers(self) -> frozenset[str]:
+        """Drivers of GPUs that classes name."""
+        return frozenset(c.device_driver for c in self.classes.values() if c.device_driver)
 
     def _service(self, key: str, now: float) -> bool:
         obj: ModelService | None = self.objects["ModelService"].get(key)
@@ -265,8 +309,18 @@ class World:
         return msgspec.structs.replace(job, attempt=max(job.attempt, newest), phase=phase)
 
     def _pod(self, key: str, now: float) -> bool:
-        names = frozenset(c.resource_name for c in self.classes.values()) or frozenset({"nvidia.com/gpu"})
-        return self.workloads.pod(key, self.objects["Pod"].get(key), names, now)
+        pod: core.Pod | None = self.objects["Pod"].get(key)
+        name = pods.node_of(pod) if pod is not None else self.workloads.node_of(key)
+        node = self.observer.live("nodes").get(name)
+        found = (
+            [self.classes[node.accelerator]]
+            if node is not None and node.accelerator in self.classes
+            else self.classes.values()
+        )
+        names = frozenset(c.resource_name for c in found) or frozenset({"nvidia.com/gpu"})
+        self.seating.pod_seen(key, gone=pod is None, now_seconds=now)
+        self.seating.touched.add(name)
+        return self.workloads.pod(key, pod, names, now, self.seating.seats(name))
 
     def _gangs(self, now: float) -> bool:
         changed = False

@@ -39,13 +39,57 @@ class PricePool(ApiStruct, frozen=True, kw_only=True):
     reclaim_per_hour: Annotated[float, number("Rate at which a node is taken back.", 0.0, 3_600.0)] = 0.0
 
 
+class RdmaPart(ApiStruct, frozen=True, kw_only=True):
+    """What the pods of a gang ask for beside GPUs, to reach each other past the kernel."""
+
+    resource_name: Annotated[
+        str,
+        text(
+            "Resource of an RDMA device, such as `rdma/hca_shared_devices_a`.", 317, 1, r"^[a-zA-Z0-9./_-]+$"
+        ),
+    ]
+    count: Annotated[
+        int, whole("How many a pod asks for; 0 means one for each RDMA port of its node.", 0, 64)
+    ] = 0
+    networks: Annotated[
+        list[
+            Annotated[str, text("A network attachment, NAME or NAMESPACE/NAME.", 127, 1, r"^[a-z0-9./@-]+$")]
+        ],
+        items("Network attachments of the pod, for Multus (`k8s.v1.cni.cncf.io/networks`).", 16),
+    ] = []
+    ipc_lock: Annotated[
+        bool,
+        about(
+            "Give the pod the capability IPC_LOCK, to pin memory for RDMA. Namespaces that enforce the pod security"
+            " levels `restricted` or `baseline` refuse it: there, set false and raise the nodes' memlock limit."
+        ),
+    ] = True
+
+
+class DraPart(ApiStruct, frozen=True, kw_only=True):
+    """What a pod's ResourceClaim asks for (`sharing: dra`)."""
+
+    device_class: Annotated[str, text("DeviceClass of whole GPUs.", 253, 1, r"^[a-z0-9.-]+$")] = (
+        "gpu.nvidia.com"
+    )
+    driver: Annotated[str, text("Driver whose ResourceSlices announce them.", 63, 1, r"^[a-z0-9.-]+$")] = (
+        "gpu.nvidia.com"
+    )
+
+
 class AcceleratorClassSpec(ApiStruct, frozen=True, kw_only=True):
     """Facts of the product, as its data sheet has them, and its prices."""
 
     display_name: Annotated[str, text("Name as people write it; empty means the object's name.", 63)] = ""
-    resource_name: Annotated[str, text("Resource a pod requests for it.", 317, 1, r"^[a-z0-9./-]+$")] = (
-        "nvidia.com/gpu"
-    )
+    resource_name: Annotated[
+        str,
+        text(
+            "Resource a pod requests for it; that of a MIG profile with `sharing: mig`.",
+            317,
+            1,
+            r"^[a-z0-9./-]+$",
+        ),
+    ] = "nvidia.com/gpu"
     aliases: Annotated[
         list[Annotated[str, text("A product name as GPU feature discovery labels nodes.", 128, 1)]],
         items("Names under which nodes and drivers report the product.", 32, unique=True),
@@ -68,9 +112,19 @@ class AcceleratorClassSpec(ApiStruct, frozen=True, kw_only=True):
         list[Annotated[int, whole("A clock.", 1, 100_000)]],
         items("Clocks the product can be locked to, rising.", 512, unique=True),
     ] = []
-    sharing: Annotated[Literal["none", "mig", "timeSlicing", "dra"], about("How one GPU may be shared.")] = (
-        "none"
-    )
+    sharing: Annotated[
+        Literal["none", "mig", "timeSlicing", "dra"],
+        about(
+            "How one GPU may be shared. `mig`, `timeSlicing`: a device of this class is a part of one, with its memory and"
+            " speed; engines have one each, and no gang runs on it. `dra`: whole GPUs, asked for by ResourceClaims."
+        ),
+    ] = "none"
+    dra: Annotated[DraPart, about("What pods claim with `sharing: dra`.")] = DraPart()
+    rdma: Annotated[RdmaPart, about("What gangs ask for beside GPUs; absent: nothing.")] | None = None
+    shared_memory_bytes: Annotated[
+        int,
+        whole("Most of /dev/shm of a pod with several GPUs, in its memory limit; 0: 2 GiB a GPU.", 0, 10**13),
+    ] = 0
     pools: Annotated[list[PricePool], items("Where it is bought, and for how much.", 64, keys=("name",))] = []
 
 

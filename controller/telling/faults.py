@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from cluster.observer import Observer
 from cluster.reasons import Quantity, Reason, Verdict
 from controller.observe.world import World
+from controller.telling.devices import disagreement_reasons
 from controller.telling.statuses import node_closed_reason, unknown_product_reason
 from policies.registry import PolicyConfigError
 
@@ -40,4 +41,4 @@ def faults_found(observer: Observer, world: World, config_faults: Mapping[str, s
         for name, facts in sorted(world.closed.items())
         if facts.node is not None
     ]
-    return reasons
+    return reasons + disagreement_reasons(world)

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, cast
 from cluster.snapshot import Snapshot
 from controller.hub.messages import DeviceSeen, InventorySeen, NicSeen
 from controller.observe import labels
-from controller.observe.nodes import product_names
+from controller.observe.recognise import product_names
 from controller.observe.told import AgentTold
 from controller.observe.world import SILENT_SECONDS, World
 from controller.resources.acceleratornode import AcceleratorNodeStatus, CachedWeights, NodeGpu, NodeNic
@@ -23,6 +23,7 @@ from controller.store.interface import Store
 from controller.store.workqueue import WorkQueue
 from controller.telling.clock_text import rfc3339
 from controller.telling.conditions import condition, merge
+from controller.telling.devices import agreement
 from runtime.clock import Clock
 
 log = logging.getLogger("plimsoll.status")
@@ -138,6 +139,7 @@ def _conditions(name: str, phase: str, heard: float, told: AgentTold, world: Wor
         condition("Ready", phase == "Online", phase, f"Last heard at {rfc3339(heard)}.", 0),
         condition("Schedulable", closed is None, "Closed" if closed is not None else "Open", why, 0),
     ]
+    found.append(agreement(name, world))
     held = told.holders
     if held is not None:
         strays = sorted({f"{row.device_id} of {row.pod}" for row in told.strays()})

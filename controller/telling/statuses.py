@@ -21,6 +21,7 @@ from controller.resources.powerdomain import PowerDomain, PowerDomainStatus
 from controller.resources.trainingjob import TrainingJob, TrainingJobStatus
 from controller.telling.clock_text import rfc3339
 from controller.telling.conditions import condition, merge
+from controller.telling.devices import offered
 from controller.telling.memory import Said, Sayings
 
 CAPACITY_CODES = frozenset(
@@ -347,14 +348,20 @@ def class_status(
     """Status of an AcceleratorClass: how many of it the cluster has, and how many are free."""
     name = obj.spec.display_name or obj.metadata.name
     nodes = {n.name: n for n in snapshot.nodes.values() if n.accelerator == name}
-    gpus = sum(1 for n in nodes.values() for d in n.devices if d.healthy)
-    held = sum(c.slot.gpus for c in snapshot.claims.values() if c.slot.node in nodes)
+    claims = [c for c in snapshot.claims.values() if c.slot.node in nodes]
+    lost = sum(c.slot.gpus for c in claims if c.owner.kind == "Node")
+    gpus = sum(1 for n in nodes.values() for d in n.devices if d.healthy) - lost
+    held = sum(c.slot.gpus for c in claims if c.owner.kind != "Node")
     generation = obj.metadata.generation
     accepted = _accepted(faults, generation, sayings, ("AcceleratorClass", obj.metadata.name))
     return AcceleratorClassStatus(
         nodes=len(nodes),
         gpus=gpus,
         free_gpus=max(0, gpus - held),
-        conditions=merge(obj.status.conditions, [accepted], now_seconds),
+        conditions=merge(
+            obj.status.conditions,
+            [accepted, offered(snapshot.accelerators.get(name), list(nodes.values()), generation)],
+            now_seconds,
+        ),
         observed_generation=generation,
     )

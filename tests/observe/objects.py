@@ -55,7 +55,12 @@ def node(
         **more.pop("metadata", {}),
     }
     allocatable = {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": gpus, **more.pop("allocatable", {})}
-    status = {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": ready}]}
+    capacity = more.pop("capacity", {})
+    status = {
+        "allocatable": allocatable,
+        "capacity": capacity,
+        "conditions": [{"type": "Ready", "status": ready}],
+    }
     return msgspec.convert({"metadata": metadata, "spec": more.pop("spec", {}), "status": status}, core.Node)
 
 

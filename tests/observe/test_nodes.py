@@ -11,7 +11,8 @@ from cluster.hardware import Device, Market, Nic, Node, Offer, Pool
 from cluster.seeds import stable_hash
 from controller.hub.messages import InventorySeen
 from controller.observe import intents, labels
-from controller.observe.nodes import NodeFacts, node, product_names
+from controller.observe.nodes import NodeFacts, node
+from controller.observe.recognise import product_names
 from controller.resources import core
 from tests.observe import objects as made
 from tests.observe.objects import device, inventory, nic
@@ -110,7 +111,7 @@ def test_a_device_is_usable_when_healthy_and_offered(
         pytest.param(made.node(product="NVIDIA-H100"), None, "H100", id="by an alias"),
         pytest.param(made.node(product="h100"), None, "H100", id="by the object's name"),
         pytest.param(made.node(product=""), inventory(device(0)), "L4", id="by what the driver says where there is no label"),
-        pytest.param(made.node(product="NVIDIA-H100"), inventory(device(0)), "H100", id="by the label before the driver"),
+        pytest.param(made.node(product="NVIDIA-H100"), inventory(device(0)), "L4", id="by the driver before a label, which anybody can write"),
     ],
 )  # fmt: skip
 def test_a_product_is_recognised(obj: core.Node, found: InventorySeen | None, accelerator: str) -> None:

@@ -93,7 +93,11 @@ def test_who_has_which_gpu_stands_in_the_status_whoever_it_is() -> None:
             assert told["agentVersion"] == agent._config.version
             assert told["bootId"] == "a100-00-boot-1"
             since = {each["type"]: each["lastTransitionTime"] for each in told["conditions"]}
-            assert {each["status"] for each in told["conditions"]} == {"True"}
+            differ = [each for each in told["conditions"] if each["status"] != "True"]
+            assert [each["type"] for each in differ] == ["DevicesAgree"]
+            assert differ[0]["message"] == (
+                "The API server offers nvidia.com/gpu: 2, its kubelet would give out 1."
+            )
 
             stray = Holder(
                 device=-1, device_id="MIG-x", pod="other/a", container="c", resource="nvidia.com/gpu"

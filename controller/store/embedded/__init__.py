@@ -7,6 +7,7 @@ operator touches, with the namespaces a cluster is born with.
 from __future__ import annotations
 
 from controller.resources.core import CORE_RESOURCES, NAMESPACE
+from controller.resources.coredra import DRA_RESOURCES
 from controller.resources.kinds import KINDS
 from controller.resources.schema import schema_of
 from controller.store.embedded.objects import WINDOW
@@ -27,7 +28,7 @@ def open_store(
     watch_seconds: float = 0.0,
 ) -> EmbeddedStore:
     """A new store with all kinds known to the operator; see `EmbeddedStore` for `window`, `watch_seconds`."""
-    kinds: dict[Resource, JsonObject | None] = dict.fromkeys(CORE_RESOURCES)
+    kinds: dict[Resource, JsonObject | None] = dict.fromkeys((*CORE_RESOURCES, *DRA_RESOURCES))
     kinds |= {kind.resource: schema_of(kind.resource.kind) for kind in KINDS}
     store = EmbeddedStore(kinds, clock, seed=seed, window=window, watch_seconds=watch_seconds)
     for name in namespaces:
