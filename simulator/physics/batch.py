@@ -6,6 +6,7 @@ joins, and sums over the batch suffice to advance by many steps at once.
 """
 
 from heapq import heapify, heappop, heappush
+from math import inf
 
 from simulator.physics.kv import KvBlocks
 from simulator.physics.sequence import EngineEvent, EventKind, Sequence, SequenceState
@@ -34,7 +35,7 @@ class Batch:
         blocks, growing = capacity_tokens // spec.block_tokens, spec.admission == "grow"
         self.kv = KvBlocks(blocks, spec.block_tokens, growing, spec.prefix_block_tokens)
         self.by_id: dict[int, Sequence] = {}
-        self.waiting: list[tuple[int, float, int, Sequence]] = []
+        self.waiting: list[tuple[float, float, int, Sequence]] = []
         self.prefilling: list[Sequence] = []
         self._finishing: list[tuple[int, int, Sequence]] = []
         self._chunks: list[tuple[Sequence, int]] = []
@@ -51,7 +52,8 @@ class Batch:
         """Queue a sequence; True when it could be admitted at the next step boundary."""
         sequence.state = WAITING
         self.owed += sequence.left + sequence.output - sequence.generated
-        heappush(self.waiting, (-sequence.priority, sequence.arrived, sequence.order, sequence))
+        rank = -inf if sequence.reserved else -sequence.priority
+        heappush(self.waiting, (rank, sequence.arrived, sequence.order, sequence))
         return (
             self.waiting[0][3] is sequence
             and self.batch + len(self.prefilling) < self._max_seqs

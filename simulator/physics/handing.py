@@ -109,7 +109,8 @@ class Handing:
         """Go on with a request from now; the KV of its first ``cached_tokens`` has come with it (0: compute it again).
 
         The last token's KV is computed here in any case: that is the step that gives the next token. Blocks reserved
-        for it become its own. Refused as in `submit`.
+        for it become its own where they are enough for it to be admitted, and it is then admitted before those that have
+        none (who might wait for its blocks); else they are given back. Refused as in `submit`.
         """
         request_id, context = handover.request_id, handover.context_tokens
         refusal = self.submit(
@@ -123,7 +124,10 @@ class Handing:
         sequence.generated = handover.generated_tokens
         sequence.offset = min(cached_tokens, context - 1)
         sequence.left = context - sequence.offset
-        sequence.reserved = self._reserved.pop(request_id, 0)
+        if self._reserved.get(request_id, 0) >= self._batch.kv.whole(sequence):
+            sequence.reserved = self._reserved.pop(request_id)
+        else:
+            self.unreserve(request_id)
         return None
 
     def _forget_prefixes(self) -> None:

@@ -27,7 +27,7 @@ class KvBlocks:
 
     def demand(self, sequence: Sequence) -> int:
         """Blocks that admitting ``sequence`` takes, beside those that were set aside for it and those it would share."""
-        blocks = self._whole(sequence) - sequence.reserved
+        blocks = self.whole(sequence) - sequence.reserved
         cache = self.cache
         if cache is not None and sequence.prefix and not sequence.offset:
             most = (sequence.prompt + sequence.generated - 1) // cache.block_tokens
@@ -37,7 +37,7 @@ class KvBlocks:
 
     def admit(self, sequence: Sequence, blocks: int) -> int:
         """Take the ``blocks`` that `demand` just told; returns the tokens of its context that were found cached."""
-        sequence.blocks = self._whole(sequence)
+        sequence.blocks = self.whole(sequence)
         sequence.reserved = 0
         found = 0
         cache = self.cache
@@ -121,7 +121,8 @@ class KvBlocks:
         if self.cache is not None:
             self.cache.clear()
 
-    def _whole(self, sequence: Sequence) -> int:
+    def whole(self, sequence: Sequence) -> int:
+        """Blocks of ``sequence`` once it is admitted."""
         tokens = sequence.prompt + (sequence.generated if self.growing else sequence.output)
         return -(-tokens // self.block_tokens)
 

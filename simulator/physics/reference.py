@@ -49,7 +49,7 @@ class PerTokenEngine:
         self._waiting: list[_Row] = []
         self._running: list[_Row] = []
         self._cancelled: dict[int, None] = {}
-        self._leaving: set[int] = set()
+        self._leaving: dict[int, None] = {}
         self._held: list[_Row] = []
         self._reserved: dict[int, int] = {}
         self._holders: dict[int, list[_Row]] = {}  # prefix entry to who holds it
@@ -107,7 +107,7 @@ class PerTokenEngine:
         """Let a decoding request leave at the next step boundary; same meaning as `EngineInstance.hand_over`."""
         if not any(row.request_id == request_id and row.decoding for row in self._running):
             return False
-        self._leaving.add(request_id)
+        self._leaving[request_id] = None
         return True
 
     def handover(self, request_id: int) -> Handover:
@@ -136,7 +136,12 @@ class PerTokenEngine:
         row.prefix, row.generated = handover.prefix, handover.generated_tokens
         row.target = row.context
         row.computed = min(cached_tokens, row.context - 1)
-        row.reserved = self._reserved.pop(handover.request_id, 0)
+        blocks = math.ceil((row.target if self._engine.admission == "grow" else row.prompt + row.output)
+                           / self._engine.block_tokens)  # fmt: skip
+        if self._reserved.get(handover.request_id, 0) >= blocks:
+            row.reserved = self._reserved.pop(handover.request_id)
+        else:
+            self.unreserve(handover.request_id)
         self._push(row)
 
     def set_speed(
@@ -160,7 +165,7 @@ class PerTokenEngine:
                 self._finish_step(wake, events)
             while self._pending and self._pending[0].ready <= wake:
                 self._waiting.append(self._pending.pop(0))
-            self._waiting.sort(key=lambda row: row.rank)
+            self._waiting.sort(key=_turn)
             self._begin_step(wake)
         while self._pending and self._pending[0].ready <= until_seconds:
             self._waiting.append(self._pending.pop(0))  # arrived while a step runs
@@ -180,9 +185,9 @@ class PerTokenEngine:
         for row in sorted((row for row, _ in decoding), key=lambda row: row.rank[2]):
             if row.generated == row.output:
                 self._finish(row, at, events)
-        for row in [row for row in self._running if row.request_id in self._leaving]:
-            if row.request_id not in self._cancelled:
-                self._leave(row, at, events)
+        running = {row.request_id: row for row in self._running}
+        for request_id in [key for key in self._leaving if key in running and key not in self._cancelled]:
+            self._leave(running[request_id], at, events)
         self._leaving.clear()
         for request_id in self._cancelled:
             for row in [row for row in self._running if row.request_id == request_id]:
@@ -296,7 +301,7 @@ class PerTokenEngine:
         self._release(row)
         row.target, row.computed = row.prompt + row.generated, 0
         self._waiting.append(row)
-        self._waiting.sort(key=lambda each: each.rank)
+        self._waiting.sort(key=_turn)
         self.preemptions += 1
 
     def _release(self, row: _Row) -> None:
@@ -315,3 +320,7 @@ class PerTokenEngine:
             else:
                 self._free -= self._engine.prefix_block_tokens // self._engine.block_tokens
         row.shared = []
+
+
+def _turn(row: _Row) -> tuple[bool, tuple[int, float, int]]:
+    return not row.reserved, row.rank

@@ -209,5 +209,5 @@ def hand_around(kind, spec, requests, moves, flags, cached):
             _, _, prompt, output, *_ = requests[request_id]
             if request_id not in reserved and first.hand_over(request_id):
                 reserved.append(request_id)
-                second.reserve(request_id, (prompt + output) // 2)
+                second.reserve(request_id, (prompt + output) * (1 + request_id % 2) // 2)
     return seen

@@ -201,3 +201,18 @@ def test_only_who_decodes_can_be_handed_over(request_id):
     source.submit(1, 100, 50, 5.0)
     assert not source.hand_over(request_id)
     assert not source.release(request_id)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "first"), [(300, 1), (100, 2)], ids=["it covers the move", "it does not: given back"]
+)
+def test_who_comes_with_room_does_not_wait_behind_who_waits_for_it(tokens, first):
+    source, target = engine(), engine(1024)
+    source.submit(1, 200, 100, 0.0, hand_over=True)
+    source.advance_to(1.0)
+    assert target.reserve(1, tokens)
+    target.submit(2, 900, 2, 0.0, priority=1)
+    events = target.advance_to(1.0)
+    target.take_over(source.handover(1), 200)
+    ends = [event.request_id for event in events + target.advance_to(30.0) if event.kind is FINISHED]
+    assert ends == [first, 3 - first]
