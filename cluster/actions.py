@@ -73,10 +73,14 @@ class Resume(Action, frozen=True, tag=True, kw_only=True):
 
 
 class DeleteReplica(Action, frozen=True, tag=True, kw_only=True):
-    """Delete a replica that is empty, past its deadline, or never became ready."""
+    """Delete a replica that is empty, past its deadline, or never became ready.
+
+    `evict`: by the Eviction API, which asks the PodDisruptionBudgets over it and may say "not now".
+    """
 
     replica: Ref
     grace_seconds: float
+    evict: bool = False
 
 
 class SetTier(Action, frozen=True, tag=True, kw_only=True):

@@ -16,6 +16,7 @@ from cluster import actions as act
 from cluster import check_nodes, check_serving, check_training
 from cluster.base import Ref
 from cluster.drops import Drop, current
+from cluster.holding import held
 from cluster.overlay import Overlay
 from cluster.owners import OWNERS, SUPPORTED
 from cluster.reasons import Reason
@@ -35,6 +36,9 @@ def check(overlay: Overlay, stamped: act.Stamped, now_seconds: float) -> Drop | 
     stale = _stale(overlay, action)
     if stale is not None:
         return stale
+    left_alone = held(overlay, action)
+    if left_alone is not None:
+        return left_alone
     verdict = _CHECKS[kind](overlay, action, now_seconds)
     if verdict is not None:
         return verdict

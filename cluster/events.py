@@ -12,6 +12,7 @@ from cluster.flight import FlightPhase, InFlight
 from cluster.hardware import AcceleratorClass, Node, Pool
 from cluster.occupancy import Claim, Quota, Reservation
 from cluster.power import Lease, PowerDomain
+from cluster.restraint import PodBudget
 from cluster.serving import Launcher, LoadHistogram, Replica, Service, WeightCopy
 from cluster.targets import AnyTarget
 from cluster.training import Gang, Job
@@ -32,6 +33,7 @@ AnyNoun = (
     | Gang
     | PowerDomain
     | Lease
+    | PodBudget
 )
 
 

@@ -20,7 +20,7 @@ from cluster.hardware import AcceleratorClass, Node, Pool
 from cluster.lifecycles import GANG, IN_FLIGHT, JOB, REPLICA, Arrows, legal, reachable
 from cluster.occupancy import Claim, Quota, Reservation
 from cluster.power import Lease, LeasePhase, PowerDomain
-from cluster.restraint import Moves
+from cluster.restraint import Moves, PodBudget
 from cluster.rows import Rows
 from cluster.serving import Launcher, LoadHistogram, Replica, Service, WeightCopy
 from cluster.snapshot import Snapshot, Stamp
@@ -44,6 +44,7 @@ _MAPPING: dict[type[Any], tuple[str, str]] = {
     Gang: ("gangs", "key"),
     PowerDomain: ("domains", "name"),
     Lease: ("leases", "node"),
+    PodBudget: ("budgets", "name"),
 }
 _ARROWS: dict[type[Any], Arrows] = {Replica: REPLICA, Gang: GANG, Job: JOB}
 _MAPPINGS = (*sorted({name for name, _ in _MAPPING.values()}), "loads", "in_flight", "targets")

@@ -89,6 +89,13 @@ CODES: dict[str, CodeSpec] = {
     # restraint
     "MovesSpent": _normal("{choice} stays where it is: {have} of {limit} an hour have been made, the next may be in {need}.",
                           "need", "have", "limit"),
+    "PodKept": _normal("{choice} keeps its pod where it is: {have} run, {need} are wanted.", "need", "have"),
+    "PodGuarded": _normal("{choice} may not be evicted now: {have} of it are healthy, {need} must be, {limit} may be away and {ending}"
+                          " are ending.", "need", "have", "limit", "ending"),
+    "EvictionRefused": _normal("{choice} drained, may not be evicted after all and serves on: {have} may be away, {need} would be; {limit} are wanted.",
+                               "need", "have", "limit"),
+    "Held": _normal("dropped {choice} ({have} held, {need} planned).", "need", "have"),
+    "Recommended": _normal("would be done in mode Auto: {choice} ({need} in all; {have} done).", "need", "have"),
     "MixWaits": _normal("{choice} would cost {have} less; it needs {need}, and {limit} may be made now.", "need", "have", "limit"),
     # train
     "GangStarted": _normal("starts on {choice}: {need} needed, {have} free in the island, best network {limit}.", "need", "have", "limit"),

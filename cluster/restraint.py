@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-from cluster.base import Noun
+from cluster.base import Noun, Ref
 
 HOUR_SECONDS = 3_600.0
 """The window that moves are counted in."""
@@ -23,6 +23,22 @@ class Hold(StrEnum):
     RECOMMEND = "Recommend"
     PAUSED = "Paused"
     NOT_MANAGED = "NotManaged"
+
+
+class PodBudget(Noun, kw_only=True, frozen=True):
+    """A PodDisruptionBudget as its controller counted it: how many of its pods may be evicted now, how many are
+    healthy, and how many must be.
+    """
+
+    ref: Ref
+    allowed: int
+    healthy: int = 0
+    desired: int = 0
+
+    @property
+    def name(self) -> str:
+        """`namespace/name` of the budget."""
+        return self.ref.name
 
 
 class Moves(Noun, kw_only=True, frozen=True):

@@ -215,7 +215,8 @@ class Replica(Noun, kw_only=True, frozen=True):
     """A service's right to be served by a variant: one engine process in a launcher.
 
     `stage` names the current start-up stage (image, container, weights, engine, warm-up). `template`
-    is the `Service.template` it was made from; empty = unknown, taken for the current one.
+    is the `Service.template` it was made from; empty = unknown, taken for the current one. `kept_by` is the annotation
+    that keeps it where it is (empty: none), `budgets` are the keys of the PodDisruptionBudgets over it.
     """
 
     key: str
@@ -230,6 +231,8 @@ class Replica(Noun, kw_only=True, frozen=True):
     stage: str = ""
     ordinal: int = 0
     template: str = ""
+    kept_by: str = ""
+    budgets: tuple[str, ...] = ()
     phase_since_seconds: float = 0.0
     last_busy_seconds: float = 0.0
 

@@ -14,7 +14,7 @@ from cluster.occupancy import Claim, Quota, Reservation
 from cluster.overlay import Overlay
 from cluster.plan import Plan
 from cluster.power import Lease, PowerDomain
-from cluster.restraint import Moves
+from cluster.restraint import Moves, PodBudget
 from cluster.serving import Launcher, LoadHistogram, Replica, Service, WeightCopy
 from cluster.tables import DomainTable, InstanceTable, NodeTable, SignalTable
 from cluster.targets import AnyTarget, Capacity, Menu, Warm
@@ -53,6 +53,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unkno
     gangs: Mapping[str, Gang] = {}
     domains: Mapping[str, PowerDomain] = {}
     leases: Mapping[str, Lease] = {}
+    budgets: Mapping[str, PodBudget] = {}
     in_flight: Mapping[str, InFlight] = {}
     targets: Mapping[str, AnyTarget] = {}
     beliefs: Beliefs = Beliefs()

@@ -97,7 +97,7 @@ def scale(
     admin: Admin = ADMIN,
     output: Output = "table",
 ) -> None:
-    """Set the size of a service: a floor in mode Auto, the exact size in Off and Recommend."""
+    """Set the size of a service: a floor in mode Auto, the exact size in Off."""
     from console.commands.objects import run_scale
     from console.reaching import Reach
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -41,6 +41,19 @@ class PodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     service_accounts: tuple[Account, ...] = ()
 
 
+class RestraintSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far the operator may go.
+
+    `mode`: `Recommend` shows what it would do and does nothing, in the whole cluster. `namespaces`: `labelled` ones
+    are those with the label `plimsoll.dev/managed: "true"`; what is in others is left as it is. `moves_per_hour`: how
+    many running pods it may move an hour by its own choice, in the whole cluster (None: as many as it takes).
+    """
+
+    mode: Literal["Auto", "Recommend"] = "Auto"
+    namespaces: Literal["all", "labelled"] = "all"
+    moves_per_hour: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
+
+
 class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the operator runs.
 
@@ -72,4 +85,5 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     writes_at_once: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     gateway_url: str = ""
     pods: PodSettings = PodSettings()
+    restraint: RestraintSettings = RestraintSettings()
     policies: dict[str, PolicyDefault] = {}

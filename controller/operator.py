@@ -51,6 +51,7 @@ from controller.telling.narrator import Narrator
 from controller.telling.nodes import NodeWriter
 from controller.telling.refused import refused_reasons
 from controller.telling.writer import StatusWriter
+from policies.advice import power_advice
 from policies.planner import PlannerRun
 from runtime.clock import Clock, WallClock
 
@@ -94,6 +95,7 @@ class Operator:
         self.world = World(self.observer, config.seed, started_seconds=clock.now(), accounts=lent)
         self.refusals = Refusals(clock, ObjectOwners(self.world.objects))
         reading, store = store, ConsultingStore(GatedStore(store, self.elector.gate), self.refusals)
+        self.world.restraint.settings = config.restraint
         self.caches = Caches(reading, clock, config.seed)
         self.routes_book = RouteBook()
         self.narrator = Narrator(store, ledger)
@@ -210,7 +212,10 @@ class Operator:
     async def _run_power(self, now: float, late: float) -> None:
         self._power_tick += 1
         began = self._stopwatch.monotonic()
+        advises = self.config.restraint.mode == "Recommend"
         for decision in self.power.decide(self.observer, now, self._power_tick, self.epoch):
+            if advises:  # leases run out by themselves, and safe caps hold
+                decision = decision._replace(plan=power_advice(decision.plan, decision.root))  # noqa: PLW2901
             plan_id = PlanId(self.epoch, f"power.{decision.root}", self._power_tick)
             self.narrator.decided(plan_id, decision.plan, decision.policy, now, quiet=True)
             took, degraded = self._stopwatch.monotonic() - began, bool(decision.plan.evidence.degraded)

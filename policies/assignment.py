@@ -68,8 +68,8 @@ def assign(
         groups: dict[str, tuple[Assigned, list[str]]] = {}
         for name in sorted(snapshot.services):
             service = snapshot.services[name]
-            if stage == "scale" and service.mode is Mode.OFF:
-                continue  # its user sizes it and wants no advice
+            if service.held or (stage == "scale" and service.mode is Mode.OFF):
+                continue  # its user sizes it and wants no advice, or it is left as it is
             own = _own(stage, service, default, good, scratch, faults)
             if own is None:
                 groups.setdefault(standard.key, (standard, []))[1].append(name)

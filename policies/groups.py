@@ -45,6 +45,12 @@ class Groups:
 
 
 def in_scope(view: Snapshot, ctx: Context) -> list[Service]:
-    """The services this call may decide, by (priority descending, name)."""
+    """The services this call may decide, by (priority descending, name); what is held is nobody's to decide."""
     names = view.services if not ctx.scope else [name for name in ctx.scope if name in view.services]
-    return sorted((view.services[name] for name in names), key=lambda s: (-s.priority, s.name))
+    found = (view.services[name] for name in names)
+    return sorted((s for s in found if not s.held), key=lambda s: (-s.priority, s.name))
+
+
+def held_services(view: Snapshot) -> list[Service]:
+    """The services that are left as they are, by name: only their traffic is routed over what runs."""
+    return [view.services[name] for name in sorted(view.services) if view.services[name].held]

@@ -20,6 +20,7 @@ from cluster.reasons import Quantity, Reason, Verdict
 from cluster.serving import Mode, Service
 from cluster.snapshot import Snapshot
 from cluster.targets import AnyTarget, Capacity, Mix
+from policies.advice import advice, advised, freed
 from policies.assignment import Assigned, Chosen, assign
 from policies.draft import Draft, merged
 
@@ -76,8 +77,42 @@ def run_planner(
     Raises `policies.registry.PolicyConfigError` only for a fault in `defaults`; a service's own choice that
     is wrong is told in a reason, and its last good one stays in force.
     """
+    run = _folded(snapshot, states, ctx, defaults or {})
+    about = advised(snapshot)
+    if not about:
+        return run
+    return msgspec.structs.replace(
+        run, stages=(*run.stages, *_advice(snapshot, about, states, ctx, defaults or {}))
+    )
+
+
+def _advice(
+    snapshot: Snapshot,
+    about: frozenset[tuple[str, str]],
+    states: PlannerStates,
+    ctx: Context,
+    defaults: Mapping[str, tuple[str, Mapping[str, Any]]],
+) -> list[Staged]:
+    """What would be done about objects in mode Recommend: told, and nothing else."""
+    view = freed(snapshot)
+    told = []
+    for staged in _folded(view, states, ctx, defaults).stages:
+        plan = advice(staged.plan, staged.actions, view, about)
+        view = view.after(Plan(actions=staged.actions, targets=staged.targets))
+        if plan.reasons:
+            told.append(Staged(stage=staged.stage, policy=staged.policy, plan=plan))
+    return told
+
+
+def _folded(
+    snapshot: Snapshot,
+    states: PlannerStates,
+    ctx: Context,
+    defaults: Mapping[str, tuple[str, Mapping[str, Any]]],
+) -> PlannerRun:
+    """Every stage in order, each on what those before it left."""
     staged: list[Staged] = []
-    assigned, good, faults = assign(snapshot, states.good, defaults or {}, ctx.scratch)
+    assigned, good, faults = assign(snapshot, states.good, defaults, ctx.scratch)
     kept: dict[str, Any] = {}
     if faults:
         staged.append(Staged(stage="assign", policy="registry", plan=Plan(reasons=faults)))
@@ -154,7 +189,7 @@ def _sized_by_user(snapshot: Snapshot) -> Staged | None:
     draft = Draft()
     for name in sorted(snapshot.services):
         service = snapshot.services[name]
-        if service.mode is Mode.AUTO:
+        if service.mode is Mode.AUTO or service.held:
             continue
         standing = snapshot.capacity(name)
         if standing is not None and standing.owner == USER and standing.wanted_units == service.replicas:

@@ -22,6 +22,7 @@ from cluster.overlay import Overlay
 from cluster.power import Lease
 from cluster.snapshot import Snapshot
 from controller.actor.attempts import OwnWrites, claim_attempt, count_failure
+from controller.actor.notes import drain_notes, resume_notes
 from controller.actor.outcome import Outcome
 from controller.actor.pods import DEFAULTS, gang_pods, replica_pod, split_key
 from controller.actor.refusals import Refusals, pods_of
@@ -197,13 +198,15 @@ class Actor:
     async def _drain(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
         action = item.action
         assert isinstance(action, act.Drain)  # noqa: S101
-        await self._annotate(action.subject, overlay, {labels.DRAIN_UNTIL: repr(action.deadline_seconds)})
+        notes = drain_notes(action, overlay.read("replicas").get(action.subject.name), item.issued_seconds)
+        await self._annotate(action.subject, overlay, notes)
         return Outcome(stamped=item, status="done")
 
     async def _resume(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
         action = item.action
         assert isinstance(action, act.Resume)  # noqa: S101
-        await self._annotate(action.subject, overlay, {labels.DRAIN_UNTIL: None})
+        notes = resume_notes(overlay.read("replicas").get(action.subject.name))
+        await self._annotate(action.subject, overlay, notes)
         return Outcome(stamped=item, status="done")
 
     async def _annotate(self, subject: Ref, overlay: Overlay, annotations: dict[str, Any]) -> None:
@@ -219,7 +222,10 @@ class Actor:
         assert isinstance(action, act.DeleteReplica)  # noqa: S101
         replica = overlay.read("replicas").get(action.replica.name)
         uid = action.replica.uid or (replica.ref.uid if replica else "")
-        await self._delete_pod(action.replica.name, uid, action.grace_seconds)
+        if action.evict:
+            await self._evict_pod(action.replica.name, uid, action.grace_seconds)
+        else:
+            await self._delete_pod(action.replica.name, uid, action.grace_seconds)
         return Outcome(stamped=item, status="done")
 
     async def _delete_pod(self, key: str, uid: str, grace_seconds: float) -> None:
@@ -228,6 +234,14 @@ class Actor:
         grace = max(1, round(grace_seconds))
         try:
             await self._store.delete(POD, name, namespace, uid=uid, grace_seconds=grace)
+        except (NotFound, Conflict):
+            return  # gone already, or another pod of the same name: not ours to touch
+
+    async def _evict_pod(self, key: str, uid: str, grace_seconds: float) -> None:
+        """By the Eviction API; "not now" (a PodDisruptionBudget) is told and tried again as every refusal is."""
+        namespace, name = split_key(key)
+        try:
+            await self._store.evict(name, namespace, uid=uid, grace_seconds=max(1, round(grace_seconds)))
         except (NotFound, Conflict):
             return  # gone already, or another pod of the same name: not ours to touch
 

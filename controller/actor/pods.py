@@ -16,6 +16,7 @@ from cluster.hardware import AcceleratorClass, Slot
 from cluster.launch import EngineLaunch, RankLaunch
 from cluster.serving import Service
 from cluster.training import Job
+from controller.actor.notes import UNDISTURBED
 from controller.actor.userpart import lay
 from controller.config import PodSettings
 from controller.observe import labels
@@ -113,7 +114,8 @@ def gang_pods(
         marks = {labels.JOB: name, labels.ATTEMPT: str(action.attempt), labels.NODE_RANK: str(rank)}
         key = f"{namespace}/{name}-a{action.attempt}-r{rank}"
         pod = _pod(key, slot, accelerator, marks, to_json(launch).decode(), owner, settings)
-        pod["metadata"]["annotations"][labels.RENDEZVOUS] = rendezvous
+        # Whoever takes the node of one rank ends the whole gang: not for a better packing.
+        pod["metadata"]["annotations"] |= {labels.RENDEZVOUS: rendezvous, **UNDISTURBED}
         container = pod["spec"]["containers"][0]
         container |= {"name": "ranks", "image": wish.image or settings.rank_image}
         container["env"] += torchrun_environment(launch, master)

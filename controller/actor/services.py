@@ -162,12 +162,19 @@ def _wanted(world: World) -> dict[tuple[str, str], JsonObject]:
     """The Service of every object that still lives, by the object's kind and key."""
     found: dict[tuple[str, str], JsonObject] = {}
     for key, obj in sorted(world.objects["ModelService"].items()):
-        if obj.metadata.deletion_timestamp is None:
+        if obj.metadata.deletion_timestamp is None and not _held(world, "services", key):
             found["ModelService", key] = engines_service(key, obj.metadata.uid)
     for key, obj in sorted(world.objects["TrainingJob"].items()):
-        if obj.metadata.deletion_timestamp is None and obj.status.phase not in ENDED:
+        ended = obj.status.phase in ENDED or _held(world, "jobs", key)
+        if obj.metadata.deletion_timestamp is None and not ended:
             found["TrainingJob", key] = ranks_service(key, obj.metadata.uid)
     return found
+
+
+def _held(world: World, mapping: str, key: str) -> bool:
+    """Whether an object is left as it is, and its Service with it."""
+    noun = world.observer.live(mapping).get(key)
+    return noun is not None and bool(noun.held)
 
 
 def _as_wanted(found: ServiceObject, service: JsonObject) -> bool:

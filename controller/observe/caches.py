@@ -9,7 +9,9 @@ from controller.observe import labels
 from controller.observe.world import Change
 from controller.resources import core
 from controller.resources.acceleratorclass import AcceleratorClass
+from controller.resources.core import POD_DISRUPTION_BUDGET
 from controller.resources.coredra import RESOURCE_CLAIM, RESOURCE_SLICE, ResourceClaim, ResourceSlice
+from controller.resources.guards import PodDisruptionBudget
 from controller.resources.kinds import ACCELERATOR_CLASS, MODEL_SERVICE, POWER_DOMAIN, TRAINING_JOB
 from controller.resources.modelservice import ModelService
 from controller.resources.powerdomain import PowerDomain
@@ -20,6 +22,7 @@ from controller.store.optional import OptionalReflector
 from runtime.clock import Clock
 
 _SHAPES: tuple[tuple[Resource, type[Any]], ...] = (
+    (core.NAMESPACE, core.Namespace),
     (ACCELERATOR_CLASS, AcceleratorClass),
     (core.NODE, core.Node),
     (POWER_DOMAIN, PowerDomain),
@@ -28,6 +31,7 @@ _SHAPES: tuple[tuple[Resource, type[Any]], ...] = (
     (core.SERVICE, core.ServiceObject),
     (RESOURCE_SLICE, ResourceSlice),
     (RESOURCE_CLAIM, ResourceClaim),
+    (POD_DISRUPTION_BUDGET, PodDisruptionBudget),
     (core.POD, core.Pod),
 )
 _OPTIONAL = frozenset({RESOURCE_SLICE.kind, RESOURCE_CLAIM.kind})

@@ -13,6 +13,7 @@ from cluster.overlay import gang_key
 from controller.observe import gangs, pods
 from controller.observe.folding import Folding
 from controller.observe.gangs import Member, Memory, Progress
+from controller.observe.keeping import Keeping
 from controller.observe.seats import NOBODY, Seats
 from controller.resources import core
 
@@ -98,11 +99,12 @@ class Workloads:
         resource_names: frozenset[str],
         now: float,
         seats: Seats = NOBODY,
+        keeping: Keeping | None = None,
     ) -> bool:
         """Project one pod (None when it is gone). True when a planner would look at something new.
 
         `resource_names` are the extended resources that are GPUs there, `seats` who really has which of its node's;
-        `now` in seconds.
+        `keeping` is what keeps a replica where it is; `now` in seconds.
         """
         before = self.facts.pop(key, None)
         if before is not None:
@@ -124,7 +126,8 @@ class Workloads:
         changed = fold(facts.claim, now) if facts.claim else forget("claims", key, now)
         if facts.launcher is not None and facts.replica is not None:
             changed |= fold(facts.launcher, now)
-            changed |= fold(self._since(facts.replica), now)
+            replica = keeping.of(facts.replica) if keeping is not None else facts.replica
+            changed |= fold(self._since(replica), now)
         elif before is not None and before.replica is not None:
             changed |= self._forget_replica(key, now)
         if facts.rank is not None:

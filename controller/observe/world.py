@@ -21,8 +21,10 @@ from controller.hub.messages import InventorySeen
 from controller.observe import intents, nodes, pods
 from controller.observe.domains import DomainBook
 from controller.observe.folding import Folding
+from controller.observe.keeping import KeepingBook, budget_of
 from controller.observe.podparts import PodParts
 from controller.observe.products import ProductBook
+from controller.observe.restraint import Restraint
 from controller.observe.seating import Seating
 from controller.observe.told import AgentTold
 from controller.observe.workloads import Workloads
@@ -71,6 +73,8 @@ class World:
         self.refused: dict[tuple[str, str], Refused] = {}
         """Objects whose pods are refused, by (kind, key)."""
         self.parts = PodParts(accounts)
+        self.restraint = Restraint()
+        self.keeping = KeepingBook()
         self._seed = seed
         self._silent: set[str] = set()
         self._dirty: dict[str, set[str]] = defaultdict(set)
@@ -119,7 +123,7 @@ class World:
 
     def settle(self, now_seconds: float) -> bool:
         """Project everything that changed and fold it. True when a planner would look at something new."""
-        changed = False
+        changed = self._restrained(now_seconds)
         for node in self._silence(now_seconds):
             self._dirty["Node"].add(node)
         if self._dirty["AcceleratorClass"]:
@@ -159,6 +163,30 @@ class World:
                     changed |= self._pod(key, now)
         self._dirty.pop("Pod", None)
         return changed
+
+    def _restrained(self, now: float) -> bool:
+        """What namespaces, disruption budgets and the time say about what may be done, before it is projected."""
+        changed = False
+        for namespace in self._dirty.pop("Namespace", ()):
+            for kind in ("ModelService", "TrainingJob"):
+                self._dirty[kind].update(k for k in self.objects[kind] if k.rpartition("/")[0] == namespace)
+        for key in sorted(self._dirty.pop("PodDisruptionBudget", ())):
+            budget = self.objects["PodDisruptionBudget"].get(key)
+            if self.keeping.saw(key, budget):
+                space = key.rpartition("/")[0]
+                self._dirty["Pod"].update(k for k in self.objects["Pod"] if k.rpartition("/")[0] == space)
+            changed |= self._fold(budget_of(budget), now) if budget else self._forget("budgets", key, now)
+        for key in self._dirty["Pod"]:
+            pod = self.objects["Pod"].get(key)
+            if pod is not None and (service := self.restraint.saw_pod(pod)):
+                self._dirty["ModelService"].add(service)
+        for key in self._dirty["ModelService"]:
+            self.restraint.saw_service(key, self.objects["ModelService"].get(key))
+        self._dirty["ModelService"].update(self.restraint.due(self.observer.live("services"), now))
+        return self.observer.allow(self.restraint.cluster(now)) or changed
+
+    def _namespace_of(self, key: str) -> core.Namespace | None:
+        return self.objects["Namespace"].get(key.rpartition("/")[0])
 
     def _silence(self, now: float) -> list[str]:
         """Nodes that fell silent or came back since the last call.
@@ -277,8 +305,8 @@ class World:
         # A service that became invalid is no longer decided on, but what runs keeps running.
         if intent.noun is None:
             return False
-        refused = self.refused.get(("ModelService", key))
-        return self._fold(msgspec.structs.replace(intent.noun, refused=refused), now)
+        noun = msgspec.structs.replace(intent.noun, refused=self.refused.get(("ModelService", key)))
+        return self._fold(self.restraint.service(noun, obj, self._namespace_of(key), now), now)
 
     def _job(self, key: str, now: float) -> bool:
         obj: TrainingJob | None = self.objects["TrainingJob"].get(key)
@@ -295,7 +323,8 @@ class World:
             since = now
         self._waiting[key] = (obj.metadata.uid, since)
         refused = self.refused.get(("TrainingJob", key))
-        noun = msgspec.structs.replace(intent.noun, waiting_since_seconds=since, refused=refused)
+        held = self.restraint.hold(obj.metadata, obj.spec.mode, self._namespace_of(key))
+        noun = msgspec.structs.replace(intent.noun, waiting_since_seconds=since, refused=refused, held=held)
         return self._fold(self._with_attempts(noun), now)
 
     def _with_attempts(self, job: Any) -> Any:
@@ -320,7 +349,8 @@ class World:
         names = frozenset(c.resource_name for c in found) or frozenset({"nvidia.com/gpu"})
         self.seating.pod_seen(key, gone=pod is None, now_seconds=now)
         self.seating.touched.add(name)
-        return self.workloads.pod(key, pod, names, now, self.seating.seats(name))
+        keeping = self.keeping.keeping(pod) if pod is not None else None
+        return self.workloads.pod(key, pod, names, now, self.seating.seats(name), keeping)
 
     def _gangs(self, now: float) -> bool:
         changed = False

@@ -55,9 +55,17 @@ EVENT = Resource(
     ),
 )
 SERVICE = Resource(group="", version="v1", kind="Service", plural="services", has_status=True)
+POD_DISRUPTION_BUDGET = Resource(
+    group="policy",
+    version="v1",
+    kind="PodDisruptionBudget",
+    plural="poddisruptionbudgets",
+    has_status=True,
+    generation=True,
+)
 LEASE = Resource(group="coordination.k8s.io", version="v1", kind="Lease", plural="leases")
 
-CORE_RESOURCES: tuple[Resource, ...] = (POD, NODE, NAMESPACE, EVENT, SERVICE, LEASE)
+CORE_RESOURCES: tuple[Resource, ...] = (POD, NODE, NAMESPACE, EVENT, SERVICE, LEASE, POD_DISRUPTION_BUDGET)
 """Every kind of Kubernetes itself that the embedded store holds."""
 
 

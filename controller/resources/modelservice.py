@@ -92,6 +92,30 @@ class Hold(ApiStruct, frozen=True, kw_only=True):
     max_bytes: Annotated[int, whole("Most bytes of held request bodies.", 0, 10**12)] = 67_108_864
 
 
+class Disruption(ApiStruct, frozen=True, kw_only=True):
+    """How much of the service the operator may disturb by its own choice: for a better mix, fewer nodes, a new revision."""
+
+    moves_per_hour: (
+        Annotated[
+            int,
+            whole(
+                "Running replicas it may move within an hour; 0 moves none, absent sets no limit. What falling load no "
+                "longer needs, and what leaves with its node, is no move.",
+                0,
+                100_000,
+            ),
+        ]
+        | None
+    ) = None
+
+
+class Moved(ApiStruct, frozen=True, kw_only=True):
+    """Moves of one minute."""
+
+    at: Annotated[str, text("The minute they began in, RFC 3339 in UTC.", 32, 1)]
+    count: Annotated[int, whole("Replicas moved.", 1, 1_000_000)]
+
+
 class ServicePolicies(ApiStruct, frozen=True, kw_only=True):
     """Which policy decides each question; what is absent is decided by the cluster's default."""
 
@@ -130,7 +154,7 @@ class ModelServiceSpec(ApiStruct, frozen=True, kw_only=True):
         int,
         whole(
             "Wanted size in units of the reference variant. Yours and an HPA's, never written by the "
-            "operator: a floor in mode Auto, the exact size in Off and Recommend.",
+            "operator: a floor in mode Auto, the exact size in Off.",
             0,
             10_000,
         ),
@@ -138,7 +162,10 @@ class ModelServiceSpec(ApiStruct, frozen=True, kw_only=True):
     min_replicas: Annotated[int, whole("Least size the operator may choose.", 0, 10_000)] = 0
     max_replicas: Annotated[int, whole("Greatest size the operator may choose.", 0, 10_000)] = 1_000
     mode: Annotated[
-        Mode, about("Auto decides and acts; Recommend says what it would do; Off serves `replicas`.")
+        Mode,
+        about(
+            "Auto decides and acts; Recommend says what it would do and touches nothing; Off serves `replicas`."
+        ),
     ] = "Auto"
     expected_load: Annotated[ExpectedLoad, about("Load to plan for until load has been measured.")] | None = (
         None
@@ -153,6 +180,9 @@ class ModelServiceSpec(ApiStruct, frozen=True, kw_only=True):
     violation_budget: Annotated[
         float, number("Share of time in which too little capacity is accepted.", 0.0, 0.5)
     ] = 0.01
+    disruption: Annotated[Disruption, about("How much may be disturbed by the operator's own choice.")] = (
+        Disruption()
+    )
     policies: Annotated[ServicePolicies, about("Policies of this service.")] = ServicePolicies()
 
 
@@ -173,6 +203,9 @@ class ModelServiceStatus(ApiStruct, frozen=True, kw_only=True):
     cost_per_hour: Annotated[float, number("Dollars per hour of the GPUs in use.", 0.0, 1e9)] = 0.0
     why: Annotated[str, text("Code of the reason of the last decision.", 128)] = ""
     url: Annotated[str, text("Where requests are sent.", 512)] = ""
+    moves: Annotated[
+        list[Moved], items("Replicas moved in the last hour by the operator's own choice, by minute.", 64)
+    ] = []
     conditions: Conditions = []
     observed_generation: Annotated[int, whole("metadata.generation this status answers.")] = 0
 

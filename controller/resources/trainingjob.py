@@ -71,6 +71,10 @@ class TrainingJobSpec(ApiStruct, frozen=True, kw_only=True):
     pod: Annotated[PodPart, about("Your part of each rank's pod.")] = PodPart()
     runtime: Annotated[Literal["torchrun", "ray"], about("How ranks find each other.")] = "torchrun"
     restart_limit: Annotated[int, whole("Failed attempts that are followed by another one.", 0, 100_000)] = 10
+    mode: Annotated[
+        Literal["Auto", "Recommend"],
+        about("Auto decides and acts; Recommend says what it would do and touches nothing."),
+    ] = "Auto"
     suspend: Annotated[bool, about("True stops the gang and keeps the job.")] = False
 
 

@@ -96,8 +96,10 @@ class TooManyRequests(StoreError):
     code = 429
     reason = "TooManyRequests"
 
-    def __init__(self, message: str, retry_after_seconds: float = 1.0) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, retry_after_seconds: float = 1.0, causes: tuple[Cause, ...] = ()
+    ) -> None:
+        super().__init__(message, causes)
         self.retry_after_seconds = retry_after_seconds
 
 

@@ -313,6 +313,15 @@ class Store(Protocol):
         pod's grace period hold it. Raises `NotFound`, `Conflict` (uid or version differ).
         """
 
+    async def evict(
+        self, name: str, namespace: str, *, uid: str = "", grace_seconds: int | None = None
+    ) -> None:
+        """Ask for a pod's end by the Eviction API: as `delete`, unless a PodDisruptionBudget stands against it.
+
+        Raises `NotFound`, `Conflict` (the uid differs), `TooManyRequests` (not now; its causes name the budget and its
+        numbers), and `StoreError` for a pod under several budgets, which eviction does not serve.
+        """
+
     async def get_scale(self, resource: Resource, name: str, namespace: str = "") -> Scale:
         """The scale subresource. Raises `NotFound` (also when the kind has none)."""
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
+from controller.resources.core import POD
 from controller.store.interface import (
     Capabilities,
     JsonObject,
@@ -220,6 +221,15 @@ class InterposedStore:
                 grace_seconds=grace_seconds,
                 propagation=propagation,
             ),
+        )
+
+    async def evict(
+        self, name: str, namespace: str, *, uid: str = "", grace_seconds: int | None = None
+    ) -> None:
+        """See `Store.evict`."""
+        request = Request(verb="create", resource=POD, namespace=namespace, name=name, subresource="eviction")
+        return await self.send(
+            request, lambda: self.inner.evict(name, namespace, uid=uid, grace_seconds=grace_seconds)
         )
 
     async def get_scale(self, resource: Resource, name: str, namespace: str = "") -> Scale:

@@ -56,7 +56,7 @@ GANG_CODES = frozenset(
 )
 LAST_CODES = frozenset({"GangDone", "RestartLimitReached"})
 CONFIG_CODES = frozenset({"PolicyConfigInvalid"})
-POWER_CODES = frozenset({"PowerGranted", "PowerClamped", "PowerUnsafe", "DomainInvalid"})
+POWER_CODES = frozenset({"Recommended", "PowerGranted", "PowerClamped", "PowerUnsafe", "DomainInvalid"})
 MIX_LIMIT = 512
 """Characters of `status.mix`, as its schema bounds it."""
 

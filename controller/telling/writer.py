@@ -27,6 +27,7 @@ from controller.telling.conditions import condition, merge
 from controller.telling.contests import Contests, Key, is_contest
 from controller.telling.memory import Sayings
 from controller.telling.refused import admitted
+from controller.telling.restraint import with_restraint
 from controller.telling.statuses import class_status, domain_status, job_status, service_status
 from runtime.clock import Clock
 
@@ -36,7 +37,8 @@ QUIET_SECONDS = 10.0
 """A status that only moved in its numbers is written at most this often; what it *says* is written at once."""
 
 SIZES = (
-    "phase", "why", "ready", "replicas", "attempt", "checkpoint_step", "gpu_count", "observed_generation"
+    "phase", "why", "ready", "replicas", "attempt", "checkpoint_step", "gpu_count", "moves",
+    "observed_generation",
 )  # fmt: skip
 
 ACTORS = frozenset({"attempt", "restarts", "failed_attempt"})
@@ -100,6 +102,7 @@ class StatusWriter:
                 if kind == "ModelService" and self._gateway_url:
                     # The gateway holds and moves requests, so it is where they go, whatever becomes of replicas.
                     status = msgspec.structs.replace(status, url=f"{self._gateway_url}/{name}")
+                status = with_restraint(kind, obj, status, world, snapshot, sayings, now_seconds)
                 status = _held(obj, status, now_seconds)
                 if (told := admitted(refused.get(key, ()), obj.metadata.generation)) is not None:
                     found = merge(obj.status.conditions, [told], now_seconds)

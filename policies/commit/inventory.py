@@ -66,8 +66,8 @@ class Inventory:
         view = groups.view
         ours: set[str] = set()
         for service in sorted(groups.replicas):
-            if service not in view.services:
-                continue
+            if service not in view.services or view.services[service].held:
+                continue  # what they hold stays theirs, whoever is more important
             for replica in groups.replicas[service]:
                 ours.add(replica.launcher)
                 if replica.phase in HELD:

@@ -1,7 +1,7 @@
 """Place: what exists follows the final mixes, one node choice at a time, best fit (the packing baseline).
 
 Per run: remove what ended, create what is missing where the fewest GPUs are left over, drain what is surplus
-once its successors are ready, make room for a higher priority, publish route weights. A replica's name holds an
+once its successors are ready, make room for a higher priority, publish route weights. Of a service that is held only the traffic is routed. A replica's name holds an
 ordinal that no live or just-gone replica had, so that a replaced pod never collides with its successor
 (DESIGN §3.3). Every sequel (delete after drain, drain after the new one is ready) is decided from a later view.
 """
@@ -16,6 +16,7 @@ from cluster.snapshot import Snapshot
 from policies.frames import frame_of
 from policies.place import why
 from policies.place.draining import drain, make_room
+from policies.place.restraint import held_cases
 from policies.place.routes import changed, weights_of
 from policies.place.run import BestFitConfig, BestFitState, Run
 
@@ -45,7 +46,7 @@ class BestFit:
 
 def _route(run: Run, scratch: dict[str, Any]) -> None:
     """Publish the weights of services whose ready replicas or mix changed."""
-    for case in run.cases:
+    for case in [*run.cases, *held_cases(run)]:
         replicas = run.groups.replicas.get(case.service.name, [])
         weights = weights_of(case, frame_of(run.groups, case.service, scratch), run.going)
         if changed(run.groups, replicas, weights, run.config.route_tolerance):

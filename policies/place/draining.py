@@ -11,7 +11,7 @@ from cluster.reasons import Reason
 from cluster.serving import Replica, ReplicaPhase
 from policies.place import why
 from policies.place.cases import Case, Part, outstanding
-from policies.place.restraint import may_move
+from policies.place.restraint import is_free_to_end, may_end, may_move
 from policies.place.run import Missing, Run
 
 
@@ -47,9 +47,16 @@ def _trim(run: Run, case: Case, part: Part, blocked: set[str]) -> None:
         ours = replica.phase is ReplicaPhase.READY and (is_old or case.capacity.exchanged)
         if ours and not may_move(run, case, replica):
             continue
+        if not ours and replica.phase is ReplicaPhase.READY and not _may_shrink(run, case, replica):
+            continue
         ready -= replica.phase is ReplicaPhase.READY
         reason = why.outdated(case, replica) if is_old else why.surplus(case, part)
         _send_away(run, case, replica, reason, voluntary=ours)
+
+
+def _may_shrink(run: Run, case: Case, replica: Replica) -> bool:
+    """What its user sizes by hand is ended as its user says; the rest only where nobody keeps it."""
+    return case.capacity.owner == "user" or may_end(run, case, replica)
 
 
 def _is_missing(run: Run, case: Case, part: Part) -> bool:
@@ -61,8 +68,10 @@ def _is_successor(replica: Replica, outdated: set[str]) -> bool:
     return bool(outdated) and replica.key not in outdated
 
 
-def _departure(run: Run, replica: Replica, outdated: set[str]) -> tuple[int, float, int, str]:
-    """Who goes first: never ready, then outdated, then the least busy and youngest; successors last."""
+def _departure(run: Run, replica: Replica, outdated: set[str]) -> tuple[bool, int, float, int, str]:
+    """Who goes first: never ready, then outdated, then the least busy and youngest; then successors, and last of all
+    whom somebody keeps where they are.
+    """
     ready, old = replica.phase is ReplicaPhase.READY, replica.key in outdated
     if ready:
         rank = 2 if old else 3
@@ -70,7 +79,8 @@ def _departure(run: Run, replica: Replica, outdated: set[str]) -> tuple[int, flo
         rank = 4
     else:
         rank = 0 if old else 1
-    return rank, outstanding(run.groups, replica), -replica.ordinal, replica.key
+    kept = ready and bool(replica.kept_by)
+    return kept, rank, outstanding(run.groups, replica), -replica.ordinal, replica.key
 
 
 def _send_away(run: Run, case: Case, replica: Replica, reason: Reason, *, voluntary: bool = False) -> None:
@@ -166,7 +176,11 @@ def _cheapest_room(
     for rank, node in enumerate(nodes):
         lacking = missing.variant.gpus - run.rooms.free(node) - max(0, coming.get(node, 0))
         lower = sorted(
-            (t for t in tenants.get(node, ()) if t[0].service.priority < priority),
+            (
+                t
+                for t in tenants.get(node, ())
+                if t[0].service.priority < priority and is_free_to_end(run, *t)
+            ),
             key=lambda t: (t[0].service.priority, outstanding(run.groups, t[1]), t[1].key),
         )
         victims: list[tuple[Case, Replica]] = []

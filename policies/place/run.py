@@ -88,6 +88,11 @@ class Run:
             if capacity is not None and capacity.final:
                 self.cases.append(case_of(self.groups, service, capacity, self.now, limits))
 
+    def ending(self, budget: str) -> int:
+        """Pods under a PodDisruptionBudget that drain and that it still counts as healthy, those of this round too."""
+        replicas = self.overlay.read("replicas").values()
+        return sum(1 for r in replicas if r.phase is ReplicaPhase.DRAINING and budget in r.budgets)
+
     def state(self) -> BestFitState:
         """What is remembered."""
         return BestFitState(
@@ -120,9 +125,20 @@ class Run:
             for replica in case.draining:
                 waited = self.now - replica.phase_since_seconds
                 empty = is_empty(self.groups, replica, self.config.settle_seconds)
-                if empty or waited >= case.service.drain_seconds:
+                if (empty or waited >= case.service.drain_seconds) and not self._stays(case, replica):
                     left = outstanding(self.groups, replica)
                     self.delete(case, replica, why.ended(case, replica, waited, left))
+
+    def _stays(self, case: Case, replica: Replica) -> bool:
+        """What drained and may not be evicted after all serves on: a PodDisruptionBudget allows nothing any more."""
+        budgets = (self.view.budgets.get(key) for key in replica.budgets)
+        closed = any(budget is not None and budget.allowed < 1 for budget in budgets)
+        if not closed or must_leave(self.view, replica):
+            return False
+        reason = self.draft.because(why.serves_on(case, replica))
+        self.draft.act(Resume(subject=replica.ref, expects=(case.service.ref,), reason=reason))
+        self.going.add(replica.key)
+        return True
 
     def _count_failures(self, case: Case) -> None:
         name = case.service.name
@@ -151,6 +167,7 @@ class Run:
             DeleteReplica(
                 replica=replica.ref,
                 grace_seconds=max(self.config.failed_grace_seconds, grace),
+                evict=serving and not must_leave(self.view, replica),
                 reason=self.draft.because(reason),
             )
         )

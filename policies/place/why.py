@@ -44,6 +44,16 @@ def resumed(case: Case, part: Part, replica: Replica) -> Reason:
     )  # fmt: skip
 
 
+def serves_on(case: Case, replica: Replica) -> Reason:
+    """A drained replica may not be evicted: it takes requests again."""
+    return Reason(
+        code="EvictionRefused", subject=case.service.ref, verdict=Verdict.KEPT,
+        choice=f"{replica.key} (PodDisruptionBudget {' and '.join(replica.budgets)})",
+        need=quantity("left_to_allow", 1, "pods"), have=quantity("allowed", 0, "pods"),
+        limit=quantity("wanted", sum(case.wanted.values()), "replicas"), refs=(replica.ref,),
+    )  # fmt: skip
+
+
 def stuck(case: Case, replica: Replica, waited: float, limit: float) -> Reason:
     """A replica was not bound to its node in time; `stage` is what the scheduler says about it."""
     return Reason(

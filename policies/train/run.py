@@ -98,7 +98,7 @@ class TrainRun:
         for key in sorted(self.view.gangs):
             gang = self.view.gangs[key]
             job = self.view.jobs.get(gang.job)
-            if job is not None and gang.attempt < self.gangs[gang.job].attempt:
+            if job is not None and not job.held and gang.attempt < self.gangs[gang.job].attempt:
                 self._stop(job, gang, 1.0, save=False)
 
     def _is_broken(self, job: Job, gang: Gang) -> bool:

@@ -23,8 +23,10 @@ def newest_gangs(view: Snapshot) -> dict[str, Gang]:
 
 
 def in_queue_order(jobs: Mapping[str, Job]) -> list[Job]:
-    """Jobs by (priority descending, waiting longest, name)."""
-    return sorted(jobs.values(), key=lambda j: (-j.priority, j.waiting_since_seconds, j.name))
+    """Jobs by (priority descending, waiting longest, name), without those that are left as they are."""
+    return sorted(
+        (j for j in jobs.values() if not j.held), key=lambda j: (-j.priority, j.waiting_since_seconds, j.name)
+    )
 
 
 def waits(view: Snapshot, job: Job, gang: Gang | None) -> bool:

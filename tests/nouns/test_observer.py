@@ -13,6 +13,7 @@ from cluster.flight import FlightPhase
 from cluster.observer import FLIGHTS_KEPT_SECONDS, Observer, noun_key
 from cluster.occupancy import Claim, Quota, Reservation
 from cluster.power import LeasePhase
+from cluster.restraint import PodBudget
 from cluster.serving import Launcher, ReplicaPhase, WeightCopy
 from cluster.training import GangPhase, JobPhase
 from tests.nouns.cases import NOW, gang, job, node, replica, service, slot
@@ -49,6 +50,7 @@ NOUNS = [
     (gang(), "gangs", "lab/train-a1"),
     (SMALL.domains["row"], "domains", "row"),
     (lease(), "leases", "a"),
+    (PodBudget(ref=Ref("PodDisruptionBudget", "shop/chat"), allowed=1), "budgets", "shop/chat"),
 ]  # fmt: skip
 
 

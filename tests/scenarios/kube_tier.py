@@ -9,6 +9,7 @@ from pathlib import Path
 
 from console.accelerated import admitted, connected, prepare
 from controller.resources import core
+from controller.resources.core import POD_DISRUPTION_BUDGET
 from controller.resources.kinds import KINDS, MODEL_SERVICE, TRAINING_JOB
 from controller.store.heard import HeardStore
 from controller.store.interface import Resource, Store
@@ -48,7 +49,15 @@ class KubeSession:
 
     async def clean(self) -> None:
         """Remove what the play before left, and wait until it is gone."""
-        pinned = [MODEL_SERVICE, TRAINING_JOB, core.POD, core.EVENT, core.LEASE, core.SERVICE]
+        pinned = [
+            MODEL_SERVICE,
+            TRAINING_JOB,
+            core.POD,
+            POD_DISRUPTION_BUDGET,
+            core.EVENT,
+            core.LEASE,
+            core.SERVICE,
+        ]
         wide = [kind.resource for kind in KINDS if not kind.resource.namespaced] + [core.NODE]
         for resource in pinned:
             spaces = PLAYED if resource == core.SERVICE else NAMESPACES

@@ -106,6 +106,7 @@ async def _model_is_store(stage: Stage) -> None:
     operator.world.apply(operator.caches.changes())
     operator.world.settle(now)
     fresh = World(Observer(), operator.config.seed, started_seconds=operator.world.started_seconds)
+    fresh.restraint.settings = operator.config.restraint
     for node, inventory in operator.world.inventories.items():
         fresh.inventory(node, inventory, operator.world.last_report[node])
     for gang, rows in operator.world.workloads.reported.items():

@@ -294,6 +294,17 @@ class Stage:
         namespace, _, name = key.rpartition("/")
         await self.cluster.store.delete(RESOURCES[kind], name, namespace)
 
+    async def drain(self, node: str) -> list[str]:
+        """`kubectl drain`: cordon a node, then evict its pods; which of them were."""
+        await self.patch("Node", node, {"spec": {"unschedulable": True}})
+        evicted = []
+        for pod in self.seen.pods():
+            if node_of(pod) == node:
+                meta = pod["metadata"]
+                await self.cluster.store.evict(meta["name"], meta["namespace"], uid=meta["uid"])
+                evicted.append(meta["name"])
+        return evicted
+
     async def events(self, about: str = "") -> list[JsonObject]:
         """Events of the operator, about one object (`namespace/name`, or a name) when it is given."""
         found = (await self.cluster.store.list(EVENT)).items

@@ -14,6 +14,7 @@ from controller.resources.core import NODE, POD
 from controller.store.embedded import ownership, wording
 from controller.store.embedded.collector import Collector
 from controller.store.embedded.documents import decoded, merge_patch, page, token, version_number
+from controller.store.embedded.evictions import Evictions
 from controller.store.embedded.forms import header, own
 from controller.store.embedded.objects import WINDOW, Objects, conflict
 from controller.store.embedded.ownership import Manager
@@ -69,6 +70,7 @@ class EmbeddedStore:
     ) -> None:
         self.objects = Objects(kinds, clock, seed=seed, window=window)
         self._collector = Collector(self.objects)
+        self._evictions = Evictions(self.objects)
         self.requests: Counter[tuple[str, str]] = Counter()
         self._clock = clock
         self._watch_capacity = watch_capacity
@@ -277,6 +279,20 @@ class EmbeddedStore:
             raise conflict(resource, name, why)
         self.objects.delete(resource, record, grace_seconds, propagation)
 
+    async def evict(
+        self, name: str, namespace: str, *, uid: str = "", grace_seconds: int | None = None
+    ) -> None:
+        """See `Store.evict`."""
+        self.requests["evict", POD.kind] += 1
+        record = self.objects.record(POD, name, namespace)
+        if uid and uid != record.uid:
+            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {record.uid}"
+            raise conflict(POD, name, why)
+        refused = self._evictions.refusal(record)
+        if refused is not None:
+            raise refused
+        self.objects.delete(POD, record, grace_seconds, "Background")
+
     # ---------------------------------------------------------------------------------------------- scale
 
     async def get_scale(self, resource: Resource, name: str, namespace: str = "") -> Scale:
@@ -343,8 +359,10 @@ class EmbeddedStore:
         return {name: labels[name] for name in TOPOLOGY if name in labels}
 
     async def collect_garbage(self) -> int:
-        """One pass of owner garbage collection and of namespace deletion; how many objects it changed."""
-        return self._collector.collect()
+        """One pass of owner garbage collection, of namespace deletion and of the disruption controller; how many
+        objects it changed.
+        """
+        return self._collector.collect() + self._evictions.count()
 
     # -------------------------------------------------------------------------------------------- helpers
 

@@ -121,7 +121,9 @@ def refusal(status: Status, doing: str, retry_after_seconds: float = 0.0) -> Sto
     if status.details and status.details.retry_after_seconds:
         retry_after_seconds = max(retry_after_seconds, float(status.details.retry_after_seconds))
     if status.code == 429:
-        return TooManyRequests(f"{doing}: {message}", retry_after_seconds or RETRY_SECONDS)
+        # A PodDisruptionBudget's name and numbers stand in the causes alone.
+        said = " ".join((message, *(cause.message for cause in status.causes)))
+        return TooManyRequests(f"{doing}: {said}", retry_after_seconds or RETRY_SECONDS, status.causes)
     if status.code == 401:
         return Forbidden(
             f"{doing}: the API server does not know who is asking ({message}); renew the credentials in the "

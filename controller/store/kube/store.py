@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from controller.resources.core import POD
 from controller.store.errors import BadRequest, Conflict, Gone, Invalid
 from controller.store.interface import (
     Capabilities,
@@ -341,6 +342,25 @@ class KubeStore:
             options["preconditions"] = kept
         path = paths.member(resource, name, namespace)
         await self._write("DELETE", path, {}, options, words("delete", resource, "", name))
+
+    async def evict(
+        self, name: str, namespace: str, *, uid: str = "", grace_seconds: int | None = None
+    ) -> None:
+        """See `Store.evict`."""
+        self.requests["evict", POD.kind] += 1
+        options: JsonObject = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+            "deleteOptions": options,
+        }
+        path = paths.member(POD, name, namespace, "eviction")
+        await self._write("POST", path, {}, body, words("evict", POD, "", name))
 
     # ---------------------------------------------------------------------------------------------- scale
 

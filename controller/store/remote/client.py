@@ -275,6 +275,13 @@ class RemoteStore:
         )
         await self._ask(self._stub.Delete, request, f"delete {resource.qualified}")
 
+    async def evict(
+        self, name: str, namespace: str, *, uid: str = "", grace_seconds: int | None = None
+    ) -> None:
+        """See `Store.evict`."""
+        request = pb.EvictRequest(name=name, namespace=namespace, uid=uid, grace_seconds=grace_seconds)
+        await self._ask(self._stub.Evict, request, "evict a pod")
+
     # ---------------------------------------------------------------------------------------------- scale
 
     async def get_scale(self, resource: Resource, name: str, namespace: str = "") -> Scale:

@@ -104,9 +104,9 @@ def fault_of(error: StoreError) -> pb.StoreFault:
 def error_of(fault: pb.StoreFault) -> StoreError:
     """The typed answer again; a reason that this version does not know is a plain `StoreError`."""
     kind = _ERRORS.get(fault.reason, StoreError)
-    if kind is TooManyRequests:
-        return TooManyRequests(fault.message, fault.retry_after_seconds)
     causes = tuple(Cause(each.field, each.reason, each.message) for each in fault.causes)
+    if kind is TooManyRequests:
+        return TooManyRequests(fault.message, fault.retry_after_seconds, causes)
     if kind is Unavailable:
         return Unavailable(fault.message, causes, fault.retry_after_seconds)
     return kind(fault.message, causes)

@@ -21,6 +21,7 @@ import grpc.aio
 
 from controller.hub.server import Hosted
 from controller.resources.base import GROUP
+from controller.resources.core import POD
 from controller.store.errors import BadRequest, Forbidden, StoreError, TooManyRequests
 from controller.store.interface import ListResult, Propagation, Resource, Store, Subresource
 from controller.store.interface import Watch as Stream
@@ -31,6 +32,7 @@ from controller.store.remote.messages import (
     decoded,
     encoded,
     fault_of,
+    kind_of,
     scale_message,
 )
 from runtime.authority import Identity, Role
@@ -265,6 +267,18 @@ class StoreServicer(store_pb2_grpc.StoreServicer):
             resource_version=request.resource_version,
             grace_seconds=request.grace_seconds if request.HasField("grace_seconds") else None,
             propagation=_propagation(request.propagation),
+        )
+        return pb.DoneReply()
+
+    @_faults_in(pb.DoneReply)
+    async def Evict(self, request: pb.EvictRequest, context: Any) -> pb.DoneReply:
+        """See `Store.evict`."""
+        self._kind(kind_of(POD), context, "evict")
+        await self._store.evict(
+            request.name,
+            request.namespace,
+            uid=request.uid,
+            grace_seconds=request.grace_seconds if request.HasField("grace_seconds") else None,
         )
         return pb.DoneReply()
 
