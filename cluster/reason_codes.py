@@ -120,6 +120,9 @@ CODES: dict[str, CodeSpec] = {
     "RestartLimitReached": _warning("not restarted: {have} failed, limit {limit}; {need} done.", "need", "have", "limit"),
     "CadenceSet": _normal("checkpoints every {have} (asked {need}, bounds up to {limit}).", "need", "have", "limit"),
     "PreemptedFor": _normal("gives way to {choice}: {have} against {need}, {limit} freed.", "need", "have", "limit"),
+    # migration
+    "MovedForRoom": _normal("moves to {choice} with {need} of context: {have} of room a request where it runs, {limit} are wanted,"
+                            " {target} there.", "need", "have", "limit", "target"),
     # power
     "PowerGranted": _normal("granted {have} of {need} asked for by {count_nodes}; the domain may plan {limit}.",
                             "need", "have", "limit", "count_nodes"),
@@ -129,6 +132,9 @@ CODES: dict[str, CodeSpec] = {
                             "need", "have", "limit"),
     "DomainInvalid": _warning("{choice}: {have} found, {need} expected; safe caps stay in force (limit {limit}).", "need", "have", "limit"),
     # dispatch
+    "RoundRobin": _normal("{choice} had its turn of {have}.", "have"),
+    "LeastMemory": _normal("{choice} had {have} of its KV cache used or asked for, the runner-up {need}.", "need", "have"),
+    "MostFreeness": _normal("{choice} had {have} of room for each of its requests, the runner-up {need}.", "need", "have"),
     "LeastOutstanding": _normal("{choice} had {have} outstanding, the runner-up {need}.", "need", "have"),
     "HoldNoInstance": _normal("held: no instance is ready ({have} held, cap {limit}, {need} needed).", "need", "have", "limit"),
     "RejectCap": _warning("rejected: {have} are held, cap {limit}; retry in {need}.", "need", "have", "limit"),

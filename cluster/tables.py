@@ -136,6 +136,7 @@ class NodeTable(Table, frozen=True, gc=False, kw_only=True, eq=False):
 class InstanceTable(Table, frozen=True, gc=False, kw_only=True, eq=False):
     """Per awake replica: KV, queue, pending since the last report, step-time fit, weight and speed.
 
+    `kv_reserved_tokens` are asked for but not taken: what waits, and room set aside for moves.
     `pending` counts requests dispatched since the report; `pending_tokens` their prompt tokens.
     Step time = step_base + step_per_request * running + step_per_token * context tokens, seconds.
     `ready` is 1 for rows dispatch may choose.

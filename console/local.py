@@ -31,7 +31,7 @@ from gateway.assign import GatewayConfig
 from gateway.client import GatewayClient, Request, Result
 from gateway.messages import Window
 from gateway.server import GatewayServer, ServerConfig
-from policies.dispatch.least_outstanding import LeastOutstanding, LeastOutstandingConfig
+from policies.dispatch.choices import dispatch_policies
 from runtime.authority import Authority, Identity, Role
 from runtime.clock import VirtualClock, WallClock
 from simulator.fleet.barrier import Conductor
@@ -208,8 +208,7 @@ class LocalCluster:
         config = ServerConfig(
             gateway=GatewayConfig(name=GATEWAY), operator=self._door.endpoint, operator_name=HUB.name
         )
-        dispatch = {"least_outstanding": LeastOutstanding(LeastOutstandingConfig())}
-        self.gateway = GatewayServer(config, dispatch, lambda: gateway_certificate, self.clock)
+        self.gateway = GatewayServer(config, dispatch_policies(), lambda: gateway_certificate, self.clock)
         await self.gateway.start()
         await self.routes.present([GATEWAY], 10.0)
         self.feeder = Feeder(self.gateway, self.routes, self._source)

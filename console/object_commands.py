@@ -110,7 +110,7 @@ def policies(
         str,
         typer.Argument(
             metavar="[LOOP]",
-            help="One question only: select, scale, commit, train, place, warm, power, dispatch.",
+            help="One question only: select, scale, commit, train, place, warm, power, dispatch, migration.",
         ),
     ] = "",
     output: Output = "table",

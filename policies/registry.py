@@ -15,7 +15,7 @@ from cluster.base import Ref
 from cluster.plan import Policy
 from cluster.reasons import Quantity, Reason, Verdict
 from cluster.snapshot import Snapshot
-from cluster.views import DispatchView, PowerView
+from cluster.views import DispatchView, MigrationView, PowerView
 from placement.profiles.estimator import CapacityQuestion, RooflineCapacity, RooflineConfig, RooflineState
 from policies.commit.by_priority import ByPriority, ByPriorityConfig, ByPriorityState
 from policies.dispatch.least_outstanding import (
@@ -23,6 +23,14 @@ from policies.dispatch.least_outstanding import (
     LeastOutstandingConfig,
     LeastOutstandingState,
 )
+from policies.dispatch.memory_load import (
+    InfaasPlusPlus,
+    LlumnixDispatch,
+    MemoryLoadConfig,
+    MemoryLoadState,
+)
+from policies.dispatch.round_robin import RoundRobin, RoundRobinConfig, RoundRobinState
+from policies.migration.llumnix import LlumnixMigration, LlumnixMigrationConfig, LlumnixMigrationState
 from policies.place.best_fit import BestFit, BestFitConfig, BestFitState
 from policies.power.static_clamp import StaticClamp, StaticClampConfig, StaticClampState
 from policies.scale.hpa import Hpa, HpaConfig, HpaState
@@ -51,7 +59,13 @@ TABLES: Mapping[str, Mapping[str, Row]] = {
     "dispatch": {
         "least_outstanding": Row(
             LeastOutstanding, LeastOutstandingConfig, LeastOutstandingState, DispatchView
-        )
+        ),
+        "round_robin": Row(RoundRobin, RoundRobinConfig, RoundRobinState, DispatchView),
+        "infaas": Row(InfaasPlusPlus, MemoryLoadConfig, MemoryLoadState, DispatchView),
+        "llumnix": Row(LlumnixDispatch, MemoryLoadConfig, MemoryLoadState, DispatchView),
+    },
+    "migration": {
+        "llumnix": Row(LlumnixMigration, LlumnixMigrationConfig, LlumnixMigrationState, MigrationView)
     },
 }
 """Loop to policy name to row."""

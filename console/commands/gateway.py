@@ -13,7 +13,7 @@ from console.process import Talk, run_process
 from console.telling import host_and_port
 from gateway.core import GatewayConfig
 from gateway.server import GatewayServer, ServerConfig
-from policies.dispatch.least_outstanding import LeastOutstanding, LeastOutstandingConfig
+from policies.dispatch.choices import dispatch_policies
 from runtime.authority import Identity, Role
 from runtime.clock import WallClock
 from runtime.keyring import Keyring
@@ -45,8 +45,7 @@ async def _serve(options: GatewayOptions, talk: Talk, stop: asyncio.Event) -> No
         operator=options.operator,
         operator_name=HUB.name,
     )
-    dispatch = {"least_outstanding": LeastOutstanding(LeastOutstandingConfig())}
-    gateway = GatewayServer(config, dispatch, source, clock)
+    gateway = GatewayServer(config, dispatch_policies(), source, clock)
     await gateway.start()
     running = asyncio.create_task(gateway.run())
     stopping = asyncio.create_task(stop.wait())

@@ -21,8 +21,8 @@ from cluster.owners import TARGET_OWNERS
 from cluster.plan import Decision, Plan
 from cluster.reasons import render
 from cluster.snapshot import Snapshot
-from cluster.tables import InstanceTable, Table
-from cluster.views import DispatchView, PowerView, Request
+from cluster.tables import InstanceTable, SequenceTable, Table
+from cluster.views import DispatchView, MigrationView, PowerView, Request
 from policies.planner import PlannerStates, run_planner
 from policies.registry import TABLES, PolicyConfigError, Row, build, config_of
 from tests.policies.builders import NOW, a_cluster, context, power_view_of, powered
@@ -84,15 +84,47 @@ def dispatch_view(seed: int) -> DispatchView:
     return DispatchView(request=asked, instances=table, hold_limit=5)
 
 
+@cache
+def migration_view(seed: int) -> MigrationView:
+    rng = np.random.default_rng(seed)
+    table = dispatch_view(seed).instances
+    count, rows = len(table.keys), int(rng.integers(0, 30))
+    short = rng.integers(0, 2, count)
+    table = msgspec.structs.replace(
+        table,
+        kv_free_tokens=np.where(short, 20.0, 20_000.0),
+        ready=np.ones(count),
+        running=np.full(count, 6.0),
+    ).freeze()
+    return MigrationView(
+        instances=table,
+        sequences=SequenceTable.build(
+            [f"request-{i}" for i in range(rows)],
+            {
+                "instance": rng.integers(0, count, rows),
+                "context_tokens": rng.integers(1, 4_000, rows),
+                "unique_tokens": rng.integers(1, 4_000, rows),
+                "priority": rng.integers(0, 2, rows),
+                "resident_seconds": rng.random(rows),
+            },
+        ),
+        bytes_per_second=np.full((count, count), 1e10),
+    )
+
+
 VIEWS: dict[type, Callable[[int], Any]] = {
     Snapshot: rich_snapshot,
     PowerView: power_view,
     DispatchView: dispatch_view,
+    MigrationView: migration_view,
 }
 EMPTY: dict[type, Callable[[], Any]] = {
     Snapshot: Snapshot,
     PowerView: lambda: power_view_of(a_cluster().build(), "none"),
     DispatchView: lambda: msgspec.structs.replace(dispatch_view(0), instances=InstanceTable.empty()),
+    MigrationView: lambda: MigrationView(
+        instances=InstanceTable.empty(), sequences=SequenceTable.empty(), bytes_per_second=np.zeros((0, 0))
+    ),
 }
 
 

@@ -1,0 +1,114 @@
+"""Dispatch by what running *and queued* requests take of the KV cache: INFaaS++ and the dispatch half of Llumnix.
+
+Both count the demand of the whole queue as used (research/live-migration.md §1.1, §1.2). INFaaS++ takes the lowest
+load, the share of the cache in use or asked for. Llumnix takes the greatest freeness, the room left for each request
+that runs, F = (free - demand of the queue) / running; an instance without requests is freest of all.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.actions import Dispatch
+from cluster.plan import Context, Decision, Plan
+from cluster.tables import InstanceTable
+from cluster.views import DispatchView
+from policies.dispatch.waiting import share, wait
+
+Array = NDArray[np.float64]
+
+EMPTY: Final = 1e12
+"""Tokens a request of room on an instance that has none: freer than any that has one."""
+
+
+class MemoryLoadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the policy.
+
+    `retry_after_seconds`: what a refused client is told when nobody knows how long a start takes.
+    """
+
+    retry_after_seconds: float = 5.0
+
+
+class MemoryLoadState(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing is learned; what was sent is in the view as `pending`."""
+
+    schema: int = 1
+
+
+class _MemoryLoad:
+    """Dispatches to the row with the highest score; ties go to the row that comes first."""
+
+    code: ClassVar[str]
+    _sign: ClassVar[float] = 1.0  # of the score as it is told
+
+    def __init__(self, config: MemoryLoadConfig | None = None) -> None:
+        self._config = config or MemoryLoadConfig()
+
+    def initial(self) -> MemoryLoadState:
+        """The one state there is."""
+        return MemoryLoadState()
+
+    def decide(self, view: DispatchView, state: MemoryLoadState, ctx: Context) -> Decision[MemoryLoadState]:
+        """Dispatch to the best row that is ready and large enough, else Hold or Reject."""
+        table, request = view.instances, view.request
+        if not table.keys:
+            return Decision(wait(view, ctx, self._config.retry_after_seconds), state)
+        tokens = request.prompt_tokens + request.expected_output_tokens
+        open_rows = (share(table) > 0.0) & ~(table.kv_capacity_tokens < tokens)
+        score = np.where(open_rows, self._score(table), -np.inf)
+        best = int(score.argmax())
+        top = float(score[best])
+        if top == -np.inf:
+            return Decision(wait(view, ctx, self._config.retry_after_seconds), state)
+        score[best] = -np.inf
+        second = int(score.argmax())
+        found = float(score[second]) > -np.inf
+        action = Dispatch(
+            reason=-1, request=request.id, instance=table.keys[best], code=self.code, score=self._sign * top,
+            runner_up=table.keys[second] if found else "", runner_up_score=self._sign * float(score[second]) if found else 0.0,
+        )  # fmt: skip
+        return Decision(Plan(actions=(action,)), state)
+
+    def _score(self, table: InstanceTable) -> Array:
+        raise NotImplementedError
+
+
+class InfaasPlusPlus(_MemoryLoad):
+    """`Policy[DispatchView, MemoryLoadState]`: lowest share of the cache used or asked for."""
+
+    code = "LeastMemory"
+    _sign = -1.0
+
+    def _score(self, table: InstanceTable) -> Array:
+        # Rows that have not said how large they are count as empty: what is pending is then all there is.
+        capacity = np.nan_to_num(table.kv_capacity_tokens, nan=1.0)
+        used: Array = capacity - room(table, capacity)
+        shares: Array = -used / np.maximum(capacity, 1.0)
+        return shares
+
+
+class LlumnixDispatch(_MemoryLoad):
+    """`Policy[DispatchView, MemoryLoadState]`: greatest freeness, the whole queue counted."""
+
+    code = "MostFreeness"
+
+    def _score(self, table: InstanceTable) -> Array:
+        capacity = np.nan_to_num(table.kv_capacity_tokens, nan=0.0)
+        left = room(table, capacity)
+        running = np.nan_to_num(table.running) + np.nan_to_num(table.waiting) + np.nan_to_num(table.pending)
+        return np.where(running > 0.0, left / np.maximum(running, 1.0), EMPTY + left)
+
+
+def room(table: InstanceTable, capacity: Array) -> Array:
+    """Tokens of KV cache left [n] after the demand of the queue and of what was sent since the last report.
+
+    Negative where more is asked for than there is; a row that has not reported has its whole `capacity`.
+    """
+    free = np.where(np.isnan(table.kv_free_tokens), capacity, table.kv_free_tokens)
+    left: Array = free - np.nan_to_num(table.kv_reserved_tokens) - np.nan_to_num(table.pending_tokens)
+    return left
