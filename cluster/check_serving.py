@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cluster import actions as act
+from cluster.admission import kept_out
 from cluster.base import Ref
 from cluster.drops import Drop, current, gone, slots_taken
 from cluster.lifecycles import REPLICA, legal
@@ -39,7 +40,10 @@ def create_replica(overlay: Overlay, action: act.CreateReplica, _: float) -> Dro
     if gpus != action.variant.gpus:
         what = f"replica {action.name} on a number of devices other than its variant's"
         return Drop("Unsafe", what, gpus, 0, action.variant.gpus, "GPU")
-    return slots_taken(overlay, action.slots, Ref("ModelService", action.service), f"replica {action.name}")
+    what, service = f"replica {action.name}", overlay.read("services")[action.service]
+    return kept_out(overlay, action.slots, service, what) or slots_taken(
+        overlay, action.slots, service.ref, what
+    )
 
 
 def drain(overlay: Overlay, action: act.Drain, _: float) -> Drop | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cluster import actions as act
+from cluster.admission import kept_out
 from cluster.base import Ref
 from cluster.drops import Drop, current, gone, slots_taken
 from cluster.overlay import Overlay, gang_key
@@ -31,6 +32,7 @@ def start_gang(overlay: Overlay, action: act.StartGang, _: float) -> Drop | None
     return (
         _attempt(overlay, action.job, action.attempt)
         or _moved(overlay, action.layout, what)
+        or kept_out(overlay, action.layout.slots, overlay.read("jobs")[action.job.name], what)
         or slots_taken(overlay, action.layout.slots, action.job, what)
     )
 
@@ -77,10 +79,14 @@ def restart_gang(overlay: Overlay, action: act.RestartGang, _: float) -> Drop | 
     # A member of the old attempt that stays frees its slot for its successor: only changed slots are checked.
     # An attempt whose pods are gone holds nothing, so all of its successor's slots are.
     ended = gang.phase in (GangPhase.STOPPED, GangPhase.DONE)
-    kept = set() if ended else set(gang.layout.slots)
-    changed = tuple(slot for slot in action.layout.slots if slot not in kept)
+    kept = set() if ended else {(slot.node, slot.devices) for slot in gang.layout.slots}
+    changed = tuple(slot for slot in action.layout.slots if (slot.node, slot.devices) not in kept)
     what = f"gang {gang_key(action.job.name, action.attempt)}"
-    return _moved(overlay, action.layout, what) or slots_taken(overlay, changed, action.job, what)
+    return (
+        _moved(overlay, action.layout, what)
+        or kept_out(overlay, action.layout.slots, overlay.read("jobs")[action.job.name], what)
+        or slots_taken(overlay, changed, action.job, what)
+    )
 
 
 def stop_gang(overlay: Overlay, action: act.StopGang, _: float) -> Drop | None:

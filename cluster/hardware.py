@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from cluster.base import Noun, Ref
+from cluster.taints import Taint
 
 
 class Market(StrEnum):
@@ -119,7 +120,8 @@ class Node(Noun, kw_only=True, frozen=True):
     that share one network of one NIC type. `order` is the tie rank, drawn once from the cluster seed
     and the uid: a fixed permutation packs measurably better than random ties
     (research: training-placement §1.4, FGD). `offer_until_seconds` is UTC; None = no end known. `rdma_devices` is how
-    many of its product's `rdma_resource` pods can ask for.
+    many of its product's `rdma_resource` pods can ask for. `taints` are
+    those that our pods do not stand by themselves: an open node with some is open to whom they are tolerated by.
     """
 
     ref: Ref
@@ -136,6 +138,7 @@ class Node(Noun, kw_only=True, frozen=True):
     power_domain: str = ""
     offer: Offer = Offer.OPEN
     offer_until_seconds: float | None = None
+    taints: tuple[Taint, ...] = ()
     order: int = 0
     rdma_devices: int = 0
 

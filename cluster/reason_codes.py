@@ -66,6 +66,8 @@ CODES: dict[str, CodeSpec] = {
                              "need", "have", "limit", "left"),
     "ReplicaUnplaceable": _warning("{choice} needs {need} on one node; the best node has {have} ({limit} of the pool are open).",
                                    "need", "have", "limit"),
+    "PlacesConfined": _warning("{choice}: {limit} of {open} open can be used, with {have} free there and {elsewhere} free on the"
+                               " others; {need} needed.", "need", "have", "limit", "open", "elsewhere"),
     "ReplicaSurplus": _normal("{choice} is surplus: {have} run, {need} wanted; drained within {limit}.", "need", "have", "limit"),
     "ReplicaOutdated": _normal("{choice} was made from an older spec ({have}, now {need}); drained within {limit}.",
                                "need", "have", "limit"),

@@ -11,6 +11,7 @@ from cluster.hardware import Slot
 from cluster.refused import Refused
 from cluster.restraint import Hold, Moves, left_of
 from cluster.seeds import stable_hash
+from cluster.taints import Toleration
 
 
 class Mode(StrEnum):
@@ -130,7 +131,9 @@ class Service(Noun, kw_only=True, frozen=True):
     `expected_*` is the load declared by the user, planned for until load has been measured. `image` is the engine's
     as the user wants it; empty = the operator's default. `held` says why nothing may be done about it, `moves` how
     many of its running replicas may still be moved by our own choice (None: as many as it takes).
-    `refused` stands while its pods are refused.
+    `refused` stands while its pods are refused. `tolerates` are taints that its pods stand, `confined_to` the nodes that
+    their volumes can be reached from (None: any) because of `confined_by`, `cpu_millis` and `memory_bytes` what one pod
+    asks for beside its devices.
     """
 
     ref: Ref
@@ -155,6 +158,11 @@ class Service(Noun, kw_only=True, frozen=True):
     policies: Policies = Policies()
     held: Hold = Hold.NONE
     moves: Moves | None = None
+    tolerates: tuple[Toleration, ...] = ()
+    confined_to: tuple[str, ...] | None = None
+    confined_by: str = ""
+    cpu_millis: int = 0
+    memory_bytes: int = 0
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from cluster.base import Noun, Ref
 from cluster.hardware import Slot
 from cluster.refused import Refused
 from cluster.restraint import Hold
+from cluster.taints import Toleration
 
 
 class GangPhase(StrEnum):
@@ -59,7 +60,8 @@ class Job(Noun, kw_only=True, frozen=True):
     `accelerators` empty means any product, but never two products in one gang. `steps` is the number
     of iterations to success. `held` says why nothing may be done about it; `refused` stands while its pods are refused.
     `failures` counts attempts that failed, the newest of them `failed_attempt`; what was stopped on purpose (a
-    suspension, a preemption of ours), or never came to be, is none of them.
+    suspension, a preemption of ours), or never came to be, is none of them. Taints, volumes, CPU and memory of a pod as of a
+    `Service`.
     """
 
     ref: Ref
@@ -84,6 +86,11 @@ class Job(Noun, kw_only=True, frozen=True):
     waiting_since_seconds: float = 0.0
     held: Hold = Hold.NONE
     refused: Refused | None = None
+    tolerates: tuple[Toleration, ...] = ()
+    confined_to: tuple[str, ...] | None = None
+    confined_by: str = ""
+    cpu_millis: int = 0
+    memory_bytes: int = 0
 
     @property
     def spent(self) -> bool:

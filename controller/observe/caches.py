@@ -8,6 +8,7 @@ from typing import Any
 from controller.observe import labels
 from controller.observe.world import Change
 from controller.resources import core
+from controller.resources import corestorage as storage
 from controller.resources.acceleratorclass import AcceleratorClass
 from controller.resources.core import POD_DISRUPTION_BUDGET
 from controller.resources.coredra import RESOURCE_CLAIM, RESOURCE_SLICE, ResourceClaim, ResourceSlice
@@ -32,6 +33,9 @@ _SHAPES: tuple[tuple[Resource, type[Any]], ...] = (
     (RESOURCE_SLICE, ResourceSlice),
     (RESOURCE_CLAIM, ResourceClaim),
     (POD_DISRUPTION_BUDGET, PodDisruptionBudget),
+    (core.STORAGE_CLASS, storage.StorageClass),
+    (core.VOLUME, storage.PersistentVolume),
+    (core.CLAIM, storage.PersistentVolumeClaim),
     (core.POD, core.Pod),
 )
 _OPTIONAL = frozenset({RESOURCE_SLICE.kind, RESOURCE_CLAIM.kind})

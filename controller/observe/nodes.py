@@ -9,6 +9,7 @@ import msgspec
 from cluster.base import Ref
 from cluster.hardware import AcceleratorClass, Nic, Node, Offer, Pool
 from cluster.seeds import stable_hash
+from cluster.taints import REPELLING, Taint
 from controller.hub.messages import InventorySeen
 from controller.observe import labels
 from controller.observe.devices import Devices, devices_of
@@ -17,10 +18,6 @@ from controller.observe.quantities import quantity_of
 from controller.observe.recognise import claimants, recognise
 from controller.observe.seating import Beside
 from controller.resources.core import Node as NodeObject
-
-REPELLING = ("NoSchedule", "NoExecute")
-"""Effects of taints that keep pods off a node."""
-
 
 ALONE = Beside()
 RDMA = ("infiniband", "roce")
@@ -73,6 +70,7 @@ def node(
         topology=place.topology,
         power_domain=domain,
         offer=offer,
+        taints=_taints(obj, accelerator.resource_name),
         order=stable_hash(seed, obj.metadata.name) >> 16,
         rdma_devices=quantity_of(obj.status.allocatable, accelerator.rdma_resource),
     )
@@ -132,12 +130,18 @@ def _offer(obj: NodeObject, resource_name: str, *, silent: bool) -> tuple[Offer,
         return Offer.RECLAIMING, "it is being deleted"
     if obj.spec.unschedulable:
         return Offer.CORDONED, "it is cordoned"
-    for taint in obj.spec.taints:
-        # Our pods tolerate the taint that GPU nodes carry, whatever its effect, and no other one.
-        if taint.effect in REPELLING and taint.key != resource_name:
-            value = f"={taint.value}" if taint.value else ""
-            return Offer.CORDONED, f"its taint {taint.key}{value}:{taint.effect} is not tolerated"
+    for taint in _taints(obj, resource_name):
+        return Offer.OPEN, f"its taint {taint} is not tolerated"
     return Offer.OPEN, ""
+
+
+def _taints(obj: NodeObject, resource_name: str) -> tuple[Taint, ...]:
+    """What keeps pods off the node, but for the taint that GPU nodes carry, which ours tolerate whatever its effect."""
+    return tuple(
+        Taint(key=taint.key, value=taint.value, effect=taint.effect)
+        for taint in obj.spec.taints
+        if taint.effect in REPELLING and taint.key != resource_name
+    )
 
 
 def _not_ready(obj: NodeObject) -> str:

@@ -72,7 +72,7 @@ class World:
         self.products = ProductBook()
         self.refused: dict[tuple[str, str], Refused] = {}
         """Objects whose pods are refused, by (kind, key)."""
-        self.parts = PodParts(accounts)
+        self.parts = PodParts(self.objects, accounts)
         self.restraint = Restraint()
         self.keeping = KeepingBook()
         self._seed = seed
@@ -131,6 +131,8 @@ class World:
         self._devices(now_seconds)
         if self._dirty["PowerDomain"] or self._dirty["Node"]:
             changed |= self._power_domains(now_seconds)
+        for kind, key in self.parts.touched(self._dirty):
+            self._dirty[kind].add(key)
         for kind, settle in (
             ("Node", self._node),
             ("ModelService", self._service),
@@ -299,6 +301,7 @@ class World:
         obj: ModelService | None = self.objects["ModelService"].get(key)
         if obj is None:
             self._note("ModelService", key, ())
+            self.parts.forget("ModelService", key)
             return self._forget("services", key, now)
         intent = self.parts.granted("ModelService", obj, intents.service(obj, self.classes))
         self._note("ModelService", key, intent.faults)
@@ -312,6 +315,7 @@ class World:
         obj: TrainingJob | None = self.objects["TrainingJob"].get(key)
         if obj is None:
             self._note("TrainingJob", key, ())
+            self.parts.forget("TrainingJob", key)
             self._waiting.pop(key, None)
             return self._forget("jobs", key, now)
         intent = self.parts.granted("TrainingJob", obj, intents.job(obj, self.classes))

@@ -65,7 +65,38 @@ POD_DISRUPTION_BUDGET = Resource(
 )
 LEASE = Resource(group="coordination.k8s.io", version="v1", kind="Lease", plural="leases")
 
-CORE_RESOURCES: tuple[Resource, ...] = (POD, NODE, NAMESPACE, EVENT, SERVICE, LEASE, POD_DISRUPTION_BUDGET)
+CLAIM = Resource(
+    group="", version="v1", kind="PersistentVolumeClaim", plural="persistentvolumeclaims", has_status=True
+)
+VOLUME = Resource(
+    group="",
+    version="v1",
+    kind="PersistentVolume",
+    plural="persistentvolumes",
+    namespaced=False,
+    has_status=True,
+)
+STORAGE_CLASS = Resource(
+    group="storage.k8s.io", version="v1", kind="StorageClass", plural="storageclasses", namespaced=False
+)
+SECRET = Resource(group="", version="v1", kind="Secret", plural="secrets")
+CONFIG_MAP = Resource(group="", version="v1", kind="ConfigMap", plural="configmaps")
+"""Secrets and ConfigMaps are held for the simulated kubelets: the operator has no right on them."""
+
+CORE_RESOURCES: tuple[Resource, ...] = (
+    POD,
+    NODE,
+    NAMESPACE,
+    EVENT,
+    SERVICE,
+    LEASE,
+    CLAIM,
+    VOLUME,
+    STORAGE_CLASS,
+    SECRET,
+    CONFIG_MAP,
+    POD_DISRUPTION_BUDGET,
+)
 """Every kind of Kubernetes itself that the embedded store holds."""
 
 

@@ -10,6 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from cluster.admission import Fence, slot_for
 from cluster.hardware import Node, Offer, Slot
 from cluster.space import Space
 
@@ -49,13 +50,24 @@ class Rooms:
         """Whole free devices of an open node; 0 for any other."""
         return self._free.get(node, 0)
 
-    def most_free(self, pool: str) -> int:
-        """Free devices of the emptiest open node of a pool."""
-        return max((free for free, found in self._by_free.get(pool, {}).items() if found), default=0)
+    def most_free(self, pool: str, fence: Fence | None = None) -> int:
+        """Free devices of the emptiest open node of a pool that the fence admits."""
+        counts = self._by_free.get(pool, {})
+        return max((free for free in counts if self._inside(counts[free], fence)), default=0)
 
-    def open_nodes(self, pool: str) -> int:
-        """How many nodes of a pool are open."""
-        return sum(len(found) for found in self._by_free.get(pool, {}).values())
+    def open_nodes(self, pool: str, fence: Fence | None = None) -> int:
+        """How many nodes of a pool are open, inside the fence."""
+        return sum(self._inside(found, fence) for found in self._by_free.get(pool, {}).values())
+
+    def free_devices(self, pool: str, fence: Fence | None = None) -> int:
+        """Free devices of all open nodes of a pool, inside the fence."""
+        counts = self._by_free.get(pool, {})
+        return sum(free * self._inside(found, fence) for free, found in counts.items())
+
+    def _inside(self, found: list[tuple[int, str]], fence: Fence | None) -> int:
+        if fence is None:
+            return len(found)
+        return sum(fence.admits(name, self._space) for _, name in found)
 
     def refresh(self, node: str) -> None:
         """Look at a node's free devices again."""
@@ -72,16 +84,21 @@ class Rooms:
         insort(counts.setdefault(new, []), entry)
         self._free[node] = new
 
-    def choose(self, pool: str, gpus: int, avoid: Collection[str] = ()) -> Choice | None:
-        """The open node of `pool` that `gpus` devices fit on with the least left over, or None."""
+    def choose(
+        self, pool: str, gpus: int, avoid: Collection[str] = (), fence: Fence | None = None
+    ) -> Choice | None:
+        """The open node of `pool`, inside the fence, that `gpus` devices fit on with the least left over, or None."""
         counts = self._by_free.get(pool, {})
         fitting = [free for free in sorted(counts) if free >= gpus and counts[free]]
         for free in fitting:
-            name = next((name for _, name in counts[free] if name not in avoid), None)
+            inside = (name for _, name in counts[free] if fence is None or fence.admits(name, self._space))
+            name = next((name for name in inside if name not in avoid), None)
             if name is not None:
                 devices = pick_devices(self._nodes[name], self._space.free_devices(name), gpus)
-                fit_nodes = sum(len(counts[each]) for each in fitting)
-                return Choice(Slot(node=name, devices=devices), free, free - gpus, fit_nodes)
+                fit_nodes = sum(self._inside(counts[each], fence) for each in fitting)
+                slot = Slot(node=name, devices=devices)
+                slot = slot if fence is None else slot_for(slot, fence.who)
+                return Choice(slot, free, free - gpus, fit_nodes)
         return None
 
 

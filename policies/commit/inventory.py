@@ -11,12 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.admission import Fence
 from cluster.hardware import Offer
 from cluster.serving import Replica, ReplicaPhase
 from cluster.snapshot import Snapshot
 from policies.groups import Groups
 
 Ints = NDArray[np.int64]
+
+UNBOUNDED = 2**31
+"""Devices per row where nothing bounds them."""
 
 HELD = (
     ReplicaPhase.PENDING,
@@ -114,16 +118,31 @@ class Inventory:
 
     # ------------------------------------------------------------------------------------------------ asking
 
-    def available(self, priority: int, service: str = "") -> Ints:
-        """Devices per row that an owner of `priority` may use; its own tenants' count as free to it."""
+    def available(self, priority: int, service: str = "", reach: Ints | None = None) -> Ints:
+        """Devices per row that an owner of `priority` may use; its own tenants' count as free to it.
+
+        `reach` bounds the devices of each row; what its own tenants hold stays its own.
+        """
         free = self.base.copy()
         for level, held in self._levels.items():
             if level >= priority:
                 free -= held
+        own = np.zeros_like(free)
         for tenant in self._tenants.get(service, ()):
-            free[tenant.row] += tenant.gpus
+            own[tenant.row] += tenant.gpus
+        free += own
+        if reach is not None:
+            free = np.minimum(free, np.maximum(reach, own))
         found: Ints = np.maximum(free, 0)
         return found
+
+    def reach(self, fence: Fence | None, gpus: int) -> Ints | None:
+        """Most devices per row that pods of `gpus` each may take inside a fence; None where there is none."""
+        if fence is None:
+            return None
+        pods = [fence.pods_on(name) for name in self.names]
+        most = [UNBOUNDED if count is None else count * gpus for count in pods]
+        return np.array(most, dtype=np.int64)
 
     def vacant(self) -> Ints:
         """Devices per row that nobody holds."""
@@ -152,7 +171,9 @@ class Inventory:
         for name in nodes:
             level[self._row[name]] += gpus
 
-    def settle(self, service: str, priority: int, wanted: dict[str, tuple[int, int]]) -> dict[str, int]:
+    def settle(
+        self, service: str, priority: int, wanted: dict[str, tuple[int, int]], reach: Ints | None = None
+    ) -> dict[str, int]:
         """Put a service's final counts in force: `wanted` maps a column to (units, GPUs of one).
 
         Live replicas stay as far as they are wanted; new ones go where nobody is, else where a lower
@@ -161,6 +182,7 @@ class Inventory:
         """
         level = self._level(priority)
         before = level.copy()
+        inside = None if reach is None else reach > 0
         live = self.tenants(service)
         for column, tenants in live.items():
             for tenant in tenants[wanted.get(column, (0, 0))[0] :]:
@@ -168,7 +190,7 @@ class Inventory:
         failed: dict[str, int] = {}
         for column, (units, gpus) in sorted(wanted.items(), key=lambda item: (-item[1][1], item[0])):
             missing = units - len(live.get(column, ()))
-            unplaced = self._place(column.partition("|")[2], gpus, missing, priority, level)
+            unplaced = self._place(column.partition("|")[2], gpus, missing, priority, level, inside)
             if unplaced > 0:
                 failed[column] = unplaced
         if failed:
@@ -177,13 +199,17 @@ class Inventory:
             self._tenants.pop(service, None)
         return failed
 
-    def _place(self, pool: str, gpus: int, units: int, priority: int, level: Ints) -> int:
-        """Take `units` pieces of `gpus` devices in a pool; how many found no node."""
+    def _place(
+        self, pool: str, gpus: int, units: int, priority: int, level: Ints, inside: NDArray[np.bool_] | None
+    ) -> int:
+        """Take `units` pieces of `gpus` devices in a pool, on rows `inside`; how many found no node."""
         rows = self.pool_rows.get(pool)
         if rows is None:
             return units
         for choices in (self.vacant, lambda: self.available(priority)):
             free = choices()[rows]
+            if inside is not None:
+                free = np.where(inside[rows], free, 0)
             while units > 0:
                 fit = np.flatnonzero(free >= gpus)
                 if not len(fit):

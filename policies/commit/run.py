@@ -6,6 +6,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from cluster.admission import Fences
 from cluster.plan import Context
 from cluster.reasons import Alternative, Reason, Remedy
 from cluster.serving import Service
@@ -14,9 +15,10 @@ from cluster.targets import Capacity, Mix, Prices, Scored, Share
 from cluster.training import Job
 from placement.training.islands import Fit, choose_island, islands_of
 from policies.commit import why
-from policies.commit.inventory import HELD, Inventory
+from policies.commit.inventory import HELD, Ints, Inventory
 from policies.commit.settling import Limits, Rules, Settled, limits_of, settle, users_mix, wanted_rate
-from policies.draft import Draft
+from policies.confining import confined, inside, narrowed
+from policies.draft import Draft, quantity
 from policies.frames import Floats, Frame, frame_of
 from policies.groups import Groups, in_scope
 from policies.mixes import MixOptions, mix_of, single_mix, singles
@@ -79,6 +81,7 @@ class CommitRun:
         self.scope = in_scope(view, ctx)
         self.draft, self.groups = Draft(), Groups(view)
         self.inventory = Inventory(self.groups, ctx.now_seconds)
+        self.fences = Fences(view.nodes)
         self.rules = Rules(
             config.keep_share,
             config.hold_seconds,
@@ -120,10 +123,11 @@ class CommitRun:
             if self.view.reservations[key].owner.name == job.name
             for slot in self.view.reservations[key].slots
         }
-        vacant = self.inventory.by_node(self.inventory.vacant())
+        fence = self.fences.of(job)
+        vacant = inside(self.inventory.by_node(self.inventory.vacant()), fence)
         found = choose_island(islands, vacant, job, self.view.accelerators, held)
         if not isinstance(found, Fit):
-            free = self.inventory.by_node(self.inventory.available(job.priority))
+            free = inside(self.inventory.by_node(self.inventory.available(job.priority)), fence)
             found = choose_island(islands, free, job, self.view.accelerators, held)
         if isinstance(found, Fit):
             names = tuple(node.name for node in found.nodes)
@@ -178,6 +182,7 @@ class CommitRun:
             self.draft.because(why.nothing(service, self._in_use(service)))
         elif mix.unserved_per_second > 0.0 or not mix.parts:
             self.draft.because(why.short(service, mix, asked, limits.gpus, None))
+            self._tell_confined(service)
         else:
             self.draft.because(why.chosen(service, mix, asked, limits.gpus, (), None))
         self._stand(service, capacity, mix)
@@ -195,8 +200,23 @@ class CommitRun:
     def _in_use(self, service: Service) -> int:
         return sum(len(tenants) for tenants in self.inventory.tenants(service.name).values())
 
+    def _tell_confined(self, service: Service) -> None:
+        """What keeps the pods of a service that lacks capacity off nodes that are open to others."""
+        fence = self.fences.of(service)
+        free = self.inventory.by_node(self.inventory.available(service.priority, service.name))
+        products = [variant.accelerator for variant in service.variants]
+        seen = narrowed(free, fence, products, self.view.nodes)
+        if fence is not None and seen is not None:
+            gpus = min((variant.gpus for variant in service.variants), default=1)
+            self.draft.because(confined(service.ref, fence, seen, quantity("gpus", gpus, "GPU")))
+
+    def _reach(self, service: Service) -> Ints | None:
+        """Devices of each node that the service may take new ones of; None: as many as are free."""
+        gpus = max((variant.gpus for variant in service.variants), default=1)
+        return self.inventory.reach(self.fences.of(service), gpus)
+
     def _limits(self, service: Service, frame: Frame) -> Limits:
-        rows = self.inventory.available(service.priority, service.name)
+        rows = self.inventory.available(service.priority, service.name, self._reach(service))
         return limits_of(frame, {pool: rows[index] for pool, index in self.inventory.pool_rows.items()})
 
     def _solve(
@@ -216,7 +236,8 @@ class CommitRun:
             settled = settle(frame, shares, wanted, capacity.mix, since, limits, self.rules, self.scratch)
             self.draft.units_used += settled.found.units_used
             counts = {name: (units, gpus[name]) for name, units in settled.counts.items()}
-            failed = self.inventory.settle(service.name, service.priority, self._charged(service, counts))
+            charged = self._charged(service, counts)
+            failed = self.inventory.settle(service.name, service.priority, charged, self._reach(service))
             tries += 1
             if not failed or tries == TRIES:
                 break
@@ -238,6 +259,7 @@ class CommitRun:
             self.draft.because(why.chosen(service, settled.mix, wanted, limits.gpus, against, remedy))
         if settled.mix.unserved_per_second > 1e-9 * wanted:
             self.draft.because(why.short(service, settled.mix, wanted, limits.gpus, remedy))
+            self._tell_confined(service)
         self._finish(service, capacity, settled.mix, _alternatives(self.commitments[-1], self.rules))
 
     def _against(self, made: Commitment) -> list[Alternative]:
@@ -263,7 +285,8 @@ class CommitRun:
         """A mix that was not solved for: take its devices (as far as they are there) and put it in force."""
         gpus = {variant.key: variant.gpus for variant in service.variants}
         counts = {f"{p.variant}|{p.pool}": (p.units, gpus.get(p.variant, 1)) for p in mix.parts}
-        self.inventory.settle(service.name, service.priority, self._charged(service, counts))
+        charged = self._charged(service, counts)
+        self.inventory.settle(service.name, service.priority, charged, self._reach(service))
         self._finish(service, standing, mix, standing.alternatives if mix.parts else ())
 
     def _finish(

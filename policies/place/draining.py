@@ -120,8 +120,11 @@ def make_room(run: Run) -> None:
     coming = _coming(run)
     for missing in run.missing:
         pool, gpus = missing.part[1], missing.variant.gpus
+        fence = run.fences.of(missing.case.service)
         nodes = sorted(
-            (n.order, n.name) for n in run.view.nodes.values() if n.pool == pool and n.offer == "open"
+            (n.order, n.name)
+            for n in run.view.nodes.values()
+            if n.pool == pool and n.offer == "open" and (fence is None or fence.permits(n.name))
         )
         waited_for = next((n for _, n in nodes if run.rooms.free(n) + coming.get(n, 0) >= gpus), None)
         if waited_for is not None:

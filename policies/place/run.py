@@ -7,6 +7,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from cluster.actions import CreateReplica, DeleteReplica, Resume
+from cluster.admission import Fences
 from cluster.overlay import Overlay
 from cluster.plan import Context
 from cluster.reasons import Reason
@@ -75,6 +76,7 @@ class Run:
         self.view, self.config, self.now = view, config, ctx.now_seconds
         self.draft, self.groups, self.overlay = Draft(), Groups(view), Overlay(view)
         self.rooms = Rooms(view.nodes, self.overlay.space)
+        self.fences = Fences(view.nodes)
         self.ordinals = dict(state.ordinals)
         self.shunned = {n: t for n, t in state.shunned.items() if t > ctx.now_seconds}
         self.resting = dict(state.resting)
@@ -222,10 +224,11 @@ class Run:
             self.draft.because(why.resting(case, rest))
             return False
         pool, gpus = part[1], variant.gpus
-        choice = self.rooms.choose(pool, gpus, self.shunned) or self.rooms.choose(pool, gpus)
+        fence, choose = self.fences.of(case.service), self.rooms.choose
+        choice = choose(pool, gpus, self.shunned, fence) or choose(pool, gpus, (), fence)
         if choice is None:
             self.missing.append(Missing(case, part, variant))
-            self.draft.because(why.unplaceable(case, part, variant, self.rooms))
+            self.draft.because(why.unplaceable(case, part, variant, self.rooms, fence))
             return False
         name, ordinal = self._name(case, part[0])
         action = CreateReplica(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from cluster.admission import Fence
 from cluster.base import Ref
 from cluster.reasons import Reason, Remedy, Verdict
 from cluster.refused import Refused
 from cluster.serving import Replica, Service, Variant
 from placement.packing.best_fit import Choice, Rooms
+from policies.confining import Confined, confined
 from policies.draft import quantity
 from policies.place.cases import Case, Part
 from policies.resting import Rest, pause_seconds
@@ -22,9 +24,11 @@ def placed(case: Case, variant: Variant, choice: Choice) -> Reason:
     )  # fmt: skip
 
 
-def unplaceable(case: Case, part: Part, variant: Variant, rooms: Rooms) -> Reason:
-    """No open node of the pool has room."""
-    best = rooms.most_free(part[1])
+def unplaceable(case: Case, part: Part, variant: Variant, rooms: Rooms, fence: Fence | None = None) -> Reason:
+    """No open node of the pool has room; where a fence keeps the pods off some, it says so."""
+    best = rooms.most_free(part[1], fence)
+    if fence is not None and rooms.open_nodes(part[1], fence) < rooms.open_nodes(part[1]):
+        return _confined(case, part, variant, rooms, fence)
     lacking = quantity("need", variant.gpus - best, "GPU")
     return Reason(
         code="ReplicaUnplaceable", subject=case.service.ref, verdict=Verdict.BLOCKED, choice=f"{part[0]} in {part[1]}",
@@ -32,6 +36,16 @@ def unplaceable(case: Case, part: Part, variant: Variant, rooms: Rooms) -> Reaso
         limit=quantity("open_nodes", rooms.open_nodes(part[1]), "nodes"),
         remedy=Remedy("AddCapacity", part[1], (lacking,)), refs=(Ref("Pool", part[1]),),
     )  # fmt: skip
+
+
+def _confined(case: Case, part: Part, variant: Variant, rooms: Rooms, fence: Fence) -> Reason:
+    """Volumes, taints, CPU or memory leave only some of the pool's open nodes."""
+    pool = part[1]
+    seen = Confined(
+        nodes=rooms.open_nodes(pool, fence), open_nodes=rooms.open_nodes(pool),
+        free=rooms.free_devices(pool, fence), elsewhere=rooms.free_devices(pool),
+    )  # fmt: skip
+    return confined(case.service.ref, fence, seen, quantity("gpus", variant.gpus, "GPU"))
 
 
 def resumed(case: Case, part: Part, replica: Replica) -> Reason:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from cluster.admission import Fences, slot_for
 from cluster.hardware import Node, Offer, Slot
 from cluster.snapshot import Snapshot
 from cluster.space import Space
@@ -55,18 +56,20 @@ def successor(
     """The next attempt's layout: as little changed as possible, else anywhere it fits, else why not."""
     lost = {slot.node for slot in broken_slots(view, gang)}
     stuck = is_stuck(view, job, gang) - lost
+    fence = Fences(view.nodes).of(job)
     keep = {
         slot.node: slot
         for slot in gang.layout.slots
         if slot.node not in lost | stuck
         and view.nodes[slot.node].offer is Offer.OPEN
+        and (fence is None or fence.permits(slot.node))
         and slot.gpus == job.gpus_per_node
     }
     free = {
         node.name: len(space.free_devices(node.name, job.ref))
         for island in islands
         for node in island.nodes
-        if node.name not in stuck
+        if node.name not in stuck and (fence is None or fence.admits(node.name, space))
     }
     patched = _patched(view, islands, free, job, gang, keep)
     if patched is not None:
@@ -103,10 +106,13 @@ def _patched(
 
 def _layout(space: Space, job: Job, fit: Fit, degrees: Degrees, keep: dict[str, Slot]) -> Successor:
     slots = tuple(
-        keep.get(node.name)
-        or Slot(
-            node=node.name,
-            devices=pick_devices(node, space.free_devices(node.name, job.ref), job.gpus_per_node),
+        slot_for(
+            keep.get(node.name)
+            or Slot(
+                node=node.name,
+                devices=pick_devices(node, space.free_devices(node.name, job.ref), job.gpus_per_node),
+            ),
+            job,
         )
         for node in fit.nodes
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
 
 from cluster.actions import Checkpoint, Release, Reserve, RestartGang, StartGang, StopGang
+from cluster.admission import Fences, slot_for
 from cluster.hardware import Node, Offer, Slot
 from cluster.overlay import Overlay
 from cluster.plan import Context
@@ -17,7 +19,8 @@ from cluster.training import Gang, GangPhase, Job, JobPhase, Layout
 from placement.packing.best_fit import pick_devices
 from placement.training.islands import Fit, Shortage, choose_island, islands_of
 from policies.commit.inventory import Inventory
-from policies.draft import Draft
+from policies.confining import confined, inside, narrowed
+from policies.draft import Draft, quantity
 from policies.groups import Groups
 from policies.resting import Rest, pause_seconds
 from policies.train import why
@@ -62,6 +65,7 @@ class TrainRun:
         self.jobs = in_queue_order(dict(view.jobs))
         self.islands = islands_of(view.nodes) if self.jobs else []
         self.space = self.overlay.space
+        self.fences = Fences(view.nodes)
         self.kept: set[str] = set()
         self.waiting: list[Job] = []
         self.resting = {name: rest for name, rest in sorted(state.resting.items()) if name in view.jobs}
@@ -149,7 +153,8 @@ class TrainRun:
         found = successor(self.view, self.space, self.islands, job, gang)
         if isinstance(found, Shortage):
             # Nowhere to go on: free what is left of the attempt, and wait like any other job.
-            self.draft.because(why.waiting(job, found))
+            free = {name: len(self.space.free_devices(name, job.ref)) for name in self.view.nodes}
+            self._waits(job, found, free)
             self.waiting.append(job)
             self._stop(job, gang, 1.0, save=False, failed=failed)
             return
@@ -230,19 +235,31 @@ class TrainRun:
     def _start_or_wait(self, job: Job, inventory: Inventory, free: dict[str, int]) -> None:
         held = self._held(job)
         own = {**free, **{name: len(self.space.free_devices(name, job.ref)) for name in held}}
-        found = choose_island(self.islands, own, job, self.view.accelerators, held)
+        fence = self.fences.of(job)
+        reached = inside(own, fence)
+        found = choose_island(self.islands, reached, job, self.view.accelerators, held)
         if isinstance(found, Fit):
             self._start(job, found)
             self._taken(job, found, inventory, free)
             return
         self.waiting.append(job)
-        rows = inventory.by_node(inventory.available(job.priority))
+        rows = inside(inventory.by_node(inventory.available(job.priority)), fence)
         soon = choose_island(self.islands, rows, job, self.view.accelerators, held)
         if isinstance(soon, Fit):
             ready = sum(1 for node in soon.nodes if own.get(node.name, 0) >= job.gpus_per_node)
             self.draft.because(why.making_room(job, soon, ready))
             self._reserve(job, soon)
             self._taken(job, soon, inventory, free)
+        else:
+            self._waits(job, found, own)
+
+    def _waits(self, job: Job, found: Shortage, free: Mapping[str, int]) -> None:
+        """Why a job waits: too few nodes are free, or what is free is out of its pods' reach."""
+        fence = self.fences.of(job)
+        seen = narrowed(free, fence, job.accelerators, self.view.nodes)
+        if fence is not None and seen is not None:
+            need = quantity("nodes", job.min_nodes, "nodes")
+            self.draft.because(confined(job.ref, fence, seen, need))
         else:
             self.draft.because(why.waiting(job, found))
 
@@ -285,7 +302,7 @@ class TrainRun:
 
     def _slot(self, job: Job, node: Node) -> Slot:
         devices = pick_devices(node, self.space.free_devices(node.name, job.ref), job.gpus_per_node)
-        return Slot(node=node.name, devices=devices)
+        return slot_for(Slot(node=node.name, devices=devices), job)
 
     # ---------------------------------------------------------------------------------------------- reservations
 

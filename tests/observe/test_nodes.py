@@ -189,8 +189,8 @@ TAINT = {"key": "maintenance", "effect": "NoSchedule"}
         pytest.param(made.node(ready="Unknown"), False, Offer.LOST, id="its kubelet is silent"),
         pytest.param(made.node(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}), False, Offer.RECLAIMING, id="it is being deleted"),
         pytest.param(made.node(spec={"unschedulable": True}), False, Offer.CORDONED, id="the user cordoned it"),
-        pytest.param(made.node(spec={"taints": [TAINT]}), False, Offer.CORDONED, id="a taint keeps pods off it"),
-        pytest.param(made.node(spec={"taints": [{"key": "x", "effect": "NoExecute"}]}), False, Offer.CORDONED, id="a taint drives pods away"),
+        pytest.param(made.node(spec={"taints": [TAINT]}), False, Offer.OPEN, id="a taint keeps pods off it"),
+        pytest.param(made.node(spec={"taints": [{"key": "x", "effect": "NoExecute"}]}), False, Offer.OPEN, id="a taint drives pods away"),
         pytest.param(made.node(spec={"taints": [{"key": "x", "effect": "PreferNoSchedule"}]}), False, Offer.OPEN, id="a taint that only prefers"),
         pytest.param(made.node(spec={"taints": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]}), False, Offer.OPEN, id="the taint of all GPU nodes"),
         pytest.param(made.node(ready="False", spec={"unschedulable": True}), False, Offer.LOST, id="lost counts before cordoned"),
@@ -234,4 +234,4 @@ def test_why_a_node_takes_no_new_work_is_said_in_its_own_words(
     found = node(obj, None, CLASSES, POOLS, domain="", silent=silent, seed=7)
     assert found.closed == why
     assert found.node is not None
-    assert (found.node.offer is Offer.OPEN) is (why == "")
+    assert (found.node.offer is Offer.OPEN and not found.node.taints) is (why == "")
