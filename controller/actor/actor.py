@@ -26,6 +26,7 @@ from controller.actor.notes import drain_notes, resume_notes
 from controller.actor.outcome import Outcome
 from controller.actor.pods import DEFAULTS, gang_pods, replica_pod, split_key
 from controller.actor.refusals import Refusals, pods_of
+from controller.actor.templates import Templates
 from controller.config import PodSettings
 from controller.observe import labels
 from controller.resources.core import POD
@@ -102,6 +103,7 @@ class Actor:
         self._routes = routes
         self._wishes = wishes
         self._writes = writes
+        self._templates = Templates(store)
         self._handlers: dict[
             type[act.Action], Callable[[act.Stamped, Overlay, Effects], Awaitable[Outcome]]
         ] = {
@@ -173,6 +175,7 @@ class Actor:
         accelerator = overlay.read("accelerators")[action.variant.accelerator]
         wish = self._wishes.wish_of(service.ref)
         pod = replica_pod(action, service, accelerator, wish, self._settings)
+        await self._templates.ensure(pod, accelerator, action.slots[0].gpus, item.issued_seconds)
         await self._create_pod(pod, item)
         return Outcome(stamped=item, status="done")
 
@@ -300,13 +303,17 @@ class Actor:
         if not claimed:
             await claim_attempt(self._store, self._writes, action.job, action.attempt)
         job = overlay.read("jobs")[action.job.name]
-        product = overlay.read("nodes")[action.layout.slots[0].node].accelerator
+        nodes = overlay.read("nodes")
+        product = nodes[action.layout.slots[0].node].accelerator
         accelerator = overlay.read("accelerators")[product]
         wish = self._wishes.wish_of(job.ref)
         made: list[JsonObject] = []
         try:
-            for pod in gang_pods(action, job, accelerator, wish, restore_step, self._settings):
-                made.append(await self._create_pod(pod, item))  # noqa: PERF401 - what was made counts if one fails
+            for pod in gang_pods(action, job, accelerator, wish, restore_step, self._settings, nodes):
+                await self._templates.ensure(
+                    pod, accelerator, action.layout.slots[0].gpus, item.issued_seconds
+                )
+                made.append(await self._create_pod(pod, item))
         except StoreError:
             await self._take_back(made)
             raise

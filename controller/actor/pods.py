@@ -8,14 +8,17 @@ server thinks of each field stands in docs/designs/0009-pods.md.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from cluster.actions import CreateReplica, RestartGang, StartGang
 from cluster.codec import to_json
-from cluster.hardware import AcceleratorClass, Slot
+from cluster.hardware import AcceleratorClass, Node, Slot
 from cluster.launch import EngineLaunch, RankLaunch
 from cluster.serving import Service
 from cluster.training import Job
+from controller.actor.equipment import claim_gpus, devices, reach_others, share_memory, template_name
 from controller.actor.notes import UNDISTURBED
 from controller.actor.userpart import lay
 from controller.config import PodSettings
@@ -31,6 +34,7 @@ RANK_GRACE_SECONDS = 10
 """Least time ranks have to end; the time to write a checkpoint comes on top."""
 LABEL_LIMIT = 63
 DEFAULTS = PodSettings()
+NO_NODES: Mapping[str, Node] = MappingProxyType({})
 
 
 def split_key(key: str) -> tuple[str, str]:
@@ -88,7 +92,16 @@ def replica_pod(
     # The kubelet's word is not enough: the operator opens this gate when the engine is registered and warm.
     pod["spec"]["readinessGates"] = [{"conditionType": labels.REGISTERED}]
     lay(pod, wish, settings)
+    _equip(pod, engines_name(split_key(service.name)[1]), slot, accelerator)
     return pod
+
+
+def _equip(pod: dict[str, Any], whose: str, slot: Slot, accelerator: AcceleratorClass) -> None:
+    """Devices by claim where the class wants it so, and shared memory where there are several of them."""
+    if accelerator.sharing == "dra":
+        claim_gpus(pod, template_name(whose, accelerator, slot.gpus))
+    if slot.gpus > 1:
+        share_memory(pod, slot, accelerator)
 
 
 def gang_pods(
@@ -98,10 +111,12 @@ def gang_pods(
     wish: Wish,
     restore_step: int,
     settings: PodSettings = DEFAULTS,
+    nodes: Mapping[str, Node] = NO_NODES,
 ) -> list[dict[str, Any]]:
     """Every pod of an attempt, one a node, in rank order; names and rendezvous are the attempt's own.
 
-    Host name and subdomain give rank 0 the DNS name that the others dial, by the headless Service of the job.
+    Host name and subdomain give rank 0 the DNS name that the others dial, by the headless Service of the job. `nodes`
+    are those of the layout: how many RDMA devices each offers.
     """
     namespace, name = split_key(job.name)
     rendezvous = f"{job.ref.uid or name}-a{action.attempt}"
@@ -126,6 +141,9 @@ def gang_pods(
             "terminationGracePeriodSeconds": RANK_GRACE_SECONDS + round(job.checkpoint.write_seconds),
         }
         lay(pod, wish, settings)
+        _equip(pod, subdomain, slot, accelerator)
+        if len(action.layout.slots) > 1:
+            reach_others(pod, accelerator, nodes.get(slot.node), action.layout.network)
         pods.append(pod)
     return pods
 
@@ -234,7 +252,7 @@ def _pod(
 
 
 def _resources(slot: Slot, accelerator: AcceleratorClass) -> dict[str, str]:
-    resources = {accelerator.resource_name: str(slot.gpus)}
+    resources = devices(slot, accelerator)
     if slot.cpu_millis:
         resources["cpu"] = f"{slot.cpu_millis}m"
     if slot.memory_bytes:

@@ -32,11 +32,13 @@ class ProductBook:
         self.faults = {}
         names: dict[str, str] = {}
         pools: dict[str, str] = {}
+        gpus = {obj.spec.resource_name: name for name, obj in sorted(objects.items(), reverse=True)}
         for name in sorted(objects, key=lambda each: (objects[each].metadata.creation_timestamp or "", each)):
             obj = objects[name]
             found = broken_rules("AcceleratorClass", obj)
             found += _taken(name, "name", _names(obj), names, "rename it, or drop the alias")
             found += _taken(name, "pool", [p.name for p in obj.spec.pools], pools, "call the pool otherwise")
+            found += _not_rdma(name, obj, gpus)
             if found:
                 self.faults[name] = tuple(found)
                 continue
@@ -58,6 +60,16 @@ def _names(obj: AcceleratorClass) -> list[str]:
     return list(
         dict.fromkeys((obj.metadata.name, obj.spec.display_name or obj.metadata.name, *obj.spec.aliases))
     )
+
+
+def _not_rdma(name: str, obj: AcceleratorClass, gpus: Mapping[str, str]) -> list[str]:
+    """One resource is either GPUs or RDMA devices."""
+    rdma = obj.spec.rdma.resource_name if obj.spec.rdma else ""
+    if rdma not in gpus:
+        return []
+    whose = f"what pods ask GPUs by (AcceleratorClass {gpus[rdma]})"
+    remedy = "name the resource of the RDMA device plugin"
+    return [f"AcceleratorClass {name}: spec.rdma.resourceName {rdma} is {whose}; {remedy}."]
 
 
 def _taken(name: str, what: str, claimed: list[str], known: Mapping[str, str], remedy: str) -> list[str]:

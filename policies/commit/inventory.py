@@ -62,6 +62,8 @@ class Inventory:
         self.training: dict[str, int] = {}
         self._levels: dict[int, Ints] = {}
         self._tenants: dict[str, list[Tenant]] = {}
+        self._lost: Ints = np.zeros(len(self.base), dtype=np.int64)
+        """Devices that their node offers no more while somebody has them: what comes free first is nobody's."""
         self._take_claims(view, self._take_tenants(groups))
         self._take_reservations(view, now_seconds)
 
@@ -93,6 +95,9 @@ class Inventory:
             claim = view.claims[key]
             row = self._row.get(claim.slot.node)
             if row is None or claim.key in ours or claim.key.rpartition("/")[0] in ours:
+                continue
+            if claim.owner.kind == "Node":
+                self._lost[row] += claim.slot.gpus
                 continue
             self.base[row] -= claim.slot.gpus
             if claim.owner.kind in ("TrainingJob", "Gang"):
@@ -128,6 +133,7 @@ class Inventory:
             if level >= priority:
                 free -= held
         own = np.zeros_like(free)
+        free -= np.minimum(self._lost, np.maximum(free, 0))  # nobody gives one up for it
         for tenant in self._tenants.get(service, ()):
             own[tenant.row] += tenant.gpus
         free += own
@@ -149,6 +155,7 @@ class Inventory:
         free = self.base.copy()
         for held in self._levels.values():
             free -= held
+        free -= self._lost
         found: Ints = np.maximum(free, 0)
         return found
 

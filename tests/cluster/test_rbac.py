@@ -33,6 +33,11 @@ ELSEWHERE: dict[Right, str] = {
     ): "tests/cluster/test_enrolment.py: an agent's first certificate",
     ("coordination.k8s.io", "leases", "list"): "tests/cluster/test_leadership.py: one that stands by",
     ("coordination.k8s.io", "leases", "watch"): "tests/cluster/test_leadership.py: one that stands by",
+    (
+        "resource.k8s.io",
+        "resourceclaimtemplates",
+        "create",
+    ): "tests/cluster/test_devices.py: a pod claims its GPUs",
     ("", "events", "get"): "an event of that name exists: it is counted up",
     ("", "pods", "get"): "a pod of that name exists: whose is it?",
     ("plimsoll.dev", "modelservices", "patch"): "a finalizer of ours is taken off",
