@@ -104,6 +104,19 @@ class SetRoutes(Action, frozen=True, tag=True, kw_only=True):
     weights: dict[str, float]
 
 
+class SettleRevision(Action, frozen=True, tag=True, kw_only=True):
+    """Keep what became of a service's revision: `complete` (all that is wanted of it was ready), or given up.
+
+    Written down before anything follows from it: a successor neither tries again what was given up nor goes back
+    from what was complete. `code` is that of the reason, kept beside it.
+    """
+
+    service: str
+    revision: str
+    complete: bool
+    code: str = ""
+
+
 class Scale(Action, frozen=True, tag=True, kw_only=True):
     """Write the `scale` subresource of something owned elsewhere."""
 
@@ -294,6 +307,7 @@ AnyAction = (
     | SetTier
     | SetRole
     | SetRoutes
+    | SettleRevision
     | Scale
     | StageWeights
     | DropWeights

@@ -188,6 +188,19 @@ def set_routes(overlay: Overlay, action: act.SetRoutes, _: float) -> Drop | None
     return None
 
 
+def settle_revision(overlay: Overlay, action: act.SettleRevision, _: float) -> Drop | None:
+    """Check `settle_revision`: only of the revision that is rolled out now; what was complete is not given up."""
+    service = overlay.read("services").get(action.service)
+    if service is None:
+        return gone("revision", Ref("ModelService", action.service))
+    what = f"revision {action.revision} of {action.service}"
+    if service.revision != action.revision:
+        return Drop("Stale", f"{what}, which is at {service.revision}", 1, 0, 0, "objects")
+    if not action.complete and (service.rollout.complete or not service.rollout.back_to):
+        return Drop("Unsafe", f"giving up {what}, with nothing to go back to", 1, 0, 1, "objects")
+    return None
+
+
 def scale(overlay: Overlay, action: act.Scale, _: float) -> Drop | None:
     """Check `scale`."""
     if action.subject.kind != "ModelService":

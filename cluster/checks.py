@@ -65,6 +65,7 @@ _CHECKS: dict[type[act.Action], Check] = {
     act.SetTier: check_serving.set_tier,
     act.SetRole: check_serving.set_role,
     act.SetRoutes: check_serving.set_routes,
+    act.SettleRevision: check_serving.settle_revision,
     act.Scale: check_serving.scale,
     act.StageWeights: check_serving.stage_weights,
     act.DropWeights: check_serving.drop_weights,

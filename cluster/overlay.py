@@ -139,7 +139,7 @@ def _create_replica(overlay: Overlay, action: act.CreateReplica) -> None:
         variant=action.variant,
         pool=action.pool,
         ordinal=action.ordinal,
-        template=service.template if service else "",
+        revision=service.revision if service else "",
         tier=action.tier,
         phase_since_seconds=overlay.base.stamp.taken_seconds,
     )
@@ -174,6 +174,18 @@ def _set_tier(overlay: Overlay, action: act.SetTier) -> None:
 
 def _set_role(overlay: Overlay, action: act.SetRole) -> None:
     overlay.put("replicas", action.replica.name, role=action.role)
+
+
+def _settle_revision(overlay: Overlay, action: act.SettleRevision) -> None:
+    service = overlay.read("services").get(action.service)
+    if service is None or service.revision != action.revision:
+        return
+    if action.complete:
+        after = msgspec.structs.replace(service.rollout, complete=True)
+        overlay.put("services", action.service, rollout=after)
+    elif service.rollout.back_to:
+        after = msgspec.structs.replace(service.rollout, complete=True, back_to="", given_up=action.revision)
+        overlay.put("services", action.service, revision=service.rollout.back_to, rollout=after)
 
 
 def _reserve(overlay: Overlay, action: act.Reserve) -> None:
@@ -273,6 +285,7 @@ _EFFECTS: dict[type[act.Action], Callable[[Overlay, Any], None]] = {
     act.DeleteReplica: _delete_replica,
     act.SetTier: _set_tier,
     act.SetRole: _set_role,
+    act.SettleRevision: _settle_revision,
     act.Reserve: _reserve,
     act.Release: _release,
     act.StartGang: _start_gang,

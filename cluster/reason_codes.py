@@ -99,6 +99,30 @@ CODES: dict[str, CodeSpec] = {
     "Held": _normal("dropped {choice} ({have} held, {need} planned).", "need", "have"),
     "Recommended": _normal("would be done in mode Auto: {choice} ({need} in all; {have} done).", "need", "have"),
     "MixWaits": _normal("{choice} would cost {have} less; it needs {need}, and {limit} may be made now.", "need", "have", "limit"),
+    # place: rollouts of a revision
+    "RolloutProgressing": _normal("revision {choice}: {have} of {need} are ready, {old} of another one still serve; at most {limit}"
+                                  " are held beside what is wanted.", "need", "have", "limit", "old"),
+    "RolloutComplete": _normal("revision {choice} is complete: {have} of {need} are ready, {limit} after it was asked for.",
+                               "need", "have", "limit"),
+    "RolloutMakesRoom": _normal("{choice} goes before its successor comes, as no GPU is free for one more; those that stay carry {have}"
+                                " for a load of {need}; drained within {limit}.", "need", "have", "limit"),
+    "RolloutBelowLoad": _warning("{choice} goes before its successor comes, as no GPU is free for one more: those that stay carry only"
+                                 " {have} for a load of {need}; drained within {limit}.", "need", "have", "limit"),
+    "RolloutWaiting": _warning("revision {choice} waits for room: {need} are needed on one node, the best has {have}, and what serves"
+                               " last ({limit}) is not given up for it.", "need", "have", "limit"),
+    "RolloutTimedOut": _warning("given up: {choice} was not ready {have} after it was bound, {limit} is the most; {ready} of {need} were."
+                                " The revision before comes back; this one is not tried again.", "need", "have", "limit", "ready"),
+    "RolloutFaulty": _warning("given up: {choice} does not run ({have} after it was bound, {limit} is the most, {starts}); {ready} of"
+                              " {need} were ready. The revision before comes back; this one is not tried again.",
+                              "need", "have", "limit", "ready", "starts"),
+    "RolloutFailing": _warning("given up: {choice} is the last of several in a row that did not start ({have} waited, {limit} is the most);"
+                               " {ready} of {need} were ready. The revision before comes back; this one is not tried again.",
+                               "need", "have", "limit", "ready"),
+    "RolloutRefused": _warning("given up: the pods of {choice} have been refused for {have}, {limit} is the most; {ready} of {need} were"
+                               " ready. The revision before comes back; this one is not tried again.",
+                               "need", "have", "limit", "ready"),
+    "ReplicaRevoked": _normal("{choice} is of a revision that was given up and ends: {have} of it serve, {need} are wanted of the one before;"
+                              " drained within {limit}.", "need", "have", "limit"),
     # train
     "GangStarted": _normal("starts on {choice}: {need} needed, {have} free in the island, best network {limit}.", "need", "have", "limit"),
     "GangWaiting": _warning("waits for {need} with {gpus} each on one network; the best island has {have} free of {limit}.",

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-import msgspec
-
 from cluster.base import Noun, Ref
 from cluster.hardware import Slot
 from cluster.refused import Refused
 from cluster.restraint import Hold, Moves, left_of
-from cluster.seeds import stable_hash
 from cluster.taints import Toleration
 
 
@@ -72,13 +69,6 @@ class Model(Noun, kw_only=True, frozen=True):
     fingerprint: str = ""
 
 
-def template_of(model: Model, image: str = "") -> str:
-    """Content hash of what an engine is started from: the model and the user's image (empty: the default one).
-    Scaling, objectives and prices do not change it.
-    """
-    return f"{stable_hash(msgspec.json.encode(model).decode(), image):016x}"
-
-
 class Variant(Noun, kw_only=True, frozen=True):
     """One way to run a model: GPU product, how many, how they are split, precision and engine."""
 
@@ -123,22 +113,41 @@ class Policies(Noun, kw_only=True, frozen=True):
     config: dict[str, dict[str, object]] = {}
 
 
+class Rollout(Noun, kw_only=True, frozen=True):
+    """How far a service's revision is, as it is kept beside the user's object.
+
+    `number` counts revisions (and returns to one), `began_seconds` is when this one was first wanted. `complete`: all
+    that was wanted of it was ready once. `back_to` is the newest complete revision other than this one, empty where
+    there is none. `given_up` is the one the user's object asks for and that did not become ready: while it is set,
+    the service is of the revision before.
+    """
+
+    number: int = 0
+    began_seconds: float = 0.0
+    complete: bool = True
+    back_to: str = ""
+    given_up: str = ""
+
+
 class Service(Noun, kw_only=True, frozen=True):
     """A model to be served under objectives.
 
     `floor_units` and `ceiling_units` bound capacity in units of the reference variant (the first
     allowed one that is feasible); `replicas` is the user's or HPA's `scale` in the same unit.
     `expected_*` is the load declared by the user, planned for until load has been measured. `image` is the engine's
-    as the user wants it; empty = the operator's default. `held` says why nothing may be done about it, `moves` how
-    many of its running replicas may still be moved by our own choice (None: as many as it takes).
-    `refused` stands while its pods are refused. `tolerates` are taints that its pods stand, `confined_to` the nodes that
-    their volumes can be reached from (None: any) because of `confined_by`, `cpu_millis` and `memory_bytes` what one pod
-    asks for beside its devices.
+    as the user wants it; empty = the operator's default. `revision` names what an engine of this service is started
+    from (model, image, the user's part of the pod): replicas of another one are replaced, inside what `rollout` says.
+    `held` says why nothing may be done about it, `moves` how many of its running replicas may still be moved by our own
+    choice (None: as many as it takes). `refused` stands while its pods are refused. `tolerates` are taints that
+    its pods stand, `confined_to` the nodes that their volumes can be reached from (None: any) because of `confined_by`,
+    `cpu_millis` and `memory_bytes` what one pod asks for beside its devices.
     """
 
     ref: Ref
     model: Model
     image: str = ""
+    revision: str = ""
+    rollout: Rollout = Rollout()
     objectives: tuple[Objective, ...]
     variants: tuple[Variant, ...]
     floor_units: int = 0
@@ -179,11 +188,6 @@ class Service(Noun, kw_only=True, frozen=True):
         """The highest priority among the classes."""
         return max((o.priority for o in self.objectives), default=0)
 
-    @property
-    def template(self) -> str:
-        """What an engine of this service is started from; replicas of another template are replaced."""
-        return template_of(self.model, self.image)
-
 
 class LoadHistogram(Noun, kw_only=True, frozen=True):
     """Measured load of one service and class on a grid of (input, output) token edges.
@@ -222,8 +226,10 @@ class Launcher(Noun, kw_only=True, frozen=True):
 class Replica(Noun, kw_only=True, frozen=True):
     """A service's right to be served by a variant: one engine process in a launcher.
 
-    `stage` names the current start-up stage (image, container, weights, engine, warm-up). `template`
-    is the `Service.template` it was made from; empty = unknown, taken for the current one. `kept_by` is the annotation
+    `stage` names the current start-up stage (image, container, weights, engine, warm-up). `revision`
+    is the `Service.revision` it was made from; empty = unknown, taken for the current one. `fault` is the kubelet's
+    word for what keeps its containers from running (CrashLoopBackOff, ImagePullBackOff), empty while nothing does;
+    `restarts` counts how often they were started again. `kept_by` is the annotation
     that keeps it where it is (empty: none), `budgets` are the keys of the PodDisruptionBudgets over it.
     """
 
@@ -238,7 +244,9 @@ class Replica(Noun, kw_only=True, frozen=True):
     role: Role = Role.MIXED
     stage: str = ""
     ordinal: int = 0
-    template: str = ""
+    revision: str = ""
+    fault: str = ""
+    restarts: int = 0
     kept_by: str = ""
     budgets: tuple[str, ...] = ()
     phase_since_seconds: float = 0.0

@@ -183,6 +183,7 @@ class Operator:
                 self._memory.load(sketch, now)
         self.refusals.tell(self.world.refuse)
         changed = self.world.settle(now)
+        changed |= await self.upkeep.keep_revisions(now)
         changed |= await self.upkeep.open_gates(now)
         self.observer.expire(now)
         self.beliefs.refresh(self.observer, now)

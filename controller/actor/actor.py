@@ -26,10 +26,12 @@ from controller.actor.notes import drain_notes, resume_notes
 from controller.actor.outcome import Outcome
 from controller.actor.pods import DEFAULTS, gang_pods, replica_pod, split_key
 from controller.actor.refusals import Refusals, pods_of
+from controller.actor.revisions import settle
 from controller.actor.templates import Templates
 from controller.config import PodSettings
 from controller.observe import labels
-from controller.resources.core import POD
+from controller.observe.revisions import Kept
+from controller.resources.core import CONTROLLER_REVISION, POD
 from controller.resources.podpart import Wish
 from controller.store.errors import AlreadyExists, Conflict, NotFound, StoreError, Unavailable
 from controller.store.interface import JsonObject, Store
@@ -60,6 +62,10 @@ class Wishes(Protocol):
 
     def checkpoint_of(self, job: str) -> int:
         """Last checkpointed step of a job."""
+        ...
+
+    def kept(self, service: str, revision: str) -> Kept | None:
+        """What is kept of a service's revision, if it is."""
         ...
 
 
@@ -112,6 +118,7 @@ class Actor:
             act.Resume: self._resume,
             act.DeleteReplica: self._delete_replica,
             act.SetRoutes: self._set_routes,
+            act.SettleRevision: self._settle_revision,
             act.Reserve: self._reserve,
             act.Release: self._release,
             act.StartGang: self._start_gang,
@@ -254,6 +261,14 @@ class Actor:
         self._routes.set_weights(action.service, dict(action.weights))
         owned = {k: 0.0 for k, r in overlay.read("replicas").items() if r.service == action.service}
         effects.weights[action.service] = {**owned, **action.weights}
+        return Outcome(stamped=item, status="done")
+
+    async def _settle_revision(self, item: act.Stamped, _: Overlay, __: Effects) -> Outcome:
+        action = item.action
+        assert isinstance(action, act.SettleRevision)  # noqa: S101
+        kept = self._wishes.kept(action.service, action.revision)
+        patched = await settle(self._store, action, kept, item.issued_seconds)
+        self._writes.wrote(CONTROLLER_REVISION, patched)
         return Outcome(stamped=item, status="done")
 
     async def _reserve(self, item: act.Stamped, _: Overlay, effects: Effects) -> Outcome:

@@ -80,6 +80,7 @@ def replica_pod(
         labels.SERVICE: split_key(service.name)[1],
         labels.VARIANT: label_value(action.variant.key),
         labels.GENERATION: str(service.ref.version),
+        **({labels.REVISION: service.revision} if service.revision else {}),
     }
     owner = owner_reference("ModelService", service.ref.name, service.ref.uid)
     pod = _pod(action.name, slot, accelerator, marks, to_json(launch).decode(), owner, settings)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from cluster.reasons import Reason
 from controller.actor.gates import Gates
 from controller.actor.release import Release
+from controller.actor.revisions import Revisions
 from controller.actor.services import Services
 from controller.observe.caches import Caches
 from controller.observe.world import World
-from controller.store.interface import Store
+from controller.store.interface import JsonObject, Resource, Store
 
 
 class Upkeep:
@@ -17,6 +18,7 @@ class Upkeep:
     def __init__(self, store: Store, caches: Caches, world: World, *, confirmed: bool) -> None:
         """`confirmed`: agents must confirm that an engine is up (there is a hub)."""
         self.gates = Gates(store, confirmed=confirmed)
+        self.revisions = Revisions(store)
         self.services = Services(store)
         self.release = Release(store)
         self._caches = caches
@@ -24,10 +26,18 @@ class Upkeep:
 
     async def open_gates(self, now: float) -> bool:
         """Let replicas become ready whose engines are up; whether the model learnt something new by it."""
-        opened = await self.gates.open(self._world, now)
-        for resource, obj in opened:
+        return await self._learn(await self.gates.open(self._world, now), now)
+
+    async def keep_revisions(self, now: float) -> bool:
+        """Keep what services are to be started from, before it is; whether the model learnt something new by it."""
+        if not self._caches.synced:
+            return False
+        return await self._learn(await self.revisions.keep(self._world, now), now)
+
+    async def _learn(self, written: list[tuple[Resource, JsonObject]], now: float) -> bool:
+        for resource, obj in written:
             self._caches.wrote(resource, obj)
-        if not opened:
+        if not written:
             return False
         await self._caches.pump()
         self._world.apply(self._caches.changes())

@@ -27,6 +27,7 @@ _SHAPES: tuple[tuple[Resource, type[Any]], ...] = (
     (ACCELERATOR_CLASS, AcceleratorClass),
     (core.NODE, core.Node),
     (POWER_DOMAIN, PowerDomain),
+    (core.CONTROLLER_REVISION, core.ControllerRevision),
     (MODEL_SERVICE, ModelService),
     (TRAINING_JOB, TrainingJob),
     (core.SERVICE, core.ServiceObject),
@@ -40,7 +41,9 @@ _SHAPES: tuple[tuple[Resource, type[Any]], ...] = (
 )
 _OPTIONAL = frozenset({RESOURCE_SLICE.kind, RESOURCE_CLAIM.kind})
 """Kinds that a cluster may not serve."""
-_OURS_ONLY = {core.SERVICE.kind: f"{labels.MANAGED_BY}=plimsoll"}
+_OURS_ONLY = dict.fromkeys(
+    (core.SERVICE.kind, core.CONTROLLER_REVISION.kind), f"{labels.MANAGED_BY}=plimsoll"
+)
 """Kinds of which only what the operator made is followed, by label selector."""
 
 DOUBT_SECONDS = 10.0

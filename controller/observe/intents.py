@@ -12,6 +12,7 @@ from cluster.power import PowerDomain
 from cluster.serving import Mode, Model, Objective, Policies, Service, Variant
 from cluster.training import CheckpointSpec, Job, JobPhase, TrainingShape
 from controller.observe import sharing
+from controller.observe.revisions import Standing
 from controller.observe.ruled import broken_rules
 from controller.resources.acceleratorclass import AcceleratorClass as AcceleratorClassObject
 from controller.resources.acceleratorclass import PricePool
@@ -83,8 +84,11 @@ def _pool(pool: PricePool, accelerator: str) -> Pool:
     )
 
 
-def service(obj: ModelService, classes: dict[str, AcceleratorClass]) -> Intent:
-    """A service to serve; faults for a model without a shape, unknown products, impossible bounds."""
+def service(standing: Standing, classes: dict[str, AcceleratorClass]) -> Intent:
+    """A service to serve, of the revision it stands at; faults for a model without a shape, unknown products,
+    impossible bounds.
+    """
+    obj = standing.acting
     spec = obj.spec
     where = f"ModelService {obj.metadata.key}"
     model, faults = _model(spec.model, where)
@@ -100,6 +104,8 @@ def service(obj: ModelService, classes: dict[str, AcceleratorClass]) -> Intent:
         ref=ref_of("ModelService", obj.metadata),
         model=model,
         image=spec.image,
+        revision=standing.revision,
+        rollout=standing.rollout,
         objectives=tuple(_objective(o) for o in spec.objectives)
         or (Objective(ttft_seconds=2.0, tpot_seconds=0.1),),
         variants=_variants(obj, names, classes, model),

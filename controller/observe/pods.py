@@ -11,7 +11,7 @@ from cluster.codec import from_json
 from cluster.hardware import Slot
 from cluster.launch import EngineLaunch, RankLaunch
 from cluster.occupancy import Claim
-from cluster.serving import Launcher, Replica, ReplicaPhase, template_of
+from cluster.serving import Launcher, Replica, ReplicaPhase
 from controller.observe import labels
 from controller.observe.quantities import quantity_of
 from controller.observe.seats import NOBODY, Seats
@@ -138,7 +138,9 @@ def _engine(pod: Pod, launch: EngineLaunch, seats: Seats, *, node_lost: bool, no
         phase=phase,
         stage=_stage(pod, phase),
         ordinal=launch.ordinal,
-        template=template_of(launch.model, launch.image),
+        revision=pod.metadata.labels.get(labels.REVISION, ""),
+        fault=pod.fault if phase in (ReplicaPhase.PENDING, ReplicaPhase.STARTING) else "",
+        restarts=pod.restarts if phase in (ReplicaPhase.PENDING, ReplicaPhase.STARTING) else 0,
         phase_since_seconds=now_seconds,
     )
     return PodFacts(claim, launcher, replica)

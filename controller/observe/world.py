@@ -25,7 +25,9 @@ from controller.observe.keeping import KeepingBook, budget_of
 from controller.observe.podparts import PodParts
 from controller.observe.products import ProductBook
 from controller.observe.restraint import Restraint
+from controller.observe.revisions import Kept
 from controller.observe.seating import Seating
+from controller.observe.standings import Standings
 from controller.observe.told import AgentTold
 from controller.observe.workloads import Workloads
 from controller.resources import core
@@ -85,6 +87,7 @@ class World:
         """Nodes whose labels say another product than their driver, or than what runs there: a sentence."""
         self.facts: dict[str, nodes.NodeFacts] = {}
         """What each node of a known product is."""
+        self.revisions = Standings(observer)
         self._folding = Folding(observer)
         self._fold, self._forget = self._folding.fold, self._folding.forget
 
@@ -99,6 +102,8 @@ class World:
             else:
                 bucket[change.key] = change.obj
             self._dirty[change.kind].add(change.key)
+            if change.kind == "ControllerRevision":
+                self._dirty["ModelService"] |= self.revisions.take(change.key, change.obj)
 
     def inventory(self, node: str, report: InventorySeen, now_seconds: float) -> None:
         """A node told what it has."""
@@ -302,12 +307,15 @@ class World:
         if obj is None:
             self._note("ModelService", key, ())
             self.parts.forget("ModelService", key)
+            self.revisions.gone(key)
             return self._forget("services", key, now)
-        intent = self.parts.granted("ModelService", obj, intents.service(obj, self.classes))
+        standing = self.revisions.look(key, obj)
+        intent = self.parts.granted("ModelService", standing.acting, intents.service(standing, self.classes))
         self._note("ModelService", key, intent.faults)
         # A service that became invalid is no longer decided on, but what runs keeps running.
         if intent.noun is None:
             return False
+        self.revisions.put(key, standing)
         noun = msgspec.structs.replace(intent.noun, refused=self.refused.get(("ModelService", key)))
         return self._fold(self.restraint.service(noun, obj, self._namespace_of(key), now), now)
 
@@ -372,9 +380,14 @@ class World:
         return intents.ref_of(kind, obj.metadata) if obj is not None else Ref(kind, key)
 
     def wish_of(self, ref: Ref) -> Wish:
-        """What the user wants in an object's pods; nothing of one that is gone."""
-        obj = self.objects[ref.kind].get(ref.name)
+        """What is wanted in an object's pods, of the revision it stands at; nothing of one that is gone."""
+        standing = self.revisions.of(ref.name) if ref.kind == "ModelService" else None
+        obj = standing.acting if standing is not None else self.objects[ref.kind].get(ref.name)
         return wish_of(obj.spec) if obj is not None else Wish()
+
+    def kept(self, service: str, revision: str) -> Kept | None:
+        """What is kept of a revision of a service, if it is."""
+        return next((each for each in self.revisions.kept(service) if each.name == revision), None)
 
     def checkpoint_of(self, job: str) -> int:
         """Last checkpointed step of a job, as its newest gang or its status has it."""

@@ -64,6 +64,9 @@ POD_DISRUPTION_BUDGET = Resource(
     generation=True,
 )
 LEASE = Resource(group="coordination.k8s.io", version="v1", kind="Lease", plural="leases")
+CONTROLLER_REVISION = Resource(
+    group="apps", version="v1", kind="ControllerRevision", plural="controllerrevisions"
+)
 
 CLAIM = Resource(
     group="", version="v1", kind="PersistentVolumeClaim", plural="persistentvolumeclaims", has_status=True
@@ -96,6 +99,7 @@ CORE_RESOURCES: tuple[Resource, ...] = (
     SECRET,
     CONFIG_MAP,
     POD_DISRUPTION_BUDGET,
+    CONTROLLER_REVISION,
 )
 """Every kind of Kubernetes itself that the embedded store holds."""
 
@@ -219,6 +223,23 @@ class PodSpec(CoreStruct, frozen=True, kw_only=True):
     termination_grace_period_seconds: int | None = None
 
 
+CONTAINER_FAULTS = frozenset(
+    {
+        "CrashLoopBackOff",
+        "ErrImagePull",
+        "ErrImageNeverPull",
+        "ImagePullBackOff",
+        "ImageInspectError",
+        "InvalidImageName",
+        "RegistryUnavailable",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+    }
+)
+"""Reasons of a waiting container that are no stage of a start."""
+
+
 class Waiting(CoreStruct, frozen=True, kw_only=True):
     """Why a container does not run yet, such as ErrImagePull."""
 
@@ -237,6 +258,7 @@ class ContainerStatus(CoreStruct, frozen=True, kw_only=True):
 
     name: str = ""
     state: ContainerState = ContainerState()
+    restart_count: int = 0
 
 
 class PodStatus(CoreStruct, frozen=True, kw_only=True):
@@ -303,6 +325,17 @@ class Pod(CoreStruct, frozen=True, kw_only=True):
         if scheduled is not None and scheduled.status == "False":
             return scheduled.message
         return self.status.message
+
+    @property
+    def fault(self) -> str:
+        """The kubelet's word for why a container cannot run, such as ImagePullBackOff; empty while none is told."""
+        waiting = (each.state.waiting for each in self.status.container_statuses)
+        return next((w.reason for w in waiting if w is not None and w.reason in CONTAINER_FAULTS), "")
+
+    @property
+    def restarts(self) -> int:
+        """How often the container that was restarted most was."""
+        return max((each.restart_count for each in self.status.container_statuses), default=0)
 
     @property
     def finished(self) -> bool:
@@ -400,6 +433,14 @@ class Lease(CoreStruct, frozen=True, kw_only=True):
 
     metadata: ObjectMeta
     spec: LeaseSpec = LeaseSpec()
+
+
+class ControllerRevision(CoreStruct, frozen=True, kw_only=True):
+    """What of an object's specification its pods were made from, at one time; `data` never changes."""
+
+    metadata: ObjectMeta
+    revision: int = 0
+    data: dict[str, Any] = {}
 
 
 class ServiceObject(CoreStruct, frozen=True, kw_only=True):

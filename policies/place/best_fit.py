@@ -1,7 +1,8 @@
 """Place: what exists follows the final mixes, one node choice at a time, best fit (the packing baseline).
 
-Per run: remove what ended, create what is missing where the fewest GPUs are left over, drain what is surplus
-once its successors are ready, make room for a higher priority, publish route weights. Of a service that is held only the traffic is routed. A replica's name holds an
+Per run: settle revisions, remove what ended, create what is missing where the fewest GPUs are left over, drain what is
+surplus or of another revision once its successors are ready, make room for a higher priority, publish route weights.
+Of a service that is held only the traffic is routed. A replica's name holds an
 ordinal that no live or just-gone replica had, so that a replaced pod never collides with its successor
 (DESIGN §3.3). Every sequel (delete after drain, drain after the new one is ready) is decided from a later view.
 """
@@ -17,6 +18,7 @@ from policies.frames import frame_of
 from policies.place import why
 from policies.place.draining import drain, make_room
 from policies.place.restraint import held_cases
+from policies.place.rolling import roll
 from policies.place.routes import changed, weights_of
 from policies.place.run import BestFitConfig, BestFitState, Run
 
@@ -39,6 +41,7 @@ class BestFit:
         run.remove()
         run.create()
         drain(run)
+        roll(run)
         make_room(run)
         _route(run, ctx.scratch)
         return Decision(run.draft.plan(), run.state())

@@ -28,7 +28,7 @@ NAME_LIMIT = 63
 class Case(NamedTuple):
     """One service: wanted replicas per part, and its replicas by what is to become of them.
 
-    `current` and `outdated` are live ones per part, `outdated` made from an older template. `leaving` are
+    `current` and `outdated` are live ones per part, `outdated` of another revision. `leaving` are
     live on a node that is being lost, `stuck` never bound, `late` bound and never ready, `dead` failed or lost,
     `draining` not yet empty.
     """
@@ -45,7 +45,7 @@ class Case(NamedTuple):
     dead: list[Replica]
 
     def live(self, part: Part) -> list[Replica]:
-        """Live replicas of a part, both templates."""
+        """Live replicas of a part, both revisions."""
         return [*self.current.get(part, ()), *self.outdated.get(part, ())]
 
     def ready(self, part: Part) -> int:
@@ -75,13 +75,12 @@ def case_of(groups: Groups, service: Service, capacity: Capacity, now: float, li
         if part.units > 0:
             key = (part.variant, part.pool)
             case.wanted[key] = case.wanted.get(key, 0) + part.units
-    template = service.template
     for replica in groups.replicas.get(service.name, ()):
-        _sort(case, replica, groups.view, now, limits, template)
+        _sort(case, replica, groups.view, now, limits)
     return case
 
 
-def _sort(case: Case, replica: Replica, view: Snapshot, now: float, limits: Limits, template: str) -> None:
+def _sort(case: Case, replica: Replica, view: Snapshot, now: float, limits: Limits) -> None:
     phase, age = replica.phase, now - replica.phase_since_seconds
     if phase in (ReplicaPhase.FAILED, ReplicaPhase.LOST):
         case.dead.append(replica)
@@ -95,7 +94,7 @@ def _sort(case: Case, replica: Replica, view: Snapshot, now: float, limits: Limi
         part = (replica.variant.key, replica.pool)
         if must_leave(view, replica):
             case.leaving.append(replica)
-        elif replica.template and replica.template != template:
+        elif replica.revision and replica.revision != case.service.revision:
             case.outdated.setdefault(part, []).append(replica)
         else:
             case.current.setdefault(part, []).append(replica)

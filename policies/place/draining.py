@@ -1,4 +1,4 @@
-"""Which replicas go: surplus, outdated, on a node being lost, or in the way of a higher priority.
+"""Which replicas go: surplus, on a node being lost, or in the way of a higher priority.
 
 A ready replica goes only when its successors are ready, so that a change of mix never opens a gap; unless the
 pool is full and a replica someone wants cannot be placed, or its node is being lost anyway.
@@ -16,42 +16,31 @@ from policies.place.run import Missing, Run
 
 
 def drain(run: Run) -> None:
-    """Send away what is surplus, outdated or on a node being lost."""
+    """Send away what is surplus, of another revision or on a node being lost."""
     blocked = {missing.part[1] for missing in run.missing}
     for case in run.cases:
         for replica in case.leaving:
-            _send_away(run, case, replica, why.leaving(case, replica, _node_of(run, replica)))
+            send_away(run, case, replica, why.leaving(case, replica, node_of(run, replica)))
         for part in case.parts():
             _trim(run, case, part, blocked)
 
 
 def _trim(run: Run, case: Case, part: Part, blocked: set[str]) -> None:
-    live, wanted = case.live(part), case.wanted.get(part, 0)
-    outdated = {replica.key for replica in case.outdated.get(part, ())}
-    surplus = len(live) - wanted
-    # With no room for a successor, an outdated replica makes the room itself; a service's only one stays.
-    stuck_roll = bool(outdated) and surplus == 0 and wanted > 1 and _is_missing(run, case, part)
-    if surplus <= 0 and not stuck_roll:
-        return
-    ready = case.ready(part)
-    free_to_go = part[1] in blocked or stuck_roll or case.all_ready()
-    floor = wanted if part[1] not in blocked and not stuck_roll else 0
-    for replica in sorted(live, key=lambda r: _departure(run, r, outdated))[: max(surplus, int(stuck_roll))]:
-        if replica.phase is ReplicaPhase.READY:
-            if not free_to_go or ready - 1 < floor:
-                continue
-        elif _is_successor(replica, outdated):
+    live, wanted = case.current.get(part, []), case.wanted.get(part, 0)
+    ready = sum(1 for replica in live if replica.phase is ReplicaPhase.READY)
+    free_to_go = part[1] in blocked or case.all_ready()
+    floor = wanted if part[1] not in blocked else 0
+    for replica in sorted(live, key=lambda r: departure(run, r))[: max(0, len(live) - wanted)]:
+        if replica.phase is ReplicaPhase.READY and (not free_to_go or ready - 1 < floor):
             continue
-        is_old = replica.key in outdated
         # What its load no longer needs goes unasked; what something else takes the place of is a move of ours.
-        ours = replica.phase is ReplicaPhase.READY and (is_old or case.capacity.exchanged)
+        ours = replica.phase is ReplicaPhase.READY and case.capacity.exchanged
         if ours and not may_move(run, case, replica):
             continue
         if not ours and replica.phase is ReplicaPhase.READY and not _may_shrink(run, case, replica):
             continue
         ready -= replica.phase is ReplicaPhase.READY
-        reason = why.outdated(case, replica) if is_old else why.surplus(case, part)
-        _send_away(run, case, replica, reason, voluntary=ours)
+        send_away(run, case, replica, why.surplus(case, part), voluntary=ours)
 
 
 def _may_shrink(run: Run, case: Case, replica: Replica) -> bool:
@@ -59,38 +48,21 @@ def _may_shrink(run: Run, case: Case, replica: Replica) -> bool:
     return case.capacity.owner == "user" or may_end(run, case, replica)
 
 
-def _is_missing(run: Run, case: Case, part: Part) -> bool:
-    return any(m.case is case and m.part == part for m in run.missing)
-
-
-def _is_successor(replica: Replica, outdated: set[str]) -> bool:
-    """A starting replica of the new template while old ones still serve: what the roll waits for."""
-    return bool(outdated) and replica.key not in outdated
-
-
-def _departure(run: Run, replica: Replica, outdated: set[str]) -> tuple[bool, int, float, int, str]:
-    """Who goes first: never ready, then outdated, then the least busy and youngest; then successors, and last of all
-    whom somebody keeps where they are.
-    """
-    ready, old = replica.phase is ReplicaPhase.READY, replica.key in outdated
-    if ready:
-        rank = 2 if old else 3
-    elif _is_successor(replica, outdated):
-        rank = 4
-    else:
-        rank = 0 if old else 1
+def departure(run: Run, replica: Replica) -> tuple[bool, bool, float, int, str]:
+    """Who goes first: never ready, then the least busy and youngest, and last of all whom somebody keeps."""
+    ready = replica.phase is ReplicaPhase.READY
     kept = ready and bool(replica.kept_by)
-    return kept, rank, outstanding(run.groups, replica), -replica.ordinal, replica.key
+    return kept, ready, outstanding(run.groups, replica), -replica.ordinal, replica.key
 
 
-def _send_away(run: Run, case: Case, replica: Replica, reason: Reason, *, voluntary: bool = False) -> None:
+def send_away(run: Run, case: Case, replica: Replica, reason: Reason, *, voluntary: bool = False) -> None:
     """Drain what serves, delete what never did; a `voluntary` drain is charged as a move."""
     if replica.phase is not ReplicaPhase.READY:
         run.delete(case, replica, reason)
         return
     run.going.add(replica.key)
     deadline = run.now + case.service.drain_seconds
-    node = run.view.nodes.get(_node_of(run, replica))
+    node = run.view.nodes.get(node_of(run, replica))
     if node is not None and node.offer_until_seconds is not None and node.offer == "reclaiming":
         deadline = min(deadline, node.offer_until_seconds)
     action = Drain(
@@ -104,7 +76,8 @@ def _send_away(run: Run, case: Case, replica: Replica, reason: Reason, *, volunt
     run.overlay.apply(action)
 
 
-def _node_of(run: Run, replica: Replica) -> str:
+def node_of(run: Run, replica: Replica) -> str:
+    """The node a replica is on, empty when its launcher is not known."""
     launcher = run.view.launchers.get(replica.launcher)
     return launcher.slots[0].node if launcher is not None and launcher.slots else ""
 
@@ -138,7 +111,7 @@ def make_room(run: Run) -> None:
             gone = replica.variant.gpus
             coming[node] = coming.get(node, 0) + gone
             tenants[node] = [t for t in tenants[node] if t[1].key != replica.key]
-            _send_away(run, case, replica, why.preempted(case.service, missing.case.service, gone))
+            send_away(run, case, replica, why.preempted(case.service, missing.case.service, gone))
         coming[node] = coming.get(node, 0) - gpus
 
 
@@ -149,7 +122,7 @@ def _tenants(run: Run) -> dict[str, list[tuple[Case, Replica]]]:
         for part in case.parts():
             for replica in case.live(part):
                 if replica.key not in run.going:
-                    found.setdefault(_node_of(run, replica), []).append((case, replica))
+                    found.setdefault(node_of(run, replica), []).append((case, replica))
     return found
 
 

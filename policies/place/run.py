@@ -6,17 +6,17 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from cluster.actions import CreateReplica, DeleteReplica, Resume
+from cluster.actions import CreateReplica, DeleteReplica, Resume, SettleRevision
 from cluster.admission import Fences
 from cluster.overlay import Overlay
 from cluster.plan import Context
 from cluster.reasons import Reason
-from cluster.serving import Replica, ReplicaPhase, Variant
+from cluster.serving import Replica, ReplicaPhase, Service, Variant
 from cluster.snapshot import Snapshot
 from placement.packing.best_fit import Rooms
 from policies.draft import Draft
 from policies.groups import Groups, in_scope
-from policies.place import why
+from policies.place import rollout, why
 from policies.place.cases import (
     Case,
     Limits,
@@ -27,9 +27,13 @@ from policies.place.cases import (
     outstanding,
     replica_name,
 )
+from policies.place.rollout import Failure, RolloutRules, Room, Trial
 from policies.resting import Rest, after
 
 Seconds = Annotated[float, msgspec.Meta(ge=0.0)]
+
+ENDED = (ReplicaPhase.FAILED, ReplicaPhase.LOST, ReplicaPhase.GONE)
+"""Phases in which a replica holds no device that could be used again by ending it."""
 
 
 class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,7 +43,7 @@ class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     is bound and not ready (the largest models load for minutes). `shun_seconds`: how long the node it was meant for is
     avoided. `settle_seconds`: a report this much younger than the start of a
     drain is believed when it says empty. `route_tolerance`: weights closer than this are left alone.
-    `failed_grace_seconds`: grace of deleting what serves nobody.
+    `failed_grace_seconds`: grace of deleting what serves nobody. `rollout`: how boldly revisions are rolled out.
     """
 
     bind_seconds: Seconds = 10.0
@@ -48,17 +52,19 @@ class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     settle_seconds: Seconds = 2.0
     route_tolerance: Seconds = 0.005
     failed_grace_seconds: Seconds = 1.0
+    rollout: RolloutRules = RolloutRules()
 
 
 class BestFitState(msgspec.Struct, frozen=True, kw_only=True):
-    """Highest ordinal ever given per service, nodes that did not bind, until when (UTC seconds), and services whose
-    replicas do not start.
+    """Highest ordinal ever given per service, nodes that did not bind, until when (UTC seconds), services whose
+    replicas do not start, and what was learned of revisions that are being rolled out.
     """
 
     schema: int = 1
     ordinals: dict[str, int] = {}
     shunned: dict[str, float] = {}
     resting: dict[str, Rest] = {}
+    trials: dict[str, Trial] = {}
 
 
 class Missing(NamedTuple):
@@ -73,22 +79,66 @@ class Run:
     """One call's view, indexes and draft; steps are `remove`, `create` here and those of `draining`."""
 
     def __init__(self, view: Snapshot, state: BestFitState, ctx: Context, config: BestFitConfig) -> None:
-        self.view, self.config, self.now = view, config, ctx.now_seconds
+        self.view, self.config, self.now, self.scratch = view, config, ctx.now_seconds, ctx.scratch
         self.draft, self.groups, self.overlay = Draft(), Groups(view), Overlay(view)
         self.rooms = Rooms(view.nodes, self.overlay.space)
         self.fences = Fences(view.nodes)
         self.ordinals = dict(state.ordinals)
         self.shunned = {n: t for n, t in state.shunned.items() if t > ctx.now_seconds}
         self.resting = dict(state.resting)
+        self.trials: dict[str, Trial] = {}
+        self.halted: dict[str, Failure] = {}
+        self.blocked: dict[str, tuple[Part, Variant]] = {}
         self.missing: list[Missing] = []
         self.going: set[str] = set()
         self.tried: set[str] = set()
         self.cases: list[Case] = []
-        limits = Limits(config.bind_seconds, config.start_seconds)
         for service in in_scope(view, ctx):
             capacity = view.capacity(service.name)
             if capacity is not None and capacity.final:
-                self.cases.append(case_of(self.groups, service, capacity, self.now, limits))
+                limits = Limits(config.bind_seconds, self._start_seconds(service))
+                case = case_of(self.groups, service, capacity, self.now, limits)
+                self.cases.append(case)
+                self._judge(case, state.trials.get(service.name))
+
+    def _start_seconds(self, service: Service) -> float:
+        """Longest start of a replica of the service: the usual one, or what its rollout allows."""
+        usual, rules = self.config.start_seconds, self.config.rollout
+        if not rollout.is_on_trial(service):
+            return usual
+        each = [rollout.start_limit(self.view, service, variant, rules) for variant in service.variants]
+        return min(usual, max(each, default=rules.start_seconds))
+
+    def _judge(self, case: Case, trial: Trial | None) -> None:
+        """Settle the revision: complete, or given up; while it is neither, remember what was learned of it."""
+        service = case.service
+        replicas = self.groups.replicas.get(service.name, ())
+        if service.rollout.complete and not case.outdated:
+            return
+        trial = self.trials[service.name] = rollout.learned(trial, case, replicas)
+        failure = rollout.judge(self.view, case, trial, self.config.rollout, self.now)
+        if failure is not None:
+            self.halted[service.name] = failure
+            self.resting.pop(service.name, None)
+            self._settle(service, why.given_up(case, failure), complete=False)
+        elif rollout.is_complete(case):
+            self._settle(service, why.completed(case, self.now), complete=True)
+
+    def _settle(self, service: Service, reason: Reason, *, complete: bool) -> None:
+        self.draft.act(
+            SettleRevision(
+                service=service.name,
+                revision=service.revision,
+                complete=complete,
+                code=reason.code,
+                expects=(service.ref,),
+                reason=self.draft.because(reason),
+            )
+        )
+
+    def held(self, case: Case) -> list[Replica]:
+        """Replicas of a service that hold devices, those on their way out included."""
+        return [r for r in self.groups.replicas.get(case.service.name, ()) if r.phase not in ENDED]
 
     def ending(self, budget: str) -> int:
         """Pods under a PodDisruptionBudget that drain and that it still counts as healthy, those of this round too."""
@@ -101,6 +151,7 @@ class Run:
             ordinals={name: self.ordinals[name] for name in sorted(self.ordinals)},
             shunned={name: self.shunned[name] for name in sorted(self.shunned)},
             resting={name: self.resting[name] for name in sorted(self.resting) if name in self.view.services},
+            trials={name: self.trials[name] for name in sorted(self.trials)},
         )
 
     # ---------------------------------------------------------------------------------------------- removing
@@ -108,6 +159,9 @@ class Run:
     def remove(self) -> None:
         """Delete what never bound, never started, failed, was lost, or is drained."""
         for case in self.cases:
+            self._remove_drained(case)
+            if case.service.name in self.halted:
+                continue  # what shows that the revision fails stays until that is written down
             self._count_failures(case)
             for replica in case.stuck:
                 self._shun(replica)
@@ -115,7 +169,8 @@ class Run:
                 self.delete(case, replica, why.stuck(case, replica, waited, self.config.bind_seconds))
             for replica in case.late:
                 waited = self.now - replica.phase_since_seconds
-                self.delete(case, replica, why.late(case, replica, waited, self.config.start_seconds))
+                limit = self._start_seconds(case.service)
+                self.delete(case, replica, why.late(case, replica, waited, limit))
             for replica in case.dead:
                 waited = self.now - replica.phase_since_seconds
                 reason = (
@@ -124,12 +179,14 @@ class Run:
                     else why.ended(case, replica, waited, 0.0)
                 )
                 self.delete(case, replica, reason)
-            for replica in case.draining:
-                waited = self.now - replica.phase_since_seconds
-                empty = is_empty(self.groups, replica, self.config.settle_seconds)
-                if (empty or waited >= case.service.drain_seconds) and not self._stays(case, replica):
-                    left = outstanding(self.groups, replica)
-                    self.delete(case, replica, why.ended(case, replica, waited, left))
+
+    def _remove_drained(self, case: Case) -> None:
+        for replica in case.draining:
+            waited = self.now - replica.phase_since_seconds
+            empty = is_empty(self.groups, replica, self.config.settle_seconds)
+            if (empty or waited >= case.service.drain_seconds) and not self._stays(case, replica):
+                left = outstanding(self.groups, replica)
+                self.delete(case, replica, why.ended(case, replica, waited, left))
 
     def _stays(self, case: Case, replica: Replica) -> bool:
         """What drained and may not be evicted after all serves on: a PodDisruptionBudget allows nothing any more."""
@@ -145,7 +202,7 @@ class Run:
     def _count_failures(self, case: Case) -> None:
         name = case.service.name
         crashed = (replica for replica in case.dead if replica.phase is ReplicaPhase.FAILED)
-        failed = [*case.stuck, *case.late, *crashed]
+        failed = [r for r in (*case.stuck, *case.late, *crashed) if rollout.is_of(case.service, r)]
         rest = after(self.resting.get(name), failed, self.groups.replicas.get(name, ()), self.now)
         if rest is not None:
             self.resting[name] = rest
@@ -179,21 +236,29 @@ class Run:
     def create(self) -> None:
         """Bring back draining replicas where they are wanted again, then create what is still missing."""
         for case in self.cases:
+            if case.service.name in self.halted:
+                continue
+            trial = self.trials.get(case.service.name)
+            room = rollout.room_of(case, trial, self.held(case), self.config.rollout)
             for part, units in sorted(case.wanted.items()):
-                lacking = units - len(case.live(part))
+                lacking = units - len(case.current.get(part, ()))
                 if lacking > 0:
                     lacking -= self._resume(case, part, lacking)
-                elif lacking == 0 and self._rolls(case, part):
-                    lacking = 1
                 variant = next((v for v in case.service.variants if v.key == part[0]), None)
                 for _ in range(max(0, lacking)):
-                    if variant is None or not self._create(case, part, variant):
+                    if variant is None or not self._create_one(case, part, variant, room):
                         break
 
-    def _rolls(self, case: Case, part: Part) -> bool:
-        """Whether one replica of the new template should be started beside the outdated ones now."""
-        starting = any(r.phase is not ReplicaPhase.READY for r in case.current.get(part, ()))
-        return bool(case.outdated.get(part)) and not starting
+    def _create_one(self, case: Case, part: Part, variant: Variant, room: Room | None) -> bool:
+        """Create one replica, in a rollout only within its room. What fills nothing takes only what nobody else needs."""
+        if room is None:
+            return self._create(case, part, variant)
+        if room.left < variant.gpus:
+            return False
+        filling = room.filling >= variant.gpus and not case.draining
+        room.left -= variant.gpus
+        room.filling = max(0, room.filling - variant.gpus)
+        return self._create(case, part, variant, spare=not filling)
 
     def _resume(self, case: Case, part: Part, lacking: int) -> int:
         """Undo drains of this part; at most `lacking` of them."""
@@ -201,7 +266,7 @@ class Run:
             r
             for r in case.draining
             if (r.variant.key, r.pool) == part
-            and r.template in ("", case.service.template)
+            and rollout.is_of(case.service, r)
             and r.key not in self.going
             and not must_leave(self.view, r)
         ][:lacking]
@@ -210,10 +275,9 @@ class Run:
             self.draft.act(Resume(subject=replica.ref, expects=(case.service.ref,), reason=reason))
         return len(back)
 
-    def _create(self, case: Case, part: Part, variant: Variant) -> bool:
-        """Create one replica; False when no node has room (remembered and told), or the service must wait (told).
-
-        A service whose pods are refused waits, and then tries one.
+    def _create(self, case: Case, part: Part, variant: Variant, *, spare: bool = False) -> bool:
+        """Create one replica; False when no node has room (remembered and told, unless it would be a `spare` one), or
+        the service must wait (told). A service whose pods are refused waits, and then tries one.
         """
         refused = case.service.refused
         if refused is not None and (refused.waits(self.now) or case.service.name in self.tried):
@@ -227,8 +291,10 @@ class Run:
         fence, choose = self.fences.of(case.service), self.rooms.choose
         choice = choose(pool, gpus, self.shunned, fence) or choose(pool, gpus, (), fence)
         if choice is None:
-            self.missing.append(Missing(case, part, variant))
-            self.draft.because(why.unplaceable(case, part, variant, self.rooms, fence))
+            self.blocked[case.service.name] = (part, variant)
+            if not spare:
+                self.missing.append(Missing(case, part, variant))
+                self.draft.because(why.unplaceable(case, part, variant, self.rooms, fence))
             return False
         name, ordinal = self._name(case, part[0])
         action = CreateReplica(

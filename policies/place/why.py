@@ -6,11 +6,12 @@ from cluster.admission import Fence
 from cluster.base import Ref
 from cluster.reasons import Reason, Remedy, Verdict
 from cluster.refused import Refused
-from cluster.serving import Replica, Service, Variant
+from cluster.serving import Replica, ReplicaPhase, Service, Variant
 from placement.packing.best_fit import Choice, Rooms
 from policies.confining import Confined, confined
 from policies.draft import quantity
 from policies.place.cases import Case, Part
+from policies.place.rollout import Failure
 from policies.resting import Rest, pause_seconds
 
 
@@ -146,6 +147,76 @@ def outdated(case: Case, replica: Replica) -> Reason:
         have=quantity("made_from", replica.ref.version, "versions"),
         limit=quantity("drain", case.service.drain_seconds, "s"), refs=(replica.ref,),
     )  # fmt: skip
+
+
+def revoked(case: Case, replica: Replica) -> Reason:
+    """A replica is of a revision that was given up."""
+    return Reason(
+        code="ReplicaRevoked", subject=case.service.ref, verdict=Verdict.REJECTED, choice=_said_of(replica),
+        need=quantity("wanted", sum(case.wanted.values()), "replicas"),
+        have=quantity("serving", len(_serving(case.outdated)), "replicas"),
+        limit=quantity("drain", case.service.drain_seconds, "s"), refs=(replica.ref,),
+    )  # fmt: skip
+
+
+def progress(case: Case, surge_gpus: int) -> Reason:
+    """Where a rollout stands."""
+    return Reason(
+        code="RolloutProgressing", subject=case.service.ref, verdict=Verdict.CHOSEN, choice=case.service.revision,
+        need=quantity("wanted", sum(case.wanted.values()), "replicas"),
+        have=quantity("updated", len(_serving(case.current)), "replicas"),
+        limit=quantity("surge", surge_gpus, "GPU"),
+        facts=(quantity("old", len(_serving(case.outdated)), "replicas"),),
+    )  # fmt: skip
+
+
+def completed(case: Case, now: float) -> Reason:
+    """All that is wanted is ready and of one revision."""
+    return Reason(
+        code="RolloutComplete", subject=case.service.ref, verdict=Verdict.CHOSEN, choice=case.service.revision,
+        need=quantity("wanted", sum(case.wanted.values()), "replicas"),
+        have=quantity("ready", len(_serving(case.current)), "replicas"),
+        limit=quantity("took", max(0.0, now - case.service.rollout.began_seconds), "s"),
+    )  # fmt: skip
+
+
+def given_up(case: Case, failure: Failure) -> Reason:
+    """A revision does not become ready."""
+    facts = [quantity("ready", len(_serving(case.current)), "replicas")]
+    if failure.code == "RolloutFaulty":
+        facts.append(quantity("starts", failure.starts, "attempts"))
+    return Reason(
+        code=failure.code, subject=case.service.ref, verdict=Verdict.REJECTED,
+        choice=f"{case.service.revision} ({failure.shown_by})",
+        need=quantity("wanted", sum(case.wanted.values()), "replicas"),
+        have=quantity("waited", failure.waited_seconds, "s"),
+        limit=quantity("limit", failure.limit_seconds, "s"),
+        facts=tuple(facts),
+    )  # fmt: skip
+
+
+def waits_for_room(case: Case, variant: Variant, serving: int, most_free: int) -> Reason:
+    """A rollout that could only go on by ending the last replica that serves."""
+    return Reason(
+        code="RolloutWaiting", subject=case.service.ref, verdict=Verdict.BLOCKED, choice=case.service.revision,
+        need=quantity("gpus", variant.gpus, "GPU"), have=quantity("free", most_free, "GPU"),
+        limit=quantity("serving", serving, "replicas"),
+        remedy=Remedy("AddCapacity", variant.accelerator, (quantity("need", variant.gpus - most_free, "GPU"),)),
+    )  # fmt: skip
+
+
+def makes_room(case: Case, replica: Replica, load: float, carried: float) -> Reason:
+    """An old replica goes first, as its successor has no room beside it."""
+    return Reason(
+        code="RolloutMakesRoom" if carried >= load else "RolloutBelowLoad",
+        subject=case.service.ref, verdict=Verdict.MOVED, choice=replica.key,
+        need=quantity("load", load, "req/s"), have=quantity("carried", carried, "req/s"),
+        limit=quantity("drain", case.service.drain_seconds, "s"), refs=(replica.ref,),
+    )  # fmt: skip
+
+
+def _serving(parts: dict[Part, list[Replica]]) -> list[Replica]:
+    return [r for found in parts.values() for r in found if r.phase is ReplicaPhase.READY]
 
 
 def leaving(case: Case, replica: Replica, node: str) -> Reason:

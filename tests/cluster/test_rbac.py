@@ -40,6 +40,12 @@ ELSEWHERE: dict[Right, str] = {
     ): "tests/cluster/test_devices.py: a pod claims its GPUs",
     ("", "events", "get"): "an event of that name exists: it is counted up",
     ("", "pods", "get"): "a pod of that name exists: whose is it?",
+    ("apps", "controllerrevisions", "create"): "an apply that creates is authorised as one, beside the patch",
+    (
+        "apps",
+        "controllerrevisions",
+        "delete",
+    ): "one more than are kept of a service: tests/scenarios/plays_rollout.py",
     ("plimsoll.dev", "modelservices", "patch"): "a finalizer of ours is taken off",
     ("plimsoll.dev", "trainingjobs", "patch"): "a finalizer of ours is taken off",
 }

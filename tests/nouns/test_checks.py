@@ -14,7 +14,7 @@ from cluster.occupancy import Claim, Reservation
 from cluster.overlay import Overlay
 from cluster.owners import OWNERS, SUPPORTED
 from cluster.reasons import render
-from cluster.serving import Launcher, Mode, ReplicaPhase, Role, Tier, WeightCopy
+from cluster.serving import Launcher, Mode, ReplicaPhase, Role, Rollout, Tier, WeightCopy
 from cluster.snapshot import Snapshot
 from cluster.training import GangPhase, JobPhase, Layout
 from tests.nouns.cases import (
@@ -33,6 +33,7 @@ from tests.nouns.cases import (
 
 LAYOUT = Layout(slots=(slot("a", 0, 1, 2, 3), slot("b", 0, 1, 2, 3)))
 JOB = Ref("TrainingJob", "lab/train", "uid-job", 3)
+TRIED = service(revision="two", rollout=Rollout(number=2, complete=False, back_to="one"))
 SERVICE = Ref("ModelService", "shop/chat", "uid-svc", 1)
 CREATE = act.CreateReplica(
     reason=0, expects=(SERVICE,), service="shop/chat", name="shop/r0", variant=L4, slots=(slot("a", 0),)
@@ -111,6 +112,12 @@ def verdict(snapshot: Snapshot, action: Any, loop: str, now: float = NOW) -> str
         pytest.param(with_replicas(replica("r0"), replica("r1")), act.SetRoutes(reason=0, service="shop/chat", weights={"r0": -0.5, "r1": 1.5}), "place", "Unsafe", id="a negative route"),
         pytest.param(with_replicas(replica("r0", ReplicaPhase.DRAINING)), act.SetRoutes(reason=0, service="shop/chat", weights={"r0": 1.0}), "place", "Stale", id="routes to what is not ready"),
         pytest.param(cluster(services={}), act.SetRoutes(reason=0, service="shop/chat", weights={}), "place", "Stale", id="routes of a service that is gone"),
+        pytest.param(cluster(services={"shop/chat": TRIED}), act.SettleRevision(reason=0, service="shop/chat", revision="two", complete=True), "place", "accepted", id="a revision that is complete"),
+        pytest.param(cluster(services={"shop/chat": TRIED}), act.SettleRevision(reason=0, service="shop/chat", revision="two", complete=False), "place", "accepted", id="a revision that is given up"),
+        pytest.param(cluster(services={"shop/chat": TRIED}), act.SettleRevision(reason=0, service="shop/chat", revision="one", complete=False), "place", "Stale", id="giving up a revision that is no more"),
+        pytest.param(cluster(services={"shop/chat": service(revision="two", rollout=Rollout(back_to="one"))}), act.SettleRevision(reason=0, service="shop/chat", revision="two", complete=False), "place", "Unsafe", id="giving up a revision that was complete"),
+        pytest.param(cluster(services={"shop/chat": service(revision="one", rollout=Rollout(complete=False))}), act.SettleRevision(reason=0, service="shop/chat", revision="one", complete=False), "place", "Unsafe", id="giving up the only revision there is"),
+        pytest.param(cluster(services={}), act.SettleRevision(reason=0, service="shop/chat", revision="one", complete=True), "place", "Stale", id="a revision of a service that is gone"),
         pytest.param(cluster(services={"shop/chat": service(mode=Mode.RECOMMEND)}), act.Scale(reason=0, subject=Ref("ModelService", "shop/chat"), replicas=1), "place", "Unsafe", id="scale of a service that is not Auto"),
         pytest.param(cluster(), act.Scale(reason=0, subject=Ref("ModelService", "shop/chat"), replicas=1), "place", "Unsupported", id="scale of an Auto service"),
         pytest.param(cluster(), act.StageWeights(reason=0, model="m", node="z", tier="nvme", source="s", bytes=1), "warm", "Stale", id="weights to a node that is gone"),

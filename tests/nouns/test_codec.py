@@ -123,7 +123,7 @@ def test_every_kind_of_thing_is_tried() -> None:
         "NodeTable", "InstanceTable", "SequenceTable", "DomainTable", "SignalTable", "CollectiveTable",
     }  # fmt: skip
     assert len(subclasses(aim.Target)) == 9
-    assert len(act.KINDS) == 28
+    assert len(act.KINDS) == 29
 
 
 # what a column looks like, and what cannot be one

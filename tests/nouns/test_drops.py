@@ -39,6 +39,10 @@ TABLE = {
 }
 
 SENTENCES = {
+    "giving up a revision that is no more": "revision one of shop/chat, which is at two: 1 object expected, 0 objects found",
+    "giving up a revision that was complete": "giving up revision two of shop/chat, with nothing to go back to: 1 object against a limit of 1 object (0 objects now)",
+    "giving up the only revision there is": "giving up revision one of shop/chat, with nothing to go back to: 1 object against a limit of 1 object (0 objects now)",
+    "a revision of a service that is gone": "revision of ModelService shop/chat, which is gone: 1 object expected, 0 objects found",
     "a replica from a loop that does not own existence": "CreateReplica from scale: not its field (1 loop may set it, 1 loop asked)",
     "a replica on a device somebody else's pod holds": "replica shop/r0 on a: 1 GPU needed, 0 GPU still free",
     "a replica on a reserved device": "replica shop/r0 on a: 1 GPU needed, 0 GPU still free",
@@ -134,7 +138,7 @@ def test_a_refusal_says_what_it_was_about_and_which_numbers_spoke_against_it(nam
 @pytest.mark.parametrize("name", [name for name, values in TABLE.items() if values[3] == "Unsupported"])
 def test_what_this_version_does_not_carry_out_says_how_much_it_does(name: str) -> None:
     snapshot, action, loop, _ = TABLE[name]
-    said = "not among the 14 kinds of action that this version carries out (28 kinds exist)"
+    said = "not among the 15 kinds of action that this version carries out (29 kinds exist)"
     assert sentence(snapshot, action, loop) == f"{action.kind}: {said}"
 
 
@@ -194,7 +198,7 @@ def printed(name: str, fingerprint: str) -> Any:
     return service(name, model=type(MODEL)(**{**fields, "fingerprint": fingerprint}))
 
 
-UNSUPPORTED = "not among the 14 kinds"
+UNSUPPORTED = "not among the 15 kinds"
 
 
 @pytest.mark.parametrize(
@@ -320,6 +324,7 @@ RUN, NOBODY = Ref("Gang", "lab/train-a1", "g"), Ref("Replica", "r0", "u")
         (act.SetTier(reason=0, replica=NOBODY, tier=Tier.AWAKE), NOBODY),
         (act.SetRole(reason=0, replica=NOBODY, role=Role.MIXED), NOBODY),
         (act.SetRoutes(reason=0, service="shop/chat", weights={}), Ref("ModelService", "shop/chat")),
+        (act.SettleRevision(reason=0, service="shop/chat", revision="r", complete=True), Ref("ModelService", "shop/chat")),
         (act.Scale(reason=0, subject=NOBODY, replicas=1), NOBODY),
         (act.StageWeights(reason=0, model="m", node="a", tier="dram", source="s", bytes=1), Ref("Node", "a")),
         (act.DropWeights(reason=0, model="m", node="a", tier="dram"), Ref("Node", "a")),

@@ -1,4 +1,4 @@
-"""What a pod is told when it starts: text that survives an annotation, and tells which spec it was made from."""
+"""What a pod is told when it starts: text that survives an annotation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from cluster.codec import from_json, to_json
 from cluster.launch import EngineLaunch, RankLaunch
-from cluster.serving import template_of
 from cluster.training import CheckpointSpec
 from tests.nouns.builds import build
-from tests.nouns.cases import L4, MODEL, job, service
+from tests.nouns.cases import L4, MODEL, job
 
 RANK = RankLaunch(
     job="lab/train", job_uid="u", attempt=2, rendezvous="u-a2", node_rank=1, nodes=2, gpus=4, shape=job().shape,
@@ -34,16 +33,6 @@ def test_a_launch_says_no_more_than_it_must() -> None:
     told = msgspec.json.decode(to_json(EngineLaunch(service="shop/chat", model=MODEL, variant=L4)))
     assert sorted(told) == ["model", "service", "variant"]
     assert told["variant"] == {"accelerator": "L4"}
-
-
-def test_an_engine_and_its_service_agree_on_what_it_was_made_from() -> None:
-    def made_from(**spec: Any) -> str:
-        launch = EngineLaunch(service="shop/chat", model=MODEL, variant=L4, image=spec.get("image", ""))
-        return template_of(launch.model, launch.image)
-
-    assert made_from() == service().template
-    assert made_from(image="engine:2") == service(image="engine:2").template
-    assert made_from(image="engine:2") != service().template
 
 
 def test_ranks_that_are_not_told_otherwise_start_from_nothing_on_one_device_each() -> None:

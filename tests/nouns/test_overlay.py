@@ -18,12 +18,11 @@ from cluster.occupancy import Claim, Reservation
 from cluster.overlay import Overlay, gang_key
 from cluster.plan import Plan
 from cluster.power import Lease, LeasePhase
-from cluster.serving import Launcher, LoadHistogram, Replica, ReplicaPhase, Role, Tier, template_of
+from cluster.serving import Launcher, LoadHistogram, Replica, ReplicaPhase, Role, Rollout, Tier
 from cluster.snapshot import Snapshot, Stamp
 from cluster.training import Gang, GangPhase, JobPhase, Layout
 from tests.nouns.cases import (
     L4,
-    MODEL,
     NOW,
     cluster,
     gang,
@@ -71,7 +70,7 @@ def test_a_launcher_holds_its_slots_at_once() -> None:
 
 
 def test_a_replica_brings_its_own_launcher_and_claims() -> None:
-    served = service(ref=Ref("ModelService", "shop/chat", "uid-svc", 4), objectives=())
+    served = service(ref=Ref("ModelService", "shop/chat", "uid-svc", 4), revision="one", objectives=())
     before = cluster(services={"shop/chat": served})
     two = (slot("a", 0), slot("b", 1))
     create = act.CreateReplica(
@@ -82,7 +81,7 @@ def test_a_replica_brings_its_own_launcher_and_claims() -> None:
     assert after.replicas == {
         "shop/r0": Replica(
             key="shop/r0", ref=Ref("Replica", "shop/r0", "", 4), service="shop/chat", launcher="shop/r0", variant=L4,
-            pool="l4-od", ordinal=7, template=template_of(MODEL), tier=Tier.ASLEEP_HOST, phase_since_seconds=NOW,
+            pool="l4-od", ordinal=7, revision="one", tier=Tier.ASLEEP_HOST, phase_since_seconds=NOW,
         )
     }  # fmt: skip
     assert after.launchers["shop/r0"] == Launcher(
@@ -106,7 +105,33 @@ def test_a_replicas_claims_have_the_priority_of_its_service() -> None:
     assert effect(cluster(services={"shop/chat": urgent}), create).claims["r"].priority == 8
     orphan = effect(cluster(services={}), create)
     assert orphan.claims["r"].priority == 0
-    assert (orphan.replicas["r"].ref.version, orphan.replicas["r"].template) == (0, "")
+    assert (orphan.replicas["r"].ref.version, orphan.replicas["r"].revision) == (0, "")
+
+
+ON_TRIAL = service(
+    revision="two", rollout=Rollout(number=2, began_seconds=NOW, complete=False, back_to="one")
+)
+
+
+@pytest.mark.parametrize(
+    ("action", "revision", "rollout"),
+    [
+        pytest.param(act.SettleRevision(reason=0, service="shop/chat", revision="two", complete=True), "two", Rollout(number=2, began_seconds=NOW, back_to="one"), id="complete"),
+        pytest.param(act.SettleRevision(reason=0, service="shop/chat", revision="two", complete=False), "one", Rollout(number=2, began_seconds=NOW, given_up="two"), id="given up: the one before comes back"),
+        pytest.param(act.SettleRevision(reason=0, service="shop/chat", revision="three", complete=False), "two", ON_TRIAL.rollout, id="another revision"),
+        pytest.param(act.SettleRevision(reason=0, service="shop/other", revision="two", complete=True), "two", ON_TRIAL.rollout, id="another service"),
+    ],
+)  # fmt: skip
+def test_a_revision_is_settled(action: act.SettleRevision, revision: str, rollout: Rollout) -> None:
+    after = effect(cluster(services={"shop/chat": ON_TRIAL}), action).services["shop/chat"]
+    assert (after.revision, after.rollout) == (revision, rollout)
+
+
+def test_with_nothing_to_go_back_to_a_revision_stays() -> None:
+    alone = service(revision="one", rollout=Rollout(number=1, complete=False))
+    before = cluster(services={"shop/chat": alone})
+    action = act.SettleRevision(reason=0, service="shop/chat", revision="one", complete=False)
+    assert effect(before, action).services["shop/chat"] == alone
 
 
 def test_a_replica_in_a_launcher_that_is_there_claims_nothing_more() -> None:

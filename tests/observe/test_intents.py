@@ -9,9 +9,10 @@ import pytest
 from cluster.base import Ref
 from cluster.hardware import AcceleratorClass, Market, Pool
 from cluster.power import PowerDomain
-from cluster.serving import Mode, Objective, Policies, Service, Variant
+from cluster.serving import Mode, Objective, Policies, Rollout, Service, Variant
 from cluster.training import CheckpointSpec, Job, JobPhase
 from controller.observe import intents
+from controller.observe.revisions import standing_of
 from placement.models import model_spec, training_shape
 from tests.observe import objects as made
 from tests.observe.objects import MODEL
@@ -23,7 +24,7 @@ CLASSES = {
 
 
 def service(**spec: Any) -> Service:
-    intent = intents.service(made.service(**spec), CLASSES)
+    intent = intents.service(standing_of(made.service(**spec), []), CLASSES)
     assert intent.faults == ()
     assert isinstance(intent.noun, Service)
     return intent.noun
@@ -99,7 +100,7 @@ def test_a_whole_service() -> None:
         ),
         floor_units=2, ceiling_units=9, replicas=2,
         expected_requests_per_second=3.0, expected_input_tokens=700.0, expected_output_tokens=90.0,
-        violation_budget=0.05, mode=Mode.AUTO, image="engine:1", hold_requests=7, hold_seconds=11.0,
+        violation_budget=0.05, mode=Mode.AUTO, image="engine:1", revision=noun.revision, rollout=Rollout(number=1, complete=False), hold_requests=7, hold_seconds=11.0,
         keep_alive_seconds=120.0, drain_seconds=30.0,
         policies=Policies(name={"scale": "hpa", "warm": "fixed_keepalive"}, config={"scale": {"target": 0.6}}),
     )  # fmt: skip
@@ -186,7 +187,7 @@ WHERE = "ModelService shop/chat: "
 def test_a_service_that_cannot_be_meant_says_where_and_what_to_do(
     spec: dict[str, Any], faults: list[str]
 ) -> None:
-    intent = intents.service(made.service(**spec), CLASSES)
+    intent = intents.service(standing_of(made.service(**spec), []), CLASSES)
     assert intent.noun is None
     assert len(intent.faults) == len(faults)
     for sentence, part in zip(intent.faults, faults, strict=True):
@@ -200,9 +201,9 @@ def test_a_model_too_large_for_every_product_has_no_variant() -> None:
 
 
 def test_without_any_product_none_is_known() -> None:
-    intent = intents.service(made.service(accelerators=["l4"]), {})
+    intent = intents.service(standing_of(made.service(accelerators=["l4"]), []), {})
     assert "known are none" in intent.faults[0]
-    assert intents.service(made.service(), {}).noun.variants == ()
+    assert intents.service(standing_of(made.service(), []), {}).noun.variants == ()
 
 
 def test_a_new_model_with_its_whole_shape_is_served() -> None:

@@ -9,11 +9,11 @@ import pytest
 from cluster.base import Ref
 from cluster.launch import RankLaunch
 from cluster.occupancy import Claim
-from cluster.serving import Launcher, Replica, ReplicaPhase, Tier, template_of
+from cluster.serving import Launcher, Replica, ReplicaPhase, Tier
 from controller.observe import labels
 from controller.observe.pods import PodFacts, node_of, pod_gpus, project
 from controller.resources import core
-from tests.observe.objects import L4, MODEL, NOW, engine_pod, pinned, pod, rank_pod, slot
+from tests.observe.objects import L4, NOW, engine_pod, pinned, pod, rank_pod, slot
 
 GPUS = frozenset({"nvidia.com/gpu"})
 LEAVING = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
@@ -101,7 +101,7 @@ def test_a_pod_is_where_it_is_bound_or_else_where_it_is_pinned() -> None:
 
 
 def test_a_replicas_pod_is_a_claim_a_launcher_and_a_replica() -> None:
-    found = facts(engine_pod(devices=(2,), requests={"cpu": 4}))
+    found = facts(engine_pod(devices=(2,), requests={"cpu": 4}, labels={labels.REVISION: "r1"}))
     held = slot("n1", 2, cpu_millis=4_000)
     assert found.claim == Claim(
         key="shop/chat-0", owner=Ref("Replica", "shop/chat-0", "uid-chat-0"), slot=held, phase="running"
@@ -113,7 +113,7 @@ def test_a_replicas_pod_is_a_claim_a_launcher_and_a_replica() -> None:
     assert found.replica == Replica(
         key="shop/chat-0", ref=Ref("Replica", "shop/chat-0", "uid-chat-0", 5), service="shop/chat",
         launcher="shop/chat-0", variant=L4, pool="l4-od", phase=ReplicaPhase.READY, tier=Tier.AWAKE, ordinal=3,
-        template=template_of(MODEL), phase_since_seconds=NOW,
+        revision="r1", phase_since_seconds=NOW,
     )  # fmt: skip
     assert found.rank is None
 
@@ -269,3 +269,22 @@ def test_a_pod_that_does_not_start_says_what_its_kubelet_says() -> None:
     found = facts(engine_pod(phase="Pending", ready=False, status=status)).replica
     assert found is not None
     assert found.stage == "ImagePullBackOff: no such image"
+    assert (found.fault, found.restarts) == ("ImagePullBackOff", 0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "restarts", "fault"),
+    [
+        pytest.param("CrashLoopBackOff", 4, "CrashLoopBackOff", id="it crashes again and again"),
+        pytest.param("ContainerCreating", 0, "", id="a stage of a start is no fault"),
+        pytest.param(
+            "CreateContainerConfigError", 0, "CreateContainerConfigError", id="a Secret that is missing"
+        ),
+    ],
+)
+def test_what_keeps_containers_from_running_is_a_fault(reason: str, restarts: int, fault: str) -> None:
+    state = {"waiting": {"reason": reason, "message": "words"}}
+    status = {"containerStatuses": [{"name": "engine", "state": state, "restartCount": restarts}]}
+    found = facts(engine_pod(phase="Pending", ready=False, status=status)).replica
+    assert found is not None
+    assert (found.fault, found.restarts) == (fault, restarts)

@@ -11,7 +11,7 @@ from policies.place.best_fit import BestFit, BestFitConfig, BestFitState
 from tests.policies.builders import ClusterBuilder, a_cluster, context
 
 SERVICE = "shop/chat"
-OLD = "0123456789abcdef"
+OLD = "old"
 
 
 def cluster(nodes: int = 2, gpus: int = 4) -> ClusterBuilder:

@@ -12,14 +12,13 @@ from cluster.overlay import Overlay
 from cluster.plan import Plan
 from cluster.serving import Objective, ReplicaPhase
 from cluster.snapshot import Snapshot
-from placement.models import model_spec
 from placement.packing.best_fit import Rooms
 from policies.frames import frame_of
 from policies.groups import Groups
 from policies.place.best_fit import BestFit, BestFitState
 from policies.shapes import declared
 from tests.policies.builders import NOW, ClusterBuilder, context
-from tests.policies.fitting import OLD, SERVICE, cluster, codes, kinds, of, place
+from tests.policies.fitting import SERVICE, cluster, codes, kinds, of, place
 
 # ----------------------------------------------------------------------------------------------------- surplus
 
@@ -86,50 +85,6 @@ def test_zero_drains_everything():
     plan, _ = place(made)
     assert len(of(plan, act.Drain)) == 2
     assert of(plan, act.SetRoutes)[0].weights == {}
-
-
-# ---------------------------------------------------------------------------------------------- a new template
-
-
-def outdated(count: int, gpus: int = 4) -> ClusterBuilder:
-    made = cluster(nodes=1, gpus=gpus).with_capacity(SERVICE, 5.0, ("L4", "l4-od", count))
-    for number in range(1, count + 1):
-        made.with_replica(SERVICE, "L4", "l4-od-0", template=OLD, ordinal=number)
-    return made
-
-
-def test_a_new_spec_is_rolled_out_one_by_one_after_the_new_one_is_ready():
-    made = outdated(2)
-    plan, _ = place(made)
-    assert len(of(plan, act.CreateReplica)) == 1
-    assert of(plan, act.Drain) == []
-    template = made.parts["services"][SERVICE].template
-    made.with_replica(SERVICE, "L4", "l4-od-0", ReplicaPhase.STARTING, template=template, ordinal=3)
-    plan, _ = place(made)
-    assert of(plan, act.CreateReplica) == of(plan, act.Drain) == of(plan, act.DeleteReplica) == []
-    made.changing("replicas", "shop/chat-l4x1-bf16-3", phase=ReplicaPhase.READY)
-    plan, _ = place(made)
-    assert len(of(plan, act.Drain)) == 1
-    assert "ReplicaOutdated" in codes(plan)
-
-
-def test_scaling_is_no_reason_to_replace_anything():
-    made = outdated(2)
-    old = made.parts["services"][SERVICE]
-    made.changing("services", SERVICE, ref=msgspec.structs.replace(old.ref, version=9), floor_units=1)
-    for key in made.parts["replicas"]:
-        made.changing("replicas", key, template=old.template)
-    assert of(place(made)[0], act.CreateReplica) == []
-    made.changing("services", SERVICE, model=model_spec("mistral-7b", {}))
-    assert len(of(place(made)[0], act.CreateReplica)) == 1
-
-
-def test_a_roll_without_room_makes_its_own_but_never_ends_the_only_one():
-    plan, _ = place(outdated(2, gpus=2))
-    assert len(of(plan, act.Drain)) == 1
-    plan, _ = place(outdated(1, gpus=1))
-    assert of(plan, act.Drain) == []
-    assert "ReplicaUnplaceable" in codes(plan)
 
 
 # ------------------------------------------------------------------------------------- nodes and priorities

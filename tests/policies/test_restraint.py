@@ -71,7 +71,7 @@ def test_a_budget_that_is_used_up_keeps_what_runs_and_says_so(
 
 
 def test_an_old_revision_is_moved_within_the_budget() -> None:
-    made = replicas(3, 2, template=OLD)
+    made = replicas(3, 2, revision=OLD)
     plan, _ = place(limited(made, SPENT))
     assert of(plan, act.Drain) == []
     assert spent(plan)
