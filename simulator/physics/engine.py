@@ -23,7 +23,7 @@ from heapq import heapify, heappop, heappush
 
 from simulator.physics.batch import Batch
 from simulator.physics.handing import Handing
-from simulator.physics.roofline import StepCost, kv_capacity_tokens, step_cost
+from simulator.physics.roofline import kv_capacity_tokens, step_cost
 from simulator.physics.sequence import (
     EngineEvent,
     EngineLoad,
@@ -35,6 +35,7 @@ from simulator.physics.sequence import (
     refuse_stopped,
 )
 from simulator.physics.specs import EngineSpec, GpuSpec, ModelSpec
+from simulator.physics.stepcost import StepCost
 
 _IDLE, _RUN, _MIXED = (
     0,
@@ -309,7 +310,7 @@ class EngineInstance(Handing):
         if tokens:
             self._start_mixed(at, size, tokens, pairs)
         elif size:
-            cost = self._decode_cost
+            cost = self._decode_cost.at(size)
             steps = self._steps = batch.run_limit()
             first = self._first_step = self._decode_first = cost.seconds(size, 0, batch.context, 0.0)
             half = self._half_growth = self._decode_half = 0.5 * cost.kv * size
@@ -319,7 +320,7 @@ class EngineInstance(Handing):
             self._kind, self._chunk, self._end = _IDLE, 0, math.inf
 
     def _start_mixed(self, at: float, size: int, tokens: int, pairs: float) -> None:
-        cost, context = self._prefill_cost, self._batch.context
+        cost, context = self._prefill_cost.at(size), self._batch.context
         steps = self._steps = self._batch.chunk_limit(tokens)
         first = self._first_step = cost.seconds(size, tokens, context, pairs)
         self._decode_half = 0.5 * cost.kv * size

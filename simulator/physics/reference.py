@@ -289,7 +289,7 @@ class PerTokenEngine:
 
     def _seconds(self, decoding: list[_Row]) -> float:
         chunks = self._step[len(decoding) :]
-        cost = self._prefill_cost if chunks else self._decode_cost
+        cost = (self._prefill_cost if chunks else self._decode_cost).at(len(decoding))
         context = sum(row.prompt + row.generated for row in decoding)
         pairs = sum(tokens * (row.computed + tokens / 2) for row, tokens in chunks)
         return cost.seconds(len(decoding), sum(tokens for _, tokens in chunks), context, pairs)

@@ -20,43 +20,8 @@ follows the clock; ``speed`` (1 = healthy, 0.8 = a node that runs at 80 %) stret
 The planner has the same formula in ``placement.profiles.steptime``; a test holds the two equal at full clock.
 """
 
-import msgspec
-
 from simulator.physics.specs import EngineSpec, GpuSpec, ModelSpec
-
-
-class StepCost(msgspec.Struct, frozen=True, gc=False):
-    """Coefficients of the step time, clock and node speed already in them; all in seconds (per unit).
-
-    ``matmul`` and ``comm_token`` are per token of the step, ``kv`` per context token read, ``attention`` per
-    attention pair, ``per_sequence`` per decoding sequence; ``fixed`` holds launch time and link latency.
-    """
-
-    weights: float
-    matmul: float
-    kv: float
-    attention: float
-    comm_token: float
-    fixed: float
-    per_sequence: float
-
-    def seconds(self, batch: int, prefill_tokens: int, context_tokens: int, attention_pairs: float) -> float:
-        """Seconds of one step; contexts of the ``batch`` decoding sequences *sum* to ``context_tokens``."""
-        tokens = batch + prefill_tokens
-        weights, matmul = self.weights, self.matmul * tokens
-        return (
-            max(weights, matmul)
-            + self.kv * context_tokens
-            + self.attention * attention_pairs
-            + self.comm_token * tokens
-            + self.fixed
-            + self.per_sequence * batch
-        )
-
-    def run_seconds(self, batch: int, context_tokens: int, steps: int) -> float:
-        """Seconds of ``steps`` decode steps in a row: an arithmetic series, each step reads ``batch`` more."""
-        first = self.seconds(batch, 0, context_tokens, 0.0)
-        return steps * (first + 0.5 * self.kv * batch * (steps - 1))
+from simulator.physics.stepcost import StepCost
 
 
 def step_cost(
@@ -64,14 +29,16 @@ def step_cost(
 ) -> StepCost:
     """Coefficients of ``model`` served by ``engine`` on GPUs ``gpu``.
 
-    ``clock`` is the compute clock over its maximum, ``speed`` the node's factor. ValueError unless both are
-    positive.
+    ``clock`` is the compute clock over its maximum, ``speed`` the node's factor. An engine with a measured cost has
+    that instead of the roofline. ValueError unless both are positive.
     """
     if clock <= 0.0 or speed <= 0.0:
         raise ValueError(f"clock {clock} and speed {speed} of {gpu.product} must both be positive fractions")
     constants, ways = engine.constants, engine.tensor_parallel
     compute_scale = clock**constants.compute_clock_exponent
     bandwidth_scale = clock**constants.bandwidth_clock_exponent
+    if engine.measured is not None:
+        return engine.measured.cost.slowed(compute_scale, bandwidth_scale, speed)
     bandwidth = gpu.bandwidth_bytes_per_second * constants.bandwidth_fraction * ways * bandwidth_scale
     flops = effective_flops(gpu, model, engine) * ways * compute_scale
     comm_fixed, comm_token = comm_seconds(gpu, model, engine)
@@ -112,7 +79,9 @@ def comm_seconds(gpu: GpuSpec, model: ModelSpec, engine: EngineSpec) -> tuple[fl
 
 
 def kv_capacity_tokens(gpu: GpuSpec, model: ModelSpec, engine: EngineSpec) -> int:
-    """Tokens of KV cache beside the weights, whole blocks only; 0 when not even one block fits."""
+    """Tokens of KV cache beside the weights (or as measured), whole blocks only; 0 when not even one block fits."""
+    if engine.measured is not None and engine.measured.kv_tokens:
+        return engine.measured.kv_tokens - engine.measured.kv_tokens % engine.block_tokens
     have = engine.memory_fraction * gpu.memory_bytes * engine.tensor_parallel
     free = have - model.weight_bytes - engine.reserve_bytes
     tokens = int(free // model.kv_bytes_per_token) if free > 0.0 else 0

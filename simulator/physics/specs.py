@@ -10,6 +10,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from simulator.physics.measured import MeasuredCost
+
 Link = Literal["nvlink", "pcie"]
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"]
 Admission = Literal["reserve", "grow"]
@@ -115,7 +117,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     KV blocks of prompt and output at admission; "grow" takes blocks as tokens come and, when they run out,
     preempts the youngest sequence and recomputes it later, as vLLM does. ``max_model_tokens`` 0 means that only
     the KV cache limits the length of a request. ``prefix_block_tokens`` is the granularity at which prompts share KV
-    (a multiple of ``block_tokens``; 0: no prefix cache).
+    (a multiple of ``block_tokens``; 0: no prefix cache). ``measured`` step times replace the roofline of ``constants``.
 
     Raises ValueError when a limit is not positive, the prefix block is no whole number of blocks, or the token budget does not exceed ``max_num_seqs`` (a full
     batch of decodes would then starve every prompt for ever).
@@ -131,6 +133,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     admission: Admission = "reserve"
     prefix_block_tokens: int = 0
     constants: RooflineConstants = RooflineConstants()
+    measured: MeasuredCost | None = None
 
     def __post_init__(self) -> None:
         where = "engine"

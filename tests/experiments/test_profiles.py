@@ -1,0 +1,162 @@
+"""Measured engines as cost models: what was measured comes back, and what cannot be used is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simulator.experiments.profiles import (
+    Measurement,
+    ProfileError,
+    fit,
+    read_distserve,
+    read_profile,
+    read_splitwise,
+)
+from simulator.physics.measured import lines
+from simulator.physics.stepcost import StepCost
+
+TRUE = lines((0.006, 2e-4, 5e-9), (0.034, 1.1e-6, 3e-4))
+
+
+def measured(cost: StepCost, noise: float = 0.0, seed: int = 1) -> list[Measurement]:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for prompt in (256, 1_024, 4_096):
+        for batch in (1, 4, 16):
+            context = batch * (prompt + 64)
+            times = (
+                cost.seconds(0, batch * prompt, 0, batch * prompt**2 / 2),
+                cost.seconds(batch, 0, context, 0.0),
+            )
+            rows.append(Measurement(batch, prompt, context, *(t * (1 + noise * rng.normal()) for t in times)))
+    return rows
+
+
+def test_an_exact_table_gives_its_cost_back() -> None:
+    found = fit("x", "a bench", measured(TRUE))
+    assert found.error == pytest.approx(0.0, abs=1e-9)
+    for name in ("weights", "matmul", "kv", "attention", "fixed", "per_sequence"):
+        assert getattr(found.cost, name) == pytest.approx(getattr(TRUE, name), rel=1e-6)
+    assert found.source == "a bench; fitted to 9 measurements by relative least squares"
+
+
+def test_a_noisy_table_gives_nearly_its_cost_and_says_how_far_off_it_is() -> None:
+    found = fit("x", "a bench", measured(TRUE, noise=0.05))
+    assert 0.01 < found.error < 0.08
+    assert found.cost.seconds(8, 0, 8_000, 0.0) == pytest.approx(TRUE.seconds(8, 0, 8_000, 0.0), rel=0.08)
+
+
+def test_no_coefficient_turns_negative_where_the_table_would_like_it() -> None:
+    falling = [row._replace(decode_seconds=0.05 - 1e-7 * row.context) for row in measured(TRUE)]
+    found = fit("x", "a bench", falling)
+    assert found.cost.kv == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        pytest.param(measured(TRUE)[:3], "3 measurements, needs 4", id="too few"),
+        pytest.param(
+            [*measured(TRUE), Measurement(1, 1, 1.0, 0.0, 1.0)], "not positive and finite", id="no time"
+        ),
+        pytest.param(
+            [*measured(TRUE), Measurement(1, 1, 1.0, 1.0, float("nan"))], "not positive", id="no number"
+        ),
+    ],
+)
+def test_a_table_that_carries_no_fit_is_refused(rows: list[Measurement], sentence: str) -> None:
+    with pytest.raises(ProfileError, match=sentence):
+        fit("x", "a bench", rows)
+
+
+SPLITWISE = (
+    "model,hardware,prompt_size,batch_size,token_size,peak_power,prompt_time,token_time,tensor_parallel\n"
+)
+
+
+def test_a_table_of_measurements_gives_a_cost_for_each_engine(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = [(row, ways) for ways in (2, 4) for row in measured(TRUE)]
+    path.write_text(
+        SPLITWISE
+        + "".join(
+            f"llama,h100,{row.prompt},{row.batch},128,1,{row.prefill_seconds * 1e3},{row.decode_seconds * 1e3},{ways}\n"
+            for row, ways in rows
+        )
+    )
+    found = read_splitwise(path)
+    assert list(found) == [("llama", "h100", 2), ("llama", "h100", 4)]
+    cost = found["llama", "h100", 4]
+    assert cost.name == "llama on 4 x h100"
+    assert cost.cost.matmul == pytest.approx(TRUE.matmul, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        pytest.param("model,hardware\n", "line 1 has no column 'tensor_parallel'", id="a column is missing"),
+        pytest.param(
+            SPLITWISE + "llama,h100,many,1,1,1,1,1,2\n", "table.csv:2: invalid literal", id="no number"
+        ),
+        pytest.param(SPLITWISE + "llama,h100,128\n", "table.csv:2: ", id="a short row"),
+        pytest.param(SPLITWISE + "llama,h100,128,1,128,1,5,5,2\n", "1 measurements, needs 4", id="one row"),
+    ],
+)
+def test_a_table_that_cannot_be_read_says_where(text: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    with pytest.raises(ProfileError) as caught:
+        read_splitwise(path)
+    assert sentence in str(caught.value)
+
+
+def test_distserves_profile_is_read_with_its_two_lines(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    entry = {
+        "prefill": [18.0, 0.1, 1e-5],
+        "decoding_smallbs": [20.0, 1e-3, 0.04],
+        "decoding_largebs": [7.0, 1e-3, 0.16],
+        "decoding_large_small_bs_threshold": 95,
+    }
+    path.write_text(json.dumps({"opt": {"2": entry}}))
+    cost = read_distserve(path)["opt", 2].cost
+    assert cost.at(94).seconds(94, 0, 1_000, 0.0) == pytest.approx(0.02 + 0.001 + 0.00376)
+    assert cost.at(95).seconds(95, 0, 1_000, 0.0) == pytest.approx(0.007 + 0.001 + 0.0152)
+
+
+def test_a_users_profile_is_fitted_and_keeps_their_word_for_its_source(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    rows = "".join(f"  - {list(row)}\n" for row in measured(TRUE))
+    path.write_text(f"name: mine\nsource: our bench of June\nkv_tokens: 5000\nmeasurements:\n{rows}")
+    found = read_profile(path)
+    assert (found.name, found.kv_tokens) == ("mine", 5_000)
+    assert found.source.startswith("our bench of June; fitted to 9")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        pytest.param("name: [", "mine.yaml: while parsing", id="not YAML"),
+        pytest.param("name: x\nmeasurements: []\n", "missing required field `source`", id="no source"),
+        pytest.param("name: x\nsource: y\nmeasurments: []\n", "unknown field `measurments`", id="a slip"),
+        pytest.param("name: x\nsource: y\nmeasurements: [[1, 2]]\n", "measurements[0]", id="a short row"),
+    ],
+)
+def test_a_users_profile_that_cannot_be_used_names_the_field(
+    text: str, sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ProfileError) as caught:
+        read_profile(path)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [read_splitwise, read_distserve, read_profile])
+def test_a_file_that_is_not_there_is_named(read: object, tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"none: .*Give the path of a readable file"):
+        read(tmp_path / "none")  # type: ignore[operator]
