@@ -63,8 +63,8 @@ def effective(pod: Pod, name: str, scale: int, *, limits_first: bool = False) ->
 
 
 def node_of(pod: Pod) -> str:
-    """Where a pod is, or is pinned to."""
-    return pod.spec.node_name or pod.pinned_to
+    """Where a pod is, is pinned to, or is given room by the scheduler: what others were preempted for is not free."""
+    return pod.spec.node_name or pod.pinned_to or pod.status.nominated_node_name
 
 
 def project(

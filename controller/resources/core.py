@@ -262,13 +262,16 @@ class ContainerStatus(CoreStruct, frozen=True, kw_only=True):
 
 
 class PodStatus(CoreStruct, frozen=True, kw_only=True):
-    """How far a pod is. Phase is Pending, Running, Succeeded, Failed or Unknown."""
+    """How far a pod is. Phase is Pending, Running, Succeeded, Failed or Unknown. `nominated_node_name` is where the
+    scheduler makes room for it by preemption.
+    """
 
     phase: str = "Pending"
     reason: str = ""
     message: str = ""
     pod_ip: str = msgspec.field(name="podIP", default="")
     start_time: str | None = None
+    nominated_node_name: str = ""
     conditions: list[CoreCondition] = []
     container_statuses: list[ContainerStatus] = []
 

@@ -9,6 +9,7 @@ import msgspec
 from cluster.admission import Fences
 from cluster.plan import Context
 from cluster.reasons import Alternative, Reason, Remedy
+from cluster.restraint import left_of
 from cluster.serving import Service
 from cluster.snapshot import Snapshot
 from cluster.targets import Capacity, Mix, Prices, Scored, Share
@@ -16,7 +17,16 @@ from cluster.training import Job
 from placement.training.islands import Fit, choose_island, islands_of
 from policies.commit import why
 from policies.commit.inventory import HELD, Ints, Inventory
-from policies.commit.settling import Limits, Rules, Settled, limits_of, settle, users_mix, wanted_rate
+from policies.commit.settling import (
+    Limits,
+    Rules,
+    Settled,
+    limits_of,
+    moved_units,
+    settle,
+    users_mix,
+    wanted_rate,
+)
 from policies.confining import confined, inside, narrowed
 from policies.draft import Draft, quantity
 from policies.frames import Floats, Frame, frame_of
@@ -91,6 +101,7 @@ class CommitRun:
         self.commitments: list[Commitment] = []
         self.serving: dict[str, int] = {}
         self.objective, self.bound, self.complete = 0.0, 0.0, True
+        self.moves_left = left_of(view.moves)
 
     def state(self) -> ByPriorityState:
         """What is remembered."""
@@ -217,7 +228,8 @@ class CommitRun:
 
     def _limits(self, service: Service, frame: Frame) -> Limits:
         rows = self.inventory.available(service.priority, service.name, self._reach(service))
-        return limits_of(frame, {pool: rows[index] for pool, index in self.inventory.pool_rows.items()})
+        free = {pool: rows[index] for pool, index in self.inventory.pool_rows.items()}
+        return limits_of(frame, free, min(service.moves_left, self.moves_left))
 
     def _solve(
         self,
@@ -242,7 +254,7 @@ class CommitRun:
             if not failed or tries == TRIES:
                 break
             fewer = {name: settled.counts[name] - count for name, count in failed.items()}
-            limits = Limits(limits.free_gpus, {**limits.most_units, **fewer})
+            limits = Limits(limits.free_gpus, {**limits.most_units, **fewer}, limits.moves)
         self.commitments.append(Commitment(service, frame, shares, limits, settled))
         self.objective += settled.objective
         self.bound += settled.found.answer.best.bound
@@ -257,10 +269,22 @@ class CommitRun:
             self.draft.because(why.kept(service, settled.mix, wanted, least, against))
         else:
             self.draft.because(why.chosen(service, settled.mix, wanted, limits.gpus, against, remedy))
+        if settled.wish is not None:
+            self.draft.because(self._waits(service, capacity, settled, limits))
         if settled.mix.unserved_per_second > 1e-9 * wanted:
             self.draft.because(why.short(service, settled.mix, wanted, limits.gpus, remedy))
             self._tell_confined(service)
         self._finish(service, capacity, settled.mix, _alternatives(self.commitments[-1], self.rules))
+
+    def _waits(self, service: Service, standing: Capacity, settled: Settled, limits: Limits) -> Reason:
+        """A better mix would move more than the disruption budgets allow now."""
+        wish = settled.wish
+        assert wish is not None  # noqa: S101 - whoever asks has looked
+        mix = mix_of(
+            self.commitments[-1].frame, self.commitments[-1].shares, settled.wanted, wish, self.rules.options
+        )
+        saves = settled.objective - wish.objective_per_hour
+        return why.waits(service, mix, moved_units(_counts(standing.mix), wish.counts), limits.moves, saves)
 
     def _against(self, made: Commitment) -> list[Alternative]:
         """The exact runner-up, the cheapest plans with one variant alone, and what is ruled out."""
@@ -300,7 +324,9 @@ class CommitRun:
         exchanged = standing.exchanged
         if _counts(mix) != _counts(standing.mix):
             self.changed[service.name] = self.now
-            exchanged = _exchanges(_counts(standing.mix) or self._live_counts(service), _counts(mix))
+            before, after = _counts(standing.mix) or self._live_counts(service), _counts(mix)
+            exchanged = moved_units(before, after) > 0
+            self.moves_left = max(0, self.moves_left - moved_units(before, after))
         owner = USER if standing.owner == USER else "commit"
         final = msgspec.structs.replace(
             standing, owner=owner, mix=mix, alternatives=alternatives, exchanged=exchanged, final=True
@@ -308,13 +334,13 @@ class CommitRun:
         if final != standing:
             self.draft.aim(msgspec.structs.replace(final, decided_seconds=self.now))
 
-    def _live_counts(self, service: Service) -> dict[tuple[str, str], int]:
-        """What runs, by part: the mix that stands when nobody remembers one."""
-        found: dict[tuple[str, str], int] = {}
+    def _live_counts(self, service: Service) -> dict[str, int]:
+        """What runs, by column: the mix that stands when nobody remembers one."""
+        found: dict[str, int] = {}
         for replica in self.groups.replicas.get(service.name, ()):
             if replica.phase in HELD:
-                part = (replica.variant.key, replica.pool)
-                found[part] = found.get(part, 0) + 1
+                column = f"{replica.variant.key}|{replica.pool}"
+                found[column] = found.get(column, 0) + 1
         return found
 
     # ----------------------------------------------------------------------------------------- shares, prices
@@ -353,15 +379,8 @@ def _impossible(frame: Frame) -> bool:
     return any(refusal.code != "ProfileHole" for refusal in frame.excluded)
 
 
-def _counts(mix: Mix) -> dict[tuple[str, str], int]:
-    return {(part.variant, part.pool): part.units for part in mix.parts if part.units}
-
-
-def _exchanges(before: dict[tuple[str, str], int], after: dict[tuple[str, str], int]) -> bool:
-    """Whether something takes the place of something: one part grows while another shrinks."""
-    parts = {*before, *after}
-    changes = [after.get(part, 0) - before.get(part, 0) for part in parts]
-    return max(changes, default=0) > 0 > min(changes, default=0)
+def _counts(mix: Mix) -> dict[str, int]:
+    return {f"{part.variant}|{part.pool}": part.units for part in mix.parts if part.units}
 
 
 def _without_time(share: Share) -> tuple[str, int, int]:

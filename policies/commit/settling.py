@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from cluster.restraint import UNLIMITED
 from cluster.targets import Capacity, Mix, MixPart
 from placement.selection.problem import MixProblem, MixSolution
 from policies.frames import Floats, Frame
@@ -26,10 +27,13 @@ FLOOR_SLACK = 1.0 - 1e-9
 
 
 class Limits(NamedTuple):
-    """What a service may use: GPUs per pool, and units per column that whole nodes' devices allow."""
+    """What a service may use: GPUs per pool, and units per column that whole nodes' devices allow; and how many of its
+    running replicas may be moved for a better mix.
+    """
 
     free_gpus: dict[str, int]
     most_units: dict[str, int]
+    moves: int = UNLIMITED
 
     @property
     def gpus(self) -> int:
@@ -48,7 +52,8 @@ class Rules(NamedTuple):
 class Settled(NamedTuple):
     """The decision: the mix, its objective, the best other mix's objective, and how it came about.
 
-    `problem` is what was solved; `counts` the chosen count vector and `other` the best different one.
+    `problem` is what was solved; `counts` the chosen count vector and `other` the best different one; `wish` what
+    would have been chosen but for a disruption budget.
     """
 
     mix: Mix
@@ -59,9 +64,10 @@ class Settled(NamedTuple):
     kept: bool
     wanted: float
     found: Cheapest
+    wish: MixSolution | None = None
 
 
-def limits_of(frame: Frame, free: Mapping[str, Any]) -> Limits:
+def limits_of(frame: Frame, free: Mapping[str, Any], moves: int = UNLIMITED) -> Limits:
     """Limits from free devices per node, given per pool as an array."""
     free_gpus = {
         column.pool: int(np.sum(free[column.pool])) if column.pool in free else 0 for column in frame.columns
@@ -72,7 +78,7 @@ def limits_of(frame: Frame, free: Mapping[str, Any]) -> Limits:
         else 0
         for column in frame.columns
     }
-    return Limits(free_gpus, most)
+    return Limits(free_gpus, most, moves)
 
 
 def wanted_rate(frame: Frame, shares: Floats, capacity: Capacity) -> float:
@@ -109,9 +115,59 @@ def settle(
     near = _adjacent(
         frame, shares, wanted, standing, limits, rules, scratch, grow=kept is None or _short(kept, best)
     )
-    if near is not None and near.counts != best.counts and _near_enough(near, best, rules):
-        return _settled(frame, shares, wanted, near, best, found, rules, is_kept=False)
-    return _settled(frame, shares, wanted, best, found.answer.second, found, rules, is_kept=False)
+    close = near is not None and near.counts != best.counts and _near_enough(near, best, rules)
+    chosen, other = (near, best) if close and near is not None else (best, found.answer.second)
+    if moved_units(_counts(standing), chosen.counts) > limits.moves:
+        tame = _within(frame, shares, wanted, standing, limits, rules, scratch, kept)
+        if tame is not None:
+            same = tame.counts == _counts(standing)
+            made = _settled(frame, shares, wanted, tame, chosen, found, rules, is_kept=same)
+            return made._replace(wish=chosen)
+    return _settled(frame, shares, wanted, chosen, other, found, rules, is_kept=False)
+
+
+def moved_units(before: Mapping[str, int], after: Mapping[str, int]) -> int:
+    """Running replicas that a change of counts moves: what goes while something else comes; 0 for growth or shrinking."""
+    changes = [after.get(name, 0) - before.get(name, 0) for name in sorted({*before, *after})]
+    return -sum(change for change in changes if change < 0) if max(changes, default=0) > 0 else 0
+
+
+def _within(
+    frame: Frame,
+    shares: Floats,
+    wanted: float,
+    standing: Mix,
+    limits: Limits,
+    rules: Rules,
+    scratch: dict[str, Any],
+    kept: MixSolution | None,
+) -> MixSolution | None:
+    """The best mix that moves no more than the budget has left: what stands, grown, or with as many of one part moved."""
+    counts = _counts(standing)
+    if not counts or not set(counts) <= {column.name for column in frame.columns}:
+        return None
+    floors = [counts]
+    if limits.moves:
+        floors = [{**counts, name: max(0, units - limits.moves)} for name, units in sorted(counts.items())]
+    problem = problem_of(frame, shares, wanted, None, None, rules.options)
+    found = [kept] if kept is not None and kept.counts else []
+    for floor in floors:
+        options = tuple(
+            msgspec.structs.replace(
+                option, min_units=floor.get(option.name, 0), max_units=limits.most_units.get(option.name, 0)
+            )
+            for option in problem.variants
+        )
+        if any(option.max_units is not None and option.min_units > option.max_units for option in options):
+            continue
+        solution = solved(msgspec.structs.replace(problem, variants=options), scratch).best
+        if fits(solution, frame, limits.free_gpus, limits.most_units):
+            found.append(solution)
+    smaller = _adjacent(frame, shares, wanted, standing, limits, rules, scratch, grow=False)
+    if smaller is not None and smaller.counts:
+        found.append(smaller)
+    tame = [each for each in found if moved_units(counts, each.counts) <= limits.moves]
+    return min(tame, key=lambda s: (round(s.unserved_per_second, 9), s.objective_per_hour), default=None)
 
 
 def _settled(

@@ -41,6 +41,15 @@ def kept(
     )  # fmt: skip
 
 
+def waits(service: Service, mix: Mix, moves: int, left: int, saves: float) -> Reason:
+    """A cheaper mix would move more running replicas than the disruption budgets allow now."""
+    return Reason(
+        code="MixWaits", subject=service.ref, verdict=Verdict.BLOCKED, choice=mix.text,
+        need=quantity("moves", moves, "moves"), have=quantity("saves", saves, "$/h"),
+        limit=quantity("left", left, "moves"), refs=_pools(mix),
+    )  # fmt: skip
+
+
 def held(
     service: Service, mix: Mix, wanted: float, hold_seconds: float, against: Sequence[Alternative]
 ) -> Reason:

@@ -14,7 +14,7 @@ from controller.actor.pods import engines_name
 from controller.config import PodSettings
 from controller.observe.caches import _SHAPES
 from controller.resources.core import LEASE, SERVICE
-from controller.resources.kinds import MODEL_SERVICE
+from controller.resources.kinds import MODEL_SERVICE, TRAINING_JOB
 from tests.cluster.operating import Cluster, Right, config_of, operating
 from tests.cluster.test_pods import here
 from tests.repository.tree import ROOT
@@ -127,6 +127,8 @@ async def _everything(cluster: Cluster) -> None:
     await cluster.admin.put_scale(MODEL_SERVICE, "chat", "shop", replicas=2, field_manager="user")
     await cluster.until(lambda: _count(cluster, 4), "two replicas and two ranks")
     await cluster.until(lambda: cluster.admin.get(SERVICE, engines_name("chat"), "shop"), "the Service again")
+    await cluster.admin.patch(TRAINING_JOB, "bert", {"spec": {"suspend": True}}, "shop", field_manager="user")
+    await cluster.until(lambda: _count(cluster, 2), "the ranks are stopped")
     await cluster.admin.put_scale(MODEL_SERVICE, "chat", "shop", replicas=0, field_manager="user")
     held = {"metadata": {"finalizers": ["plimsoll.dev/left"]}}
     await cluster.admin.patch(MODEL_SERVICE, "chat", held, "shop", field_manager="killed")

@@ -48,7 +48,7 @@ class Evictions:
         if not over:
             return None
         if len(over) > 1:
-            return StoreError(SEVERAL)
+            return StoreError(f"evict pods {pod.key[1]!r}: {SEVERAL}")
         record, budget = over[0]
         status = self._counted(budget)
         if not _ready(pod.obj) and status.current_healthy >= status.desired_healthy > 0:

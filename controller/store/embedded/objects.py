@@ -289,6 +289,9 @@ class Objects:
         version = self.version + 1
         meta = obj["metadata"]
         meta["resourceVersion"] = str(version)
+        for name in ("annotations", "labels"):
+            if meta.get(name) == {}:  # what is empty is not kept
+                del meta[name]
         record = Record((meta.get("namespace", ""), meta["name"]), obj, version, owners)
         if len(record.raw) > MOST_BYTES:
             raise TooLarge(

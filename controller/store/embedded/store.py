@@ -285,13 +285,13 @@ class EmbeddedStore:
         """See `Store.evict`."""
         self.requests["evict", POD.kind] += 1
         record = self.objects.record(POD, name, namespace)
-        if uid and uid != record.uid:
-            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {record.uid}"
-            raise conflict(POD, name, why)
-        refused = self._evictions.refusal(record)
+        refused = self._evictions.refusal(record)  # asked before the uid is looked at, as the server does
         if refused is not None:
             raise refused
-        self.objects.delete(POD, record, grace_seconds, "Background")
+        try:
+            await self.delete(POD, name, namespace, uid=uid, grace_seconds=grace_seconds)
+        except Conflict as error:  # the same words, but for the kind's
+            raise Conflict(error.message.replace('on pods "', 'on Pod "', 1)) from error
 
     # ---------------------------------------------------------------------------------------------- scale
 
