@@ -40,6 +40,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "benchmarks.kube_faults",
         "cache of the API server's objects under random faults: must end equal to the server, always",
     ),
+    "manners": (
+        "benchmarks.manners",
+        "requests to the API server: idle, in a rollout, under a permanent 403, under a storm of 409",
+    ),
     "mix": ("benchmarks.mix", "GPU selection against the published optima, row by row"),
 }
 """Name → (module, one line). Modules are imported only when they run: each has its own dependencies."""

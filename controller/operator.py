@@ -39,6 +39,7 @@ from controller.metrics import Metrics
 from controller.observe.caches import Caches
 from controller.observe.owners import ObjectOwners
 from controller.observe.reports import fold_agent
+from controller.observe.room import Room
 from controller.observe.sketches import SketchBook
 from controller.observe.world import World
 from controller.power_sender import PowerSender
@@ -97,6 +98,7 @@ class Operator:
         reading, store = store, ConsultingStore(GatedStore(store, self.elector.gate), self.refusals)
         self.world.restraint.settings = config.restraint
         self.caches = Caches(reading, clock, config.seed)
+        self._room = Room(reading, clock, config.seed)
         self.routes_book = RouteBook()
         self.narrator = Narrator(store, ledger)
         self.recorder = Recorder(ledger, config.records_kept)
@@ -181,6 +183,8 @@ class Operator:
                 if self.sketches.fold(self.observer, sketch, now):
                     self.planner.wake(now)
                 self._memory.load(sketch, now)
+        for namespace in await self._room.made(self.refusals.bounded(), self.world.objects["Namespace"]):
+            self.refusals.loosened(namespace)
         self.refusals.tell(self.world.refuse)
         changed = self.world.settle(now)
         changed |= await self.upkeep.keep_revisions(now)
@@ -348,6 +352,7 @@ class Operator:
         now = self.clock.now()
         self.elector.halt()
         await self.caches.close()
+        self._room.close()
         self.term.end(now)
         if self._ledger is not None and self.epoch:
             if not self.elector.lost:

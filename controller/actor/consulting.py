@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -14,6 +16,45 @@ from controller.store.interposed import InterposedStore, Request
 T = TypeVar("T")
 
 
+FIRST_AT_ONCE = 2
+"""So many of one object's creations are on their way together at first; each success lets one more go beside them.
+
+An object that is refused is refused once or twice then, not once a replica.
+"""
+REMEMBERED = 10_000
+"""Objects whose pace is remembered; one forgotten begins slowly again."""
+
+
+class Turns:
+    """Lets creations for one object go slowly until some were taken. Nothing waits for another object's."""
+
+    def __init__(self) -> None:
+        self._most: OrderedDict[Slot, int] = OrderedDict()
+        self._going: Counter[Slot] = Counter()
+        self._waiting: dict[Slot, deque[asyncio.Future[None]]] = {}
+
+    async def begin(self, slot: Slot) -> None:
+        """Wait for a turn; `end` gives it back."""
+        while self._going[slot] >= self._most.get(slot, FIRST_AT_ONCE):
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(slot, deque()).append(turn)
+            await turn
+        self._going[slot] += 1
+
+    def end(self, slot: Slot, *, taken: bool) -> None:
+        """It was answered. One success makes room for one more at a time, a failure takes all of it back."""
+        self._going[slot] -= 1
+        if not self._going[slot]:
+            del self._going[slot]
+        self._most[slot] = self._most.get(slot, FIRST_AT_ONCE) + 1 if taken else FIRST_AT_ONCE
+        self._most.move_to_end(slot)
+        while len(self._most) > REMEMBERED:
+            self._most.popitem(last=False)
+        for turn in self._waiting.pop(slot, ()):
+            if not turn.done():
+                turn.set_result(None)
+
+
 class ConsultingStore(InterposedStore):
     """A store whose writes ask the book first, and whose answers go into it."""
 
@@ -21,6 +62,7 @@ class ConsultingStore(InterposedStore):
         """Put the book before `inner`."""
         super().__init__(inner)
         self._book = book
+        self._turns = Turns()
 
     async def create(
         self, resource: Resource, obj: JsonObject, *, field_manager: str, dry_run: bool = False
@@ -28,11 +70,18 @@ class ConsultingStore(InterposedStore):
         """See `Store.create`. Raises HeldBack instead of asking again too soon."""
         slot = slot_of(resource, obj)
         namespace = str(obj["metadata"].get("namespace", ""))
-        return await self._consult(
-            slot,
-            lambda: self.inner.create(resource, obj, field_manager=field_manager, dry_run=dry_run),
-            namespace,
-        )
+        await self._turns.begin(slot)
+        taken = False
+        try:
+            answer = await self._consult(
+                slot,
+                lambda: self.inner.create(resource, obj, field_manager=field_manager, dry_run=dry_run),
+                namespace,
+            )
+            taken = True
+        finally:
+            self._turns.end(slot, taken=taken)
+        return answer
 
     async def send(self, request: Request, answer: Callable[[], Awaitable[T]]) -> T:
         """Send one request. Raises HeldBack instead of sending a write too soon."""

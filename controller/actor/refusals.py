@@ -18,7 +18,7 @@ import msgspec
 
 from cluster.refused import Refused
 from cluster.seeds import stable_hash
-from controller.actor.answers import TERMINATING, pace_of, reason_word
+from controller.actor.answers import CONTESTED, TERMINATING, UNANSWERED, pace_of, reason_word
 from controller.resources.core import POD
 from controller.store.errors import Forbidden, HeldBack, StoreError
 from runtime.clock import Clock
@@ -41,6 +41,9 @@ HURRY_SECONDS = 5.0
 """How soon the next try comes when something changed that may have made room."""
 HURRIES_APART_SECONDS = 60.0
 """How often at most a try is brought forward: a quota under churn changes all the time."""
+
+BY_ADMISSION = frozenset({"QuotaExceeded", "LimitRange", "PodSecurity"})
+"""Refusals that a change of a quota, of a limit range or of a namespace's labels may end."""
 
 CALM_SECONDS = 120.0
 """A refusal whose next try was due so long ago, without one, is over: nobody wants that write any more."""
@@ -168,7 +171,7 @@ class Refusals:
         self._news[slot.of] = None
         while len(self._entries) > MOST:
             self._drop(next(iter(self._entries)))
-        if not same:
+        if not same and pace not in (UNANSWERED, CONTESTED):  # those are told by who writes
             log.warning("%s of %s %s refused: %s; again in %.0f s", slot.what, *slot.of, error.message, wait)
 
     def succeeded(self, slot: Slot) -> None:
@@ -212,6 +215,10 @@ class Refusals:
     def entries(self) -> list[Entry]:
         """Everything that stands, oldest first: those that failed once and are tried again at once do not."""
         return [entry for entry in self._entries.values() if entry.refused.wait_seconds > 0.0]
+
+    def bounded(self) -> set[str]:
+        """Namespaces in which admission refuses something at present."""
+        return {entry.slot.namespace for entry in self._entries.values() if entry.reason in BY_ADMISSION}
 
     def about(self) -> dict[Key, list[Entry]]:
         """What stands, by whom to tell."""

@@ -97,3 +97,4 @@ class Campaign:
             async with asyncio.timeout(self.elector.settings.request_seconds):
                 if await self._follower.pump():
                     self.elector.hurry()
+        self.elector.watched = self._follower.follows

@@ -69,6 +69,8 @@ class Elector:
         self.gate = Gate(clock)
         self.epoch = 0
         """Of this leadership; 0 before it. It grows when somebody obeyed a higher one."""
+        self.watched = False
+        """Whether somebody calls `hurry` when the Lease changes."""
         self.lost = ""
         """Why the leadership is over; empty while it is not."""
         self._store = store
@@ -149,13 +151,14 @@ class Elector:
         async with self._lock:
             if self.over:
                 return False
+            began = self._clock.monotonic()
             try:
                 await (self._renew() if self.epoch else self._acquire())
                 self._problem = ""
             except StoreError as error:
                 self._problem = f"{error.code} {error.message}"
                 log.debug("the Lease could not be asked: %s", self._problem)
-            self._schedule()
+            self._schedule(began)
             return self.leads
 
     async def raise_above(self, epoch: int) -> bool:
@@ -330,12 +333,14 @@ class Elector:
         except TimeoutError as error:
             raise Unavailable(f"no answer in {self.settings.request_seconds:g} s") from error
 
-    def _schedule(self) -> None:
-        now, settings = self._clock.monotonic(), self.settings
+    def _schedule(self, began: float) -> None:
+        """When the next attempt is due. One that failed is followed sooner, counted from when it began."""
+        settings = self.settings
         if self.leads:
-            # A renewal that failed is tried again at the same pace: four tries fit before the deadline.
-            self._due = now + settings.retry_seconds
+            # Half the pause of others: five tries fit before the deadline, as the fifth second is the first.
+            self._due = began + (settings.retry_seconds / 2.0 if self._problem else settings.renew_seconds)
             return
-        self._due = now + settings.retry_seconds * self._rng.uniform(1.0, settings.jitter)
+        pause = settings.renew_seconds if self.watched and not self._problem else settings.retry_seconds
+        self._due = self._clock.monotonic() + pause * self._rng.uniform(1.0, settings.jitter)
         if self._looked and not self._free(self._record):
             self._due = min(self._due, self._free_at(self._record))

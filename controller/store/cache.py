@@ -141,6 +141,11 @@ class Reflector(Generic[T]):
         return self._indexes.by(index, value)
 
     @property
+    def follows(self) -> bool:
+        """Whether a watch is open."""
+        return self._watch is not None
+
+    @property
     def position(self) -> str:
         """The version up to which the cache has seen everything; "" before the first list."""
         return self._position

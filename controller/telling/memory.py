@@ -14,8 +14,14 @@ REASONS_PER_SUBJECT = 16
 NEWS_RATIO = 0.10
 """An Event is written again when a number moved by more than this share (SEAMS §7)."""
 
-COUNTING = frozenset({"ReplicaRefused", "GangRefused", "WriteRefused"})
-"""Reasons that count tries: another try is no news, the condition has its number; another sentence is."""
+_TRIES = frozenset({".have", ".limit", ".need"})
+PASSING: dict[str, frozenset[str]] = {
+    "KeptWarm": frozenset({".have"}),
+    "GangRefused": _TRIES,
+    "ReplicaRefused": _TRIES,
+    "WriteRefused": _TRIES,
+}
+"""Numbers that go on by themselves while nothing happens (time idle, tries, the wait for the next): no news by code."""
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -30,9 +36,8 @@ def is_news(old: Reason | None, new: Reason) -> bool:
     """Whether a reason says something else than before: new, other slots, or a number moved by over 10 %."""
     if old is None:
         return True
-    if new.code in COUNTING:
-        return False
-    before, after = _numbers(old), _numbers(new)
+    passing = PASSING.get(new.code, frozenset())
+    before, after = ({k: v for k, v in _numbers(r).items() if k not in passing} for r in (old, new))
     if before.keys() != after.keys():
         return True
     return any(abs(after[k] - before[k]) > NEWS_RATIO * max(abs(before[k]), 1e-9) for k in after)

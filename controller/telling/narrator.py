@@ -13,7 +13,7 @@ from controller.actor.outcome import Outcome
 from controller.ledger.ledger import Ledger
 from controller.ledger.rows import ActionId, ActuationRow, PlanId, json_text, plan_row, reason_row
 from controller.store.interface import Store
-from controller.telling.events import event_object, write_event
+from controller.telling.events import Events, event_object
 from controller.telling.memory import Sayings
 
 EVENTS_PER_STEP = 200
@@ -28,7 +28,7 @@ class Narrator:
         self.sayings = Sayings()
         self.unexplained = 0
         self.decisions = 0
-        self._store = store
+        self._events = Events(store)
         self._ledger = ledger
         self._news: dict[tuple[str, str, str], Reason] = {}
 
@@ -89,7 +89,7 @@ class Narrator:
                 continue
             subject = reason.subject
             uid = subject.uid or uids.get((subject.kind, subject.name), "")
-            await write_event(self._store, event_object(reason, uid, now_seconds, epoch))
+            await self._events.write(event_object(reason, uid, now_seconds, epoch))
 
 
 def _actuation(outcome: Outcome, now_seconds: float) -> ActuationRow:

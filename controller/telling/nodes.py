@@ -24,6 +24,7 @@ from controller.store.workqueue import WorkQueue
 from controller.telling.clock_text import rfc3339
 from controller.telling.conditions import condition, merge
 from controller.telling.devices import agreement
+from controller.telling.refreshing import Refreshes
 from runtime.clock import Clock
 
 log = logging.getLogger("plimsoll.status")
@@ -32,7 +33,9 @@ Link = Literal["infiniband", "roce", "ethernet"]
 Tier = Literal["dram", "nvme"]
 
 QUIET_SECONDS = 60.0
-"""Readings that merely moved (watts, time of the last report) are written at most this often."""
+"""Readings that merely moved (watts, time of the last report) are written at most this often for one node."""
+REFRESHES_PER_MINUTE = 10.0
+"""And so many a minute for all nodes together: metrics have them every second."""
 WRITES_PER_STEP = 50
 MOST_PODS = 16
 LONGEST_POD = 317
@@ -161,18 +164,23 @@ class NodeWriter:
         self._at_once = at_once
         self._written: dict[str, tuple[Any, float]] = {}
         self._conditions: dict[str, list[Condition]] = {}
+        self._refreshes = Refreshes(clock, per_minute=REFRESHES_PER_MINUTE, burst=WRITES_PER_STEP)
 
     async def write(self, world: World, snapshot: Snapshot, now_seconds: float) -> int:
         """Bring a bounded number of nodes up to date; how many were written."""
         present = sorted(set(world.inventories) & set(world.objects["Node"]))
         wanted: dict[str, AcceleratorNodeStatus] = {}
+        moved: dict[str, float] = {}
         for name in present:
             known = self._written.get(name)
             before = self._conditions.get(name, ())
-            status = node_status(name, world.inventories[name], world, snapshot, now_seconds, before)
-            if known is None or known[0] != _says(status) or now_seconds - known[1] >= QUIET_SECONDS:
-                wanted[name] = status
+            wanted[name] = node_status(name, world.inventories[name], world, snapshot, now_seconds, before)
+            if known is None or known[0] != _says(wanted[name]):
                 self._queue.add(name)
+            elif now_seconds - known[1] >= QUIET_SECONDS:
+                moved[name] = known[1]
+        for name in self._refreshes.of((at, name) for name, at in moved.items()):
+            self._queue.add(name)
         for gone in sorted(set(self._written) - set(present)):
             self._queue.forget(gone)
             await self._delete(gone)
@@ -207,10 +215,19 @@ class NodeWriter:
         return 1
 
     async def _put(self, name: str, status: AcceleratorNodeStatus) -> None:
-        obj = {"apiVersion": API_VERSION, "kind": "AcceleratorNode", "metadata": {"name": name}}
-        if name not in self._written:
+        """Write it; one that nobody wrote before is made. A predecessor's is there, as a rule."""
+        try:
+            await self._apply(name, status)
+        except NotFound:
+            if name in self._written:
+                raise
+            obj = {"apiVersion": API_VERSION, "kind": "AcceleratorNode", "metadata": {"name": name}}
             with contextlib.suppress(AlreadyExists):
                 await self._store.create(ACCELERATOR_NODE, obj, field_manager=labels.MANAGER)
+            await self._apply(name, status)
+
+    async def _apply(self, name: str, status: AcceleratorNodeStatus) -> None:
+        obj = {"apiVersion": API_VERSION, "kind": "AcceleratorNode", "metadata": {"name": name}}
         await self._store.apply(
             ACCELERATOR_NODE,
             obj | {"status": render(status)},

@@ -26,6 +26,7 @@ from controller.store.workqueue import WorkQueue
 from controller.telling.conditions import condition, merge
 from controller.telling.contests import Contests, Key, is_contest
 from controller.telling.memory import Sayings
+from controller.telling.refreshing import Refreshes
 from controller.telling.refused import admitted
 from controller.telling.restraint import with_restraint
 from controller.telling.statuses import class_status, domain_status, job_status, service_status
@@ -35,6 +36,8 @@ log = logging.getLogger("plimsoll.status")
 
 QUIET_SECONDS = 10.0
 """A status that only moved in its numbers is written at most this often; what it *says* is written at once."""
+REFRESHES_PER_MINUTE = 60
+"""And so many a minute for all objects together."""
 
 SIZES = (
     "phase", "why", "ready", "replicas", "attempt", "checkpoint_step", "gpu_count", "moves",
@@ -88,6 +91,8 @@ class StatusWriter:
         self._wanted: dict[Key, tuple[Any, Any]] = {}
         self._written: dict[Key, _Written] = {}
         self._at: dict[Key, float] = {}
+        self._moved: dict[Key, tuple[Any, Any]] = {}
+        self._refreshes = Refreshes(clock, per_minute=REFRESHES_PER_MINUTE, burst=REFRESHES_PER_MINUTE)
 
     async def write(self, world: World, snapshot: Snapshot, sayings: Sayings, now_seconds: float) -> int:
         """Bring every object's status up to date; how many were written."""
@@ -113,6 +118,10 @@ class StatusWriter:
                     self._queue.add(key)
                 else:
                     self._wanted.pop(key, None)
+        moved, self._moved = self._moved, {}
+        for key in self._refreshes.of((self._at.get(key, float("-inf")), key) for key in moved):
+            self._wanted[key] = moved[key]
+            self._queue.add(key)
         self.contests.keep(there, now_seconds)
         for gone in (self._wanted.keys() | self._written.keys()) - there:
             self._forget(gone)
@@ -167,8 +176,11 @@ class StatusWriter:
             and last.version >= _version(obj)
         ):
             return False
-        news = _says(status) != _says(obj.status)
-        return news or now_seconds - self._at.get(key, float("-inf")) >= QUIET_SECONDS
+        if _says(status) != _says(obj.status):
+            return True
+        if now_seconds - self._at.get(key, float("-inf")) >= QUIET_SECONDS:
+            self._moved[key] = (obj, status)
+        return False
 
     async def _put(self, key: Key, obj: Any, status: Any, now_seconds: float) -> int:
         """Apply it, once more by force where another manager holds a field; the version it has then."""
@@ -188,15 +200,28 @@ class StatusWriter:
         kind, name = key
         namespace, name = split_key(name)
         meta = {"name": name, "uid": obj.metadata.uid} | ({"namespace": namespace} if namespace else {})
+        last = self._written.get(key)
+        same = last is not None and last.uid == obj.metadata.uid
+        version = max(_version(obj), last.version if same and last is not None else 0)
         told = {field: value for field, value in render(status).items() if field not in ACTORS}
         wanted = {"apiVersion": API_VERSION, "kind": kind, "metadata": meta, "status": told}
-        return await self._store.apply(
-            BY_KIND[kind].resource,
-            wanted,
-            field_manager=labels.STATUS_MANAGER,
-            force=force,
-            subresource="status",
-        )
+
+        async def send(metadata: JsonObject) -> JsonObject:
+            return await self._store.apply(
+                BY_KIND[kind].resource,
+                {**wanted, "metadata": metadata},
+                field_manager=labels.STATUS_MANAGER,
+                force=force,
+                subresource="status",
+            )
+
+        try:
+            # With the version that the cache has, the store need not look whose the object is before it writes.
+            return await send(meta | ({"resourceVersion": str(version)} if version else {}))
+        except Conflict as error:
+            if is_contest(error) or not version:
+                raise
+        return await send(meta)  # the object changed meanwhile; whether it is still this one is looked up
 
 
 BY_THE_SERVER = frozenset({"foregroundDeletion", "orphan"})

@@ -38,6 +38,11 @@ ELSEWHERE: dict[Right, str] = {
         "resourceclaimtemplates",
         "create",
     ): "tests/cluster/test_devices.py: a pod claims its GPUs",
+    **{
+        ("", kind, verb): "tests/cluster/test_refusals.py: room is made for pods that were refused"
+        for kind in ("resourcequotas", "limitranges")
+        for verb in ("list", "watch")
+    },
     ("", "events", "get"): "an event of that name exists: it is counted up",
     ("", "pods", "get"): "a pod of that name exists: whose is it?",
     ("apps", "controllerrevisions", "create"): "an apply that creates is authorised as one, beside the patch",

@@ -124,7 +124,7 @@ async def a_higher_epoch_is_written_by_hand(world: World) -> None:
     await world.edit_lease(epoch=40)
     await world.until(lambda: leader.elector.epoch == 41, 5.0, "the leader leads above it")
     await world.edit_lease(epoch=3)
-    await world.run(5.0)
+    await world.run(6.0)  # a renewal comes every 5 s
     assert (await world.lease())["metadata"]["annotations"][labels.EPOCH] == "41"
     assert leader.leads
 

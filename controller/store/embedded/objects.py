@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from controller.store.embedded import core_rules, forms, metadata, ownership, wording
+from controller.resources.core import POD, RESOURCE_QUOTA
+from controller.store.embedded import core_rules, forms, metadata, ownership, quotas, wording
 from controller.store.embedded.identity import Identities, Stamps
 from controller.store.embedded.ownership import Manager, Owners
 from controller.store.embedded.scaling import scale_faults
@@ -108,12 +109,26 @@ class Objects:
             raise AlreadyExists(wording.already_exists(resource, key[1]))
         self._prepare_new(table, obj)
         self._validate(table, None, obj)
+        if resource == POD:
+            self._admit(obj)
         if owners is None:
             part = ownership.owned_part(obj, "", resource.has_status)
             owners = ownership.after_update({}, who, {}, part, table.shape)
         if dry_run:
             return Record(key, obj, self.version, owners)
         return self._commit(table, None, obj, owners)
+
+    def _admit(self, pod: JsonObject) -> None:
+        """Hold a new pod to the quotas of its namespace. Raises `Forbidden`."""
+        namespace = pod["metadata"]["namespace"]
+        if RESOURCE_QUOTA not in self._tables:
+            return
+        bounds = [r.obj for (n, _), r in self.table(RESOURCE_QUOTA).records.items() if n == namespace]
+        if not bounds:
+            return
+        there = [r.obj for (n, _), r in self.table(POD).records.items() if n == namespace]
+        if (sentence := quotas.refusal(pod, bounds, there)) is not None:
+            raise Forbidden(sentence)
 
     def _key(self, resource: Resource, meta: JsonObject) -> Key:
         faults = metadata.name_faults(resource, meta.get("name"))

@@ -67,7 +67,8 @@ APPLY_PATCH = "application/apply-patch+yaml"
 class KubeStore:
     """Objects on an API server. Made by `connect`; belongs to the event loop it is first used in.
 
-    `requests` counts what was asked, by (verb, kind); `transport.sent` counts what was sent.
+    `requests` counts what was asked, by (verb, kind); `transport.sent` counts what was sent, `watched_bytes` what
+    all watches brought.
     """
 
     def __init__(self, transport: Transport, rng: random.Random) -> None:
@@ -75,6 +76,7 @@ class KubeStore:
         self.requests: Counter[tuple[str, str]] = Counter()
         self._random = rng
         self._watches: set[KubeWatch] = set()
+        self.watched_bytes = 0
 
     @classmethod
     async def connect(  # noqa: PLR0913 - options have defaults
@@ -109,6 +111,9 @@ class KubeStore:
             silence_seconds=silence_seconds,
         )
         return cls(transport, rng)
+
+    def _hear(self, count: int) -> None:
+        self.watched_bytes += count
 
     async def close(self) -> None:
         """End all streams and connections; harmless twice."""
@@ -217,7 +222,8 @@ class KubeStore:
             },
             doing,
         )
-        watch = KubeWatch(response, self.transport.access.endpoint, doing, over=self._watches.discard)
+        endpoint = self.transport.access.endpoint
+        watch = KubeWatch(response, endpoint, doing, over=self._watches.discard, heard=self._hear)
         self._watches.add(watch)
         return watch
 

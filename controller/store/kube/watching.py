@@ -35,6 +35,7 @@ class KubeWatch:
         doing: str,
         *,
         over: Callable[[KubeWatch], None] | None = None,
+        heard: Callable[[int], None] | None = None,
         most_events: int = MOST_EVENTS,
         most_bytes: int = MOST_BYTES,
     ) -> None:
@@ -42,6 +43,7 @@ class KubeWatch:
         self._endpoint = endpoint
         self._doing = doing
         self._over = over
+        self._heard = heard
         self._limits = (most_events, most_bytes)
         self._queue: deque[WatchEvent] = deque()
         self._bytes = 0
@@ -96,6 +98,8 @@ class KubeWatch:
                 chunk = await self._response.content.readany()
                 if not chunk:
                     return
+                if self._heard is not None:
+                    self._heard(len(chunk))
                 self._take_in(lines.feed(chunk))
                 if lines.pending_bytes > LONGEST_LINE:
                     raise ValueError(f"a line of more than {LONGEST_LINE} bytes")
