@@ -28,7 +28,8 @@ from benchmarks.sides import Side
 from console.controlplane import ControlPlane, ControlPlaneError
 from controller.config import OperatorConfig
 from controller.resources import crds
-from controller.resources.core import NAMESPACE, NODE, RESOURCE_QUOTA
+from controller.resources.core import NAMESPACE, NODE
+from controller.resources.core_bounds import RESOURCE_QUOTA
 from controller.resources.kinds import ACCELERATOR_CLASS, MODEL_SERVICE
 from controller.store.kube import KubeStore
 from controller.store.kube.budget import Budget

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from controller.observe.quantities import parse_quantity
-from controller.resources.core import LIMIT_RANGE, RESOURCE_QUOTA, LimitRange, ResourceQuota
+from controller.resources.core_bounds import LIMIT_RANGE, RESOURCE_QUOTA, LimitRange, ResourceQuota
 from controller.store.cache import Delta, Reflector
 from controller.store.interface import Store
 from runtime.clock import Clock

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from controller.resources.base import ObjectMeta
+from controller.resources.core_bounds import LIMIT_RANGE, RESOURCE_QUOTA
 from controller.store.interface import Resource
 
 POD = Resource(
@@ -85,11 +86,6 @@ STORAGE_CLASS = Resource(
 SECRET = Resource(group="", version="v1", kind="Secret", plural="secrets")
 CONFIG_MAP = Resource(group="", version="v1", kind="ConfigMap", plural="configmaps")
 """Secrets and ConfigMaps are held for the simulated kubelets: the operator has no right on them."""
-RESOURCE_QUOTA = Resource(
-    group="", version="v1", kind="ResourceQuota", plural="resourcequotas", has_status=True
-)
-LIMIT_RANGE = Resource(group="", version="v1", kind="LimitRange", plural="limitranges")
-
 CORE_RESOURCES: tuple[Resource, ...] = (
     POD,
     NODE,
@@ -457,29 +453,3 @@ class ServiceObject(CoreStruct, frozen=True, kw_only=True):
 
     metadata: ObjectMeta
     spec: dict[str, Any] = {}
-
-
-class QuotaSpec(CoreStruct, frozen=True, kw_only=True):
-    """What a namespace may use at most, as Kubernetes quantities."""
-
-    hard: dict[str, str | int] = {}
-
-
-class QuotaStatus(CoreStruct, frozen=True, kw_only=True):
-    """What it uses."""
-
-    used: dict[str, str | int] = {}
-
-
-class ResourceQuota(CoreStruct, frozen=True, kw_only=True):
-    """A bound on what the objects of a namespace may use together."""
-
-    metadata: ObjectMeta
-    spec: QuotaSpec = QuotaSpec()
-    status: QuotaStatus = QuotaStatus()
-
-
-class LimitRange(CoreStruct, frozen=True, kw_only=True):
-    """Bounds of each pod in a namespace: only that there is one, and its version."""
-
-    metadata: ObjectMeta

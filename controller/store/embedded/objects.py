@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from controller.resources.core import POD, RESOURCE_QUOTA
+from controller.resources.core import POD
+from controller.resources.core_bounds import RESOURCE_QUOTA
 from controller.store.embedded import core_rules, forms, metadata, ownership, quotas, wording
 from controller.store.embedded.identity import Identities, Stamps
 from controller.store.embedded.ownership import Manager, Owners
