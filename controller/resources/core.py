@@ -87,22 +87,9 @@ SECRET = Resource(group="", version="v1", kind="Secret", plural="secrets")
 CONFIG_MAP = Resource(group="", version="v1", kind="ConfigMap", plural="configmaps")
 """Secrets and ConfigMaps are held for the simulated kubelets: the operator has no right on them."""
 CORE_RESOURCES: tuple[Resource, ...] = (
-    POD,
-    NODE,
-    NAMESPACE,
-    EVENT,
-    SERVICE,
-    LEASE,
-    CLAIM,
-    VOLUME,
-    STORAGE_CLASS,
-    SECRET,
-    CONFIG_MAP,
-    POD_DISRUPTION_BUDGET,
-    CONTROLLER_REVISION,
-    RESOURCE_QUOTA,
-    LIMIT_RANGE,
-)
+    POD, NODE, NAMESPACE, EVENT, SERVICE, LEASE, CLAIM, VOLUME,
+    STORAGE_CLASS, SECRET, CONFIG_MAP, POD_DISRUPTION_BUDGET, CONTROLLER_REVISION, RESOURCE_QUOTA, LIMIT_RANGE,
+)  # fmt: skip
 """Every kind of Kubernetes itself that the embedded store holds."""
 
 
