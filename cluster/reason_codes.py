@@ -81,6 +81,8 @@ CODES: dict[str, CodeSpec] = {
                              "need", "have", "limit"),
     "ReplicaNotStarted": _warning("{choice} was bound and did not become ready within {limit} (waited {have}, {need} expected);"
                                   " it is replanned.", "need", "have", "limit"),
+    "ReplicaBlocked": _warning("{choice} cannot start, {have} of {need} wanted are ready; its kubelet tries on, and it is replanned"
+                               " after {limit}.", "need", "have", "limit"),
     "ReplicaHeldBack": _warning("{have} in a row did not start ({need} wanted); the next try comes {limit} after the last.",
                                 "need", "have", "limit"),
     "ReplicaRefused": _warning("its pods are refused: {choice} ({have} in a row, {need} wanted; the next comes {limit} after the"
@@ -139,6 +141,8 @@ CODES: dict[str, CodeSpec] = {
                             "need", "have", "limit"),
     "WriteRefused": _warning("{choice} ({have} in a row, {need} done; the next comes {limit} after the last).",
                              "need", "have", "limit"),
+    "GangBlocked": _warning("{choice}: {have} of {need} are up; the kubelet tries on, and the attempt is replanned after {limit}.",
+                            "need", "have", "limit"),
     "GangHeldBack": _warning("{have} in a row made no progress; attempt {need} comes {limit} after the last.",
                              "need", "have", "limit"),
     "GangStopped": _normal("attempt {have} is stopped with {limit} grace; {need} were asked for.", "need", "have", "limit"),

@@ -230,7 +230,8 @@ class Replica(Noun, kw_only=True, frozen=True):
     is the `Service.revision` it was made from; empty = unknown, taken for the current one. `fault` is the kubelet's
     word for what keeps its containers from running (CrashLoopBackOff, ImagePullBackOff), empty while nothing does;
     `restarts` counts how often they were started again. `kept_by` is the annotation
-    that keeps it where it is (empty: none), `budgets` are the keys of the PodDisruptionBudgets over it.
+    that keeps it where it is (empty: none), `budgets` are the keys of the PodDisruptionBudgets over it. `blocked` says it in
+    the kubelet's whole sentence; `unprepared`: its volumes are not mounted yet.
     """
 
     key: str
@@ -249,6 +250,8 @@ class Replica(Noun, kw_only=True, frozen=True):
     restarts: int = 0
     kept_by: str = ""
     budgets: tuple[str, ...] = ()
+    blocked: str = ""
+    unprepared: bool = False
     phase_since_seconds: float = 0.0
     last_busy_seconds: float = 0.0
 

@@ -125,7 +125,8 @@ class Layout(Noun, kw_only=True, frozen=True):
 class Gang(Noun, kw_only=True, frozen=True):
     """One attempt at a job. `rendezvous` is new for every attempt, so old ranks cannot join.
 
-    `ran`: every pod of it has started, as far as anybody saw.
+    `ran`: every pod of it has started, as far as anybody saw. `blocked`: what keeps a member from starting, in its
+    kubelet's words (empty: nothing).
     """
 
     key: str
@@ -138,6 +139,7 @@ class Gang(Noun, kw_only=True, frozen=True):
     phase_since_seconds: float = 0.0
     members: tuple[str, ...] = ()
     members_up: int = 0
+    blocked: str = ""
     ran: bool = False
     step: int = 0
     checkpoint_step: int = 0

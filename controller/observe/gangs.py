@@ -10,6 +10,7 @@ from cluster.hardware import Slot
 from cluster.launch import RankLaunch
 from cluster.overlay import gang_key
 from cluster.training import Gang, GangPhase, Layout
+from controller.observe.blocked import blocked_by
 from controller.observe.pods import node_of
 from controller.resources.core import Pod
 
@@ -75,6 +76,7 @@ def gang(
         phase_since_seconds=since,
         members=tuple(f"{m.pod.metadata.key}#{m.pod.metadata.uid}" for m in members),
         members_up=sum(1 for m in members if m.pod.status.phase == "Running"),
+        blocked=next((words for m in members if (words := blocked_by(m.pod))), ""),
         ran=ran,
         step=max(progress.step, first.restore_step),
         checkpoint_step=max(progress.checkpoint_step, first.restore_step),

@@ -13,6 +13,7 @@ from cluster.launch import EngineLaunch, RankLaunch
 from cluster.occupancy import Claim
 from cluster.serving import Launcher, Replica, ReplicaPhase
 from controller.observe import labels
+from controller.observe.blocked import blocked_by, unprepared
 from controller.observe.quantities import quantity_of
 from controller.observe.seats import NOBODY, Seats
 from controller.resources.core import Container, Pod
@@ -141,6 +142,8 @@ def _engine(pod: Pod, launch: EngineLaunch, seats: Seats, *, node_lost: bool, no
         revision=pod.metadata.labels.get(labels.REVISION, ""),
         fault=pod.fault if phase in (ReplicaPhase.PENDING, ReplicaPhase.STARTING) else "",
         restarts=pod.restarts if phase in (ReplicaPhase.PENDING, ReplicaPhase.STARTING) else 0,
+        blocked=blocked_by(pod),
+        unprepared=unprepared(pod),
         phase_since_seconds=now_seconds,
     )
     return PodFacts(claim, launcher, replica)

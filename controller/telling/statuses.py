@@ -36,14 +36,24 @@ CAPACITY_CODES = frozenset(
     }
 )
 OBSTACLE_CODES = frozenset(
-    {"ReplicaUnplaceable", "ReplicaStuck", "ReplicaNotStarted", "ReplicaHeldBack", "ReplicaRefused"}
+    {
+        "PlacesConfined",
+        "ReplicaBlocked",
+        "ReplicaHeldBack",
+        "ReplicaNotStarted",
+        "ReplicaRefused",
+        "ReplicaStuck",
+        "ReplicaUnplaceable",
+    }
 )
 """What keeps replicas from becoming ready, as placing tells it."""
 OBSTACLE_SECONDS = 120.0
 """How long an obstacle is repeated in the condition Ready after it was last met."""
 GANG_CODES = frozenset(
     {
+        "GangBlocked",
         "GangUnbound",
+        "PlacesConfined",
         "GangHeldBack",
         "GangRefused",
         "GangStarted",

@@ -40,7 +40,8 @@ class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Settings of best-fit placing.
 
     `bind_seconds`: a replica not bound to its node by then is deleted and replanned. `start_seconds`: so is one that
-    is bound and not ready (the largest models load for minutes). `shun_seconds`: how long the node it was meant for is
+    is bound and not ready (the largest models load for minutes). `prepare_seconds`: one whose volumes are not mounted by
+    then is told of. `shun_seconds`: how long the node it was meant for is
     avoided. `settle_seconds`: a report this much younger than the start of a
     drain is believed when it says empty. `route_tolerance`: weights closer than this are left alone.
     `failed_grace_seconds`: grace of deleting what serves nobody. `rollout`: how boldly revisions are rolled out.
@@ -48,6 +49,7 @@ class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     bind_seconds: Seconds = 10.0
     start_seconds: Seconds = 1_800.0
+    prepare_seconds: Seconds = 60.0
     shun_seconds: Seconds = 60.0
     settle_seconds: Seconds = 2.0
     route_tolerance: Seconds = 0.005
@@ -163,6 +165,7 @@ class Run:
             if case.service.name in self.halted:
                 continue  # what shows that the revision fails stays until that is written down
             self._count_failures(case)
+            self._tell_blocked(case)
             for replica in case.stuck:
                 self._shun(replica)
                 waited = self.now - replica.phase_since_seconds
@@ -198,6 +201,14 @@ class Run:
         self.draft.act(Resume(subject=replica.ref, expects=(case.service.ref,), reason=reason))
         self.going.add(replica.key)
         return True
+
+    def _tell_blocked(self, case: Case) -> None:
+        """Say what keeps replicas from starting; their kubelets try again by themselves."""
+        live = [r for part in case.parts() for r in case.live(part) if r.phase is ReplicaPhase.STARTING]
+        for replica in live:
+            waited = self.now - replica.phase_since_seconds
+            if replica.blocked or (replica.unprepared and waited >= self.config.prepare_seconds):
+                self.draft.because(why.blocked(case, replica, self.config.start_seconds))
 
     def _count_failures(self, case: Case) -> None:
         name = case.service.name

@@ -96,6 +96,18 @@ def refused(case: Case, refused: Refused) -> Reason:
     )  # fmt: skip
 
 
+def blocked(case: Case, replica: Replica, limit: float) -> Reason:
+    """A bound replica does not start, and its kubelet says why. Without a clock: what is told rests while nothing changes."""
+    ready = sum(case.ready(part) for part in case.parts())
+    unmounted = "its volumes or its network are not ready, kubectl describe pod has the kubelet's events"
+    return Reason(
+        code="ReplicaBlocked", subject=case.service.ref, verdict=Verdict.BLOCKED,
+        choice=f"{replica.key} ({replica.blocked or unmounted})",
+        need=quantity("wanted", sum(case.wanted.values()), "replicas"),
+        have=quantity("ready", ready, "replicas"), limit=quantity("limit", limit, "s"), refs=(replica.ref,),
+    )  # fmt: skip
+
+
 def resting(case: Case, rest: Rest) -> Reason:
     """The next try waits: several in a row did not start."""
     return Reason(

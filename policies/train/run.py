@@ -96,6 +96,8 @@ class TrainRun:
                 self._restart(job, gang)
             elif gang.phase is GangPhase.RUNNING:
                 self._set_cadence(job)
+            elif gang.phase is GangPhase.FORMING and gang.blocked:
+                self.draft.because(why.blocked(job, gang, self.config.forming_seconds))
 
     def _stop_strays(self) -> None:
         """Older attempts that still hold something: what a lost answer or a crash left behind."""

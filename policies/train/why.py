@@ -87,6 +87,15 @@ def refused(job: Job, refused: Refused) -> Reason:
     )  # fmt: skip
 
 
+def blocked(job: Job, gang: Gang, limit: float) -> Reason:
+    """Pods of an attempt do not start, and a kubelet says why."""
+    return Reason(
+        code="GangBlocked", subject=job.ref, verdict=Verdict.BLOCKED, choice=gang.blocked,
+        need=quantity("members", len(gang.layout.slots), "nodes"),
+        have=quantity("up", gang.members_up, "nodes"), limit=quantity("limit", limit, "s"), refs=(gang.ref,),
+    )  # fmt: skip
+
+
 def resting(job: Job, rest: Rest) -> Reason:
     """The next attempt waits: several in a row made no progress."""
     return Reason(

@@ -28,6 +28,7 @@ from simulator.fleet.index import PodIndex
 from simulator.fleet.lifecycle import NodeLifecycle
 from simulator.fleet.node import HubAddress, SimulatedNode, Surroundings
 from simulator.fleet.objects import LEASE, NODE, POD, Lease, Node, Pod
+from simulator.fleet.pantry import Pantry
 from simulator.fleet.scheduler import ControlPlane, Scheduler
 from simulator.fleet.settling import LeaseKeeper, Settler, Settling, is_silent
 from simulator.fleet.specs import FleetSpec
@@ -82,8 +83,7 @@ class Fleet:
         tells_holders: bool = False,
     ) -> None:
         self.spec = spec
-        self.gangs = GangBook(spec.peer_loss_seconds)
-        self.index = PodIndex()
+        self.gangs, self.index = GangBook(spec.peer_loss_seconds), PodIndex()
         self.writer = PodWriter(store)
         self._clock = clock
         self._pods = Feed(store, clock, POD, Pod)
@@ -98,8 +98,10 @@ class Fleet:
                 )
             self.scheduler = Scheduler(plane, self.index, self._nodes.objects)
             self.lifecycle = NodeLifecycle(store, plane, self.index, self._nodes.objects)
+        self.pantry = Pantry(store, clock)
         around = Surroundings(
             spec=spec,
+            pantry=self.pantry,
             store=store,
             clock=clock,
             authority=authority,
@@ -217,7 +219,7 @@ class Fleet:
 
     def meet_new_store(self) -> None:
         """The store began anew and knows nothing: every node registers again, and all that is there is read again."""
-        for feed in (self._pods, self._nodes, self._leases):
+        for feed in (self._pods, self._nodes, self._leases, self.pantry):
             feed.forget()
         for node in self.nodes.values():
             node.registration.forget()
@@ -231,7 +233,7 @@ class Fleet:
         nodes = list(self.nodes.values())
         for first in range(0, len(nodes), STOPS_AT_ONCE):
             await asyncio.gather(*(n.stop("fleet stopped") for n in nodes[first : first + STOPS_AT_ONCE]))
-        for feed in (self._pods, self._nodes, self._leases):
+        for feed in (self._pods, self._nodes, self._leases, self.pantry):
             feed.close()
 
     # ---------------------------------------------------------------------------------- accelerated time
@@ -332,6 +334,7 @@ class Fleet:
         self._deliver(await self._pods.pump(), now)
         if self.scheduler is not None and self.index.waiting and await self.scheduler.step():
             self._deliver(await self._pods.pump(), now)
+        await self.pantry.pump()
 
     def _deliver(self, changes: list[Change[Pod]], now: float) -> None:
         self.index.take(changes)

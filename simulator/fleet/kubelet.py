@@ -3,6 +3,7 @@
 No task and no I/O in here: pods and the machine's stages go in, and each pod has a `Report` that somebody writes
 (`simulator.fleet.writer`). A pod moves through these states and no other::
 
+    held      image, Secrets or ConfigMaps that it needs are not to be had: Pending, and tried again
     starting  image, container: Pending · weights, engine, warm_up (process for ranks): Running, not ready
     serving   Running, ready
     stopping  deletion asked: takes no new requests, ends when it has none or its grace is over
@@ -23,6 +24,7 @@ from simulator.fleet.gangs import GangBook, Member, Verdict
 from simulator.fleet.index import Launch, launch_of
 from simulator.fleet.machine import Machine
 from simulator.fleet.objects import Pod
+from simulator.fleet.pantry import Pantry
 from simulator.fleet.shapes import engine_of, model_of, rank_start_of, start_of
 from simulator.fleet.specs import StartProfile
 from simulator.physics.loading import Stage, StageEvent
@@ -32,6 +34,7 @@ from simulator.physics.specs import EngineSpec
 class State(Enum):
     """Where a pod is in its life on the node."""
 
+    HELD = "held"
     STARTING = "starting"
     SERVING = "serving"
     STOPPING = "stopping"
@@ -52,6 +55,9 @@ class Report(msgspec.Struct, frozen=True):
     """Readiness gates of the pod that nobody has opened: with any, its containers are ready and it is not."""
     started_seconds: float | None = None
     ready_since_seconds: float = 0.0
+    held: bool = False
+    """Whether its container waits for something that may never come."""
+    unmounted: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +74,7 @@ class Run:
     member: Member | None = None
     gone: bool = False
     endpoint_told: bool = False
+    held_since_seconds: float = 0.0
 
     @property
     def key(self) -> str:
@@ -79,8 +86,16 @@ class Kubelet:
     """Pods of one boot of one machine. `host` serves its engines to gateways."""
 
     def __init__(
-        self, machine: Machine, host: EngineHost, gangs: GangBook, start: StartProfile, engine: EngineSpec
+        self,
+        machine: Machine,
+        host: EngineHost,
+        gangs: GangBook,
+        start: StartProfile,
+        engine: EngineSpec,
+        pantry: Pantry | None = None,
     ) -> None:
+        self._pantry = pantry
+        self._held: set[str] = set()
         self._machine = machine
         self._host = host
         self._gangs = gangs
@@ -164,11 +179,14 @@ class Kubelet:
         self.runs.clear()
         self.dirty.clear()
         self._busy.clear()
+        self._held.clear()
         self._members.clear()
         self._rows = ()
 
     def settle(self, now_seconds: float) -> None:
         """End what is to end by now: drained or out of grace, gangs that are done or lost."""
+        for key in sorted(self._held):
+            self._try(self.runs[key], now_seconds)
         for key in sorted(self._busy):
             run = self.runs[key]
             if run.state is State.STOPPING:
@@ -193,9 +211,32 @@ class Kubelet:
     # -------------------------------------------------------------------------------------------- details
 
     def _admit(self, pod: Pod, now: float) -> Run:
-        launch = launch_of(pod)
-        run = self._keep(pod, launch, State.STARTING, Report(reason=Stage.IMAGE.value), now)
-        present = self._start.images_present or _image(pod) in self._machine.images
+        run = self._keep(pod, launch_of(pod), State.HELD, Report(reason=Stage.IMAGE.value), now)
+        self._held.add(run.key)
+        self._try(run, now)
+        return run
+
+    def _try(self, run: Run, now: float) -> None:
+        """Start a pod that is held, if all that it needs is there."""
+        present = self._start.images_present or _image(run.pod) in self._machine.images
+        waited = now - run.held_since_seconds
+        obstacle = (
+            self._pantry.obstacle(run.pod, present=present, waited_seconds=waited) if self._pantry else None
+        )
+        if obstacle is None:
+            self._held.discard(run.key)
+            run.state = State.STARTING
+            self._say(run, Report(reason=Stage.IMAGE.value), now)
+            self._begin(run, present, now)
+            return
+        report = Report(
+            reason=obstacle.reason, message=obstacle.message, held=True, unmounted=obstacle.unmounted
+        )
+        if (report.reason, report.message) != (run.report.reason, run.report.message):
+            self._say(run, report, now)
+
+    def _begin(self, run: Run, present: bool, now: float) -> None:
+        launch = run.launch
         try:
             if isinstance(launch, EngineLaunch):
                 model = model_of(launch)
@@ -203,17 +244,18 @@ class Kubelet:
                 start = start_of(self._start, model.weight_bytes, present)
                 self._machine.start_engine(run.key, model, engine, launch.devices, start)
             elif isinstance(launch, RankLaunch):
-                run.member = self._members[run.key] = Member(run.key, self._machine, launch, pod.metadata.uid)
+                run.member = self._members[run.key] = Member(
+                    run.key, self._machine, launch, run.pod.metadata.uid
+                )
                 self._machine.start_process(run.key, rank_start_of(self._start, present))
             else:
                 # Somebody else's pod: it holds its devices and does nothing that is modelled.
                 self._up(run, now)
         except ValueError as error:
             self._end(run, Verdict("Failed", "CannotStart", str(error)), now)
-        return run
 
     def _keep(self, pod: Pod, launch: Launch | None, state: State, report: Report, now: float) -> Run:
-        run = self.runs[pod.metadata.key] = Run(pod, launch, state, report, now)
+        run = self.runs[pod.metadata.key] = Run(pod, launch, state, report, now, held_since_seconds=now)
         self.dirty.add(run.key)
         self._rows = None
         return run
@@ -282,6 +324,9 @@ class Kubelet:
     def _halt(self, run: Run, now: float, why: str) -> None:
         self._busy.discard(run.key)
         self._rows = None
+        if run.key in self._held:  # nothing of it ever ran
+            self._held.discard(run.key)
+            return
         if isinstance(run.launch, EngineLaunch):
             if run.key in self._host.engines():
                 self._host.remove(run.key, now, why)
@@ -308,6 +353,7 @@ def _row(run: Run) -> ReplicaState:
     """A replica's pod in the words of SEAMS §9."""
     failed = run.report.phase == "Failed"
     phase = {
+        State.HELD: "starting",
         State.STARTING: "starting",
         State.SERVING: "ready",
         State.STOPPING: "stopping",
@@ -317,7 +363,7 @@ def _row(run: Run) -> ReplicaState:
         name=run.key,
         uid=run.pod.metadata.uid,
         phase=phase,
-        stage=run.report.reason if run.state is State.STARTING else "",
+        stage=run.report.reason if run.state in {State.HELD, State.STARTING} else "",
         phase_since_seconds=run.since_seconds,
         fault=run.report.message if failed else "",
     )

@@ -33,6 +33,7 @@ from simulator.fleet.scheduler import ControlPlane
 logger = logging.getLogger(__name__)
 
 MANAGER = "kube-controller-manager"
+LOST = Taint(key=UNREACHABLE, effect="NoExecute")
 GRACE_SECONDS = 40.0
 """node-monitor-grace-period of the releases this was measured on."""
 OURS = (NOT_READY, UNREACHABLE, UNSCHEDULABLE)
@@ -49,6 +50,7 @@ class NodeLifecycle:
         self._nodes = nodes
         self._heard: dict[str, float] = {}
         self._silent_since: dict[str, float] = {}
+        self._tainted_since: dict[tuple[str, str, str], float] = {}
         self.evicted = 0
         self.collected = 0
 
@@ -71,6 +73,8 @@ class NodeLifecycle:
         if len(self._silent_since) < len(self._nodes):
             for name in self._silent_since:
                 await self._evict(self._nodes[name], now_seconds)
+        for node in self._nodes.values():
+            await self._chase(node, now_seconds)
         await self._bury()
         await self._guarded(self._collect())
 
@@ -126,10 +130,22 @@ class NodeLifecycle:
         """Deletes pods whose toleration of the node's silence has ended; without a kubelet they stay Terminating."""
         silent_seconds = now - self._silent_since[node.metadata.name]
         for pod in list(self._index.pods_on(node.metadata.name).values()):
-            if pod.deleted or silent_seconds < _tolerated_seconds(pod):
+            if pod.deleted or silent_seconds < tolerated_seconds(pod, LOST):
                 continue
             if await self._guarded(self._delete(pod, None)):
                 self.evicted += 1
+
+    async def _chase(self, node: Node, now: float) -> None:
+        """Deletes pods that do not stand a NoExecute taint which somebody put on their node, or no longer do."""
+        for key in [key for key in self._tainted_since if key[0] == node.metadata.name]:
+            if key[1:] not in {(t.key, t.value) for t in chasing(node)}:
+                del self._tainted_since[key]
+        for taint in chasing(node):
+            since = self._tainted_since.setdefault((node.metadata.name, taint.key, taint.value), now)
+            for pod in list(self._index.pods_on(node.metadata.name).values()):
+                stays = pod.deleted or pod.finished or now - since < tolerated_seconds(pod, taint)
+                if not stays and await self._guarded(self._delete(pod, None)):
+                    self.evicted += 1
 
     async def _bury(self) -> None:
         """Pods of nodes that are gone for good: no kubelet will ever finish their deletion."""
@@ -160,6 +176,11 @@ class NodeLifecycle:
         return True
 
 
+def chasing(node: Node) -> list[Taint]:
+    """NoExecute taints that are not the node life cycle's own: pods that do not stand them are deleted."""
+    return [taint for taint in node.spec.taints if taint.effect == "NoExecute" and taint.key not in OURS]
+
+
 def taints_due(node: Node, *, silent: bool) -> set[tuple[str, str]]:
     """Key and effect of the taints that a node should have from its life cycle."""
     due = {(UNSCHEDULABLE, "NoSchedule")} if node.spec.unschedulable else set()
@@ -184,9 +205,8 @@ def _plain(taint: Taint) -> JsonObject:
     return {name: value for name, value in given.items() if value}
 
 
-def _tolerated_seconds(pod: Pod) -> float:
-    """How long a pod stays on an unreachable node: the least of its tolerations of that; for ever with none finite."""
-    taint = Taint(key=UNREACHABLE, effect="NoExecute")
+def tolerated_seconds(pod: Pod, taint: Taint) -> float:
+    """How long a pod stays on a node with a taint: the least of its tolerations of it; for ever with none finite."""
     found = [t.toleration_seconds for t in pod.spec.tolerations if t.tolerates(taint)]
     if not found:
         return 0.0

@@ -29,6 +29,7 @@ from simulator.fleet.holding import Holding
 from simulator.fleet.index import PodIndex
 from simulator.fleet.kubelet import Kubelet
 from simulator.fleet.machine import Machine
+from simulator.fleet.pantry import Pantry
 from simulator.fleet.specs import FleetSpec, NodeSpec
 from simulator.physics.failures import Failure, FailureKind
 
@@ -47,7 +48,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What all nodes of a fleet share. `hub` None: no agents; `prompt_acks`: real time, answers go at once.
 
     `identities` gives each node's certificates by its name; None: `authority` issues them here. `tells_holders`:
-    agents tell which pod has which GPU.
+    agents tell which pod has which GPU. `pantry` has the Secrets and ConfigMaps that pods need; None: none is missed.
     """
 
     spec: FleetSpec
@@ -60,6 +61,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     prompt_acks: bool = False
     identities: Callable[[str], Source] | None = None
     tells_holders: bool = False
+    pantry: Pantry | None = None
 
 
 class SimulatedNode:
@@ -92,7 +94,8 @@ class SimulatedNode:
         self.machine = Machine(self.spec, seed, now_seconds, self._rows)
         self.host = EngineHost(self.name)
         self.service = EnginesService(self.host)
-        self.kubelet = Kubelet(self.machine, self.host, around.gangs, around.spec.start, around.spec.engine)
+        spec = around.spec
+        self.kubelet = Kubelet(self.machine, self.host, around.gangs, spec.start, spec.engine, around.pantry)
         self.agent = self._agent(seed) if around.hub is not None else None
         self.alive = True
 

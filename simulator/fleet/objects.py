@@ -6,7 +6,9 @@ two must agree on (names of kinds, keys of annotations) is held equal by a test.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -30,6 +32,8 @@ NODE = Resource(
     selectable=("spec.unschedulable",),
 )
 LEASE = Resource(group="coordination.k8s.io", version="v1", kind="Lease", plural="leases")
+SECRET = Resource(group="", version="v1", kind="Secret", plural="secrets")
+CONFIG_MAP = Resource(group="", version="v1", kind="ConfigMap", plural="configmaps")
 LAUNCH = "plimsoll.dev/launch"
 """Annotation of a pod: what to start in it, as JSON (`cluster.launch`)."""
 ENDPOINT = "plimsoll.dev/endpoint"
@@ -87,12 +91,77 @@ class Resources(_Part, frozen=True, kw_only=True):
     limits: dict[str, str | int] = {}
 
 
+class Held(_Part, frozen=True, kw_only=True):
+    """A Secret or ConfigMap: of what it holds only the names."""
+
+    metadata: Meta
+    data: dict[str, msgspec.Raw] = {}
+    string_data: dict[str, msgspec.Raw] = {}
+    binary_data: dict[str, msgspec.Raw] = {}
+
+    @property
+    def keys(self) -> set[str]:
+        """Names of what it holds."""
+        return {*self.data, *self.string_data, *self.binary_data}
+
+
+class Reference(NamedTuple):
+    """A Secret or ConfigMap that a pod needs, or one key of it."""
+
+    kind: str
+    name: str
+    key: str = ""
+    optional: bool = False
+
+
+class _Key(_Part, frozen=True, kw_only=True):
+    name: str = ""
+    secret_name: str = ""
+    key: str = ""
+    optional: bool = False
+
+    def of(self, kind: str) -> Reference:
+        return Reference(kind, self.name or self.secret_name, self.key, self.optional)
+
+
+class _Source(_Part, frozen=True, kw_only=True):
+    secret_key_ref: _Key | None = None
+    config_map_key_ref: _Key | None = None
+    secret_ref: _Key | None = None
+    config_map_ref: _Key | None = None
+    secret: _Key | None = None
+    config_map: _Key | None = None
+
+    def references(self) -> Iterator[Reference]:
+        for secret in (self.secret_key_ref, self.secret_ref, self.secret):
+            if secret is not None:
+                yield secret.of("Secret")
+        for config in (self.config_map_key_ref, self.config_map_ref, self.config_map):
+            if config is not None:
+                yield config.of("ConfigMap")
+
+
+class _Variable(_Part, frozen=True, kw_only=True):
+    value_from: _Source | None = None
+
+
 class Container(_Part, frozen=True, kw_only=True):
-    """Image and appetite of a container."""
+    """Image and appetite of a container, and where its variables come from."""
 
     name: str
     image: str = ""
+    image_pull_policy: str = ""
     resources: Resources = Resources()
+    env: list[_Variable] = []
+    env_from: list[_Source] = []
+
+    def references(self) -> Iterator[Reference]:
+        """What its variables need."""
+        for variable in self.env:
+            if variable.value_from is not None:
+                yield from variable.value_from.references()
+        for source in self.env_from:
+            yield from source.references()
 
 
 class Toleration(_Part, frozen=True, kw_only=True):
@@ -168,6 +237,12 @@ class PodSpec(_Part, frozen=True, kw_only=True):
     priority: int = 0
     restart_policy: str = "Always"
     termination_grace_period_seconds: int = 30
+    volumes: list[_Source] = []
+
+    def volume_references(self) -> Iterator[Reference]:
+        """What its volumes are made of."""
+        for volume in self.volumes:
+            yield from volume.references()
 
 
 class Condition(_Part, frozen=True, kw_only=True):

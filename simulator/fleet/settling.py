@@ -22,7 +22,7 @@ from controller.store.interface import Resource, Store
 from runtime.clock import Clock, WallClock
 from simulator.fleet.feed import Feed
 from simulator.fleet.index import PodIndex
-from simulator.fleet.lifecycle import GRACE_SECONDS, OURS, taints_due
+from simulator.fleet.lifecycle import GRACE_SECONDS, OURS, chasing, taints_due, tolerated_seconds
 from simulator.fleet.node import SimulatedNode
 from simulator.fleet.objects import Node, Object, Pod
 from simulator.fleet.scheduler import Fitting
@@ -105,7 +105,14 @@ class Settler:
         for feed in (*self._owners.values(), *self._dependents):
             await feed.pump()
         silent = {name for name, machine in self._machines.items() if is_silent(machine, now)}
-        return [*self._unbound(), *self._orphans(), *self._undecided(silent), *self._unmarked(silent)]
+        found = (
+            self._unbound(),
+            self._orphans(),
+            self._undecided(silent),
+            self._unmarked(silent),
+            self._chased(),
+        )
+        return [each for due in found for each in due]
 
     def _unbound(self) -> Iterable[str]:
         for pod in self._fitting.waiting():
@@ -146,6 +153,13 @@ class Settler:
             for pod in self._index.pods_on(name).values():
                 if pod.ready and not pod.finished:
                     yield f"pod {pod.metadata.key} is called ready on the silent node {name}"
+
+    def _chased(self) -> Iterable[str]:
+        for name, node in self._nodes.items():
+            for taint in chasing(node):
+                for pod in self._index.pods_on(name).values():
+                    if not pod.deleted and not pod.finished and tolerated_seconds(pod, taint) <= 0.0:
+                        yield f"pod {pod.metadata.key} does not stand {taint.key} of {name} and is not deleted"
 
     def _pods(self) -> Iterable[Pod]:
         for found in (self._index.waiting, *self._index.on.values()):

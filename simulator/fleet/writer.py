@@ -20,6 +20,8 @@ from simulator.fleet.objects import ENDPOINT, POD
 
 logger = logging.getLogger(__name__)
 
+SANDBOX = "PodReadyToStartContainers"
+"""Condition of a pod that is False while its volumes or its network are not there."""
 POD_ADDRESSES = ip_address("198.18.0.0")
 """Of the network for benchmarks (RFC 2544): endpoints of a real API server may not be in the loopback range. Nobody
 dials these; an engine's own address stands in an annotation.
@@ -91,6 +93,8 @@ class PodWriter:
 def status_of(report: Report, now_seconds: float, key: str) -> JsonObject:
     """A pod's status as its kubelet applies it: what is not there is not so any more."""
     status: JsonObject = {"phase": report.phase, "conditions": _conditions(report, now_seconds)}
+    if report.held:
+        return status  # only its container says why
     if report.reason:
         status["reason"] = report.reason
     if report.message:
@@ -108,6 +112,8 @@ def _containers(run: Run, now_seconds: float) -> list[JsonObject]:
     report = run.report
     began = utc(report.started_seconds if report.started_seconds is not None else now_seconds)
     state: JsonObject = {"waiting": {"reason": report.reason or "ContainerCreating"}}
+    if report.held and report.message:
+        state["waiting"]["message"] = report.message
     if report.phase == "Running":
         state = {"running": {"startedAt": began}}
     elif report.phase in {"Succeeded", "Failed"}:
@@ -147,7 +153,9 @@ def _conditions(report: Report, now_seconds: float) -> list[JsonObject]:
             f'corresponding condition of pod readiness gate "{gate}" does not exist.'
             for gate in report.closed_gates
         )
+    unmounted = {"type": SANDBOX, "status": "False", "lastTransitionTime": utc(now_seconds)}
     return [
+        *([unmounted] if report.unmounted else []),
         {"type": "PodScheduled", "status": "True", "lastTransitionTime": utc(now_seconds)},
         {"type": "ContainersReady", "status": "True" if up else "False", "lastTransitionTime": utc(since)},
         ready,

@@ -57,10 +57,13 @@ class KubeSession:
             core.EVENT,
             core.LEASE,
             core.SERVICE,
+            core.SECRET,
+            core.CLAIM,
         ]
-        wide = [kind.resource for kind in KINDS if not kind.resource.namespaced] + [core.NODE]
+        wide = [kind.resource for kind in KINDS if not kind.resource.namespaced] + [core.NODE, core.VOLUME]
         for resource in pinned:
-            spaces = PLAYED if resource == core.SERVICE else NAMESPACES
+            theirs = resource in (core.SERVICE, core.SECRET, core.CLAIM)
+            spaces = PLAYED if theirs else NAMESPACES
             await asyncio.gather(*(self._remove(resource, namespace) for namespace in spaces))
         await asyncio.gather(*(self._remove(resource, "") for resource in wide))
         async with asyncio.timeout(PATIENCE_SECONDS):

@@ -12,13 +12,13 @@ import numpy as np
 from cluster.checks import subject_of
 from cluster.reasons import Reason, render
 from controller.actor.outcome import Outcome
-from controller.resources.core import EVENT, NAMESPACE, NODE, POD, POD_DISRUPTION_BUDGET
+from controller.resources.core import CLAIM, EVENT, NAMESPACE, NODE, POD, POD_DISRUPTION_BUDGET
 from controller.resources.kinds import BY_KIND
 from controller.store.interface import JsonObject, Resource
 from gateway.client import Request, Result
 
 RESOURCES: dict[str, Resource] = {
-    each.kind: each for each in (POD, NODE, EVENT, NAMESPACE, POD_DISRUPTION_BUDGET)
+    each.kind: each for each in (POD, NODE, EVENT, NAMESPACE, POD_DISRUPTION_BUDGET, CLAIM)
 } | {kind: entry.resource for kind, entry in BY_KIND.items()}
 SEEN_KINDS = ("Node", "Pod", "ModelService", "TrainingJob", "PowerDomain")
 
