@@ -93,6 +93,7 @@ CODES: dict[str, CodeSpec] = {
     # restraint
     "MovesSpent": _normal("{choice} stays where it is: {have} of {limit} an hour have been made, the next may be in {need}.",
                           "need", "have", "limit"),
+    "PodDisrupted": _normal("{choice}, within {have} of grace; {need} is to be replaced where there is room.", "need", "have"),
     "PodKept": _normal("{choice} keeps its pod where it is: {have} run, {need} are wanted.", "need", "have"),
     "PodGuarded": _normal("{choice} may not be evicted now: {have} of it are healthy, {need} must be, {limit} may be away and {ending}"
                           " are ending.", "need", "have", "limit", "ending"),

@@ -10,6 +10,7 @@ from controller.actor.services import Services
 from controller.observe.caches import Caches
 from controller.observe.world import World
 from controller.store.interface import JsonObject, Resource, Store
+from controller.telling.restraint import disrupted_reasons
 
 
 class Upkeep:
@@ -49,4 +50,4 @@ class Upkeep:
             for resource, obj in await self.services.keep(self._world, now):
                 self._caches.wrote(resource, obj)
             await self.release.release(self._world, now)
-        return self.services.reasons(self._world)
+        return [*self.services.reasons(self._world), *disrupted_reasons(self._world)]

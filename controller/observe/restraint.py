@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,6 +26,16 @@ MINUTE_SECONDS = 60
 TRUE = "true"
 
 
+class Disrupted(NamedTuple):
+    """A pod of ours that others end: whose it is, and by whom, in the words of its condition DisruptionTarget."""
+
+    kind: str
+    owner: str
+    reason: str
+    message: str
+    grace_seconds: int
+
+
 class Restraint:
     """Holds and moves of one world. `settings` is the operator's configuration."""
 
@@ -33,6 +44,8 @@ class Restraint:
         self.settings = settings or RestraintSettings()
         self._marks: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
         self._told: dict[str, dict[int, int]] = {}
+        self.disrupted: dict[str, Disrupted] = {}
+        """Pods that others end just now, by key."""
 
     # ------------------------------------------------------------------------------------------------- holds
 
@@ -74,6 +87,24 @@ class Restraint:
             return ""
         marks.add(pod.metadata.uid)
         return service
+
+    def saw_end(self, key: str, pod: Pod | None) -> None:
+        """Take in whether others end a pod of ours: an eviction, a preemption, a taint."""
+        self.disrupted.pop(key, None)
+        target = pod.condition("DisruptionTarget") if pod is not None else None
+        if (
+            pod is None
+            or target is None
+            or target.status != "True"
+            or pod.metadata.deletion_timestamp is None
+        ):
+            return
+        marks = pod.metadata.labels
+        kind = "ModelService" if labels.SERVICE in marks else "TrainingJob" if labels.JOB in marks else ""
+        if kind and labels.DRAIN_UNTIL not in pod.metadata.annotations:  # by our own choice otherwise
+            owner = f"{pod.metadata.namespace}/{marks.get(labels.SERVICE) or marks[labels.JOB]}"
+            grace = pod.metadata.deletion_grace_period_seconds or 0
+            self.disrupted[key] = Disrupted(kind, owner, target.reason, target.message[:200], grace)
 
     def saw_service(self, key: str, obj: ModelService | None) -> None:
         """Take in what a service's status says of its moves; forget a service that is gone."""

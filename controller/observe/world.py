@@ -185,6 +185,7 @@ class World:
             changed |= self._fold(budget_of(budget), now) if budget else self._forget("budgets", key, now)
         for key in self._dirty["Pod"]:
             pod = self.objects["Pod"].get(key)
+            self.restraint.saw_end(key, pod)
             if pod is not None and (service := self.restraint.saw_pod(pod)):
                 self._dirty["ModelService"].add(service)
         for key in self._dirty["ModelService"]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from cluster.reasons import sentence
+from cluster.reasons import Quantity, Reason, Verdict, sentence
 from cluster.restraint import Hold
 from cluster.snapshot import Snapshot
 from controller.observe import labels
@@ -51,6 +51,21 @@ def with_restraint(
     # Another reason is another restraint: `lastTransitionTime` says since when this one holds.
     same = [before] if before is not None and before.reason == told.reason else []
     return msgspec.structs.replace(status, conditions=[*status.conditions, *merge(same, [told], now_seconds)])
+
+
+def disrupted_reasons(world: World) -> list[Reason]:
+    """Pods of ours that others end, for their owners to read."""
+    return [
+        Reason(
+            code="PodDisrupted",
+            subject=world.subject(found.kind, found.owner),
+            verdict=Verdict.MOVED,
+            choice=f"{key} is ended by others ({found.reason}: {found.message.rstrip('.')})",
+            need=Quantity("replaced", 1.0, "pods"),
+            have=Quantity("grace", float(found.grace_seconds), "s"),
+        )
+        for key, found in sorted(world.restraint.disrupted.items())
+    ]
 
 
 def _told(

@@ -114,6 +114,13 @@ async def _recommend_cluster(stage: Stage) -> None:
         lambda seen: "StartGang" in restrained(seen, "TrainingJob", BERT)[2], 30, "of the job too"
     )
     await stage.seconds(15)
+    ledger = stage.cluster.ledger
+    assert ledger is not None
+    assert ledger.flush(force=True)
+    for kind, key in (("ModelService", CHAT), ("TrainingJob", BERT)):
+        explained = ledger.reader.latest_decision(kind, key)
+        assert explained is not None
+        assert "Recommended" in {stored.row.code for stored in explained.reasons}, "explain does not show it"
     assert not stage.seen.pods(), "a pod was made in mode Recommend"
     assert not stage.operator.observer.live("leases"), "a lease was granted in mode Recommend"
     assert not [c for c in stage.mutating_calls if " Pod" in c or " Service" in c], stage.mutating_calls
@@ -326,6 +333,7 @@ DRAINED = Scenario(
     manifests=manifests(service("chat", "minReplicas: 2")),
     script=_drained,
     final={CHAT_SERVICE: {"status.phase": "Serving", "status.ready": 2}},
+    events={CHAT: frozenset({"PodDisrupted", "ReplicaPlaced"})},
     converges=False,
 )
 

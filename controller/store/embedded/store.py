@@ -288,10 +288,25 @@ class EmbeddedStore:
         refused = self._evictions.refusal(record)  # asked before the uid is looked at, as the server does
         if refused is not None:
             raise refused
+        if uid in ("", record.uid):
+            self._mark_evicted(record)
         try:
             await self.delete(POD, name, namespace, uid=uid, grace_seconds=grace_seconds)
         except Conflict as error:  # the same words, but for the kind's
             raise Conflict(error.message.replace('on pods "', 'on Pod "', 1)) from error
+
+    def _mark_evicted(self, record: Record) -> None:
+        status = record.obj["status"]
+        kept = [c for c in status.get("conditions", []) if c["type"] != "DisruptionTarget"]
+        told = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting",
+            "lastTransitionTime": self.objects.stamps.now(),
+        }
+        obj = {**record.obj, "status": {**status, "conditions": [*kept, told]}}
+        self.objects.force(POD, record, obj, Manager("kube-apiserver", "Update"))
 
     # ---------------------------------------------------------------------------------------------- scale
 
