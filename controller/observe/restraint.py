@@ -45,7 +45,7 @@ class Restraint:
         self._marks: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
         self._told: dict[str, dict[int, int]] = {}
         self.disrupted: dict[str, Disrupted] = {}
-        """Pods that others end just now, by key."""
+        """Pods that others began to end, by key, until that is told."""
 
     # ------------------------------------------------------------------------------------------------- holds
 
@@ -90,7 +90,6 @@ class Restraint:
 
     def saw_end(self, key: str, pod: Pod | None) -> None:
         """Take in whether others end a pod of ours: an eviction, a preemption, a taint."""
-        self.disrupted.pop(key, None)
         target = pod.condition("DisruptionTarget") if pod is not None else None
         if (
             pod is None

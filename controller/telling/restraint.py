@@ -54,7 +54,8 @@ def with_restraint(
 
 
 def disrupted_reasons(world: World) -> list[Reason]:
-    """Pods of ours that others end, for their owners to read."""
+    """Pods of ours that others began to end since the last call, for their owners to read."""
+    ended, world.restraint.disrupted = world.restraint.disrupted, {}
     return [
         Reason(
             code="PodDisrupted",
@@ -64,7 +65,7 @@ def disrupted_reasons(world: World) -> list[Reason]:
             need=Quantity("replaced", 1.0, "pods"),
             have=Quantity("grace", float(found.grace_seconds), "s"),
         )
-        for key, found in sorted(world.restraint.disrupted.items())
+        for key, found in sorted(ended.items())
     ]
 
 

@@ -119,8 +119,6 @@ def test_a_more_important_pod_of_others_wins_and_ours_go_elsewhere(
             await cluster.until(lambda: served(cluster, 2), "two replicas elsewhere")
             assert node not in nodes_of(await cluster.ready())
             assert created(cluster) == 4, "nobody was made beside the preemptor"
-            [*told] = await cluster.events("PodDisrupted", "chat")
-            assert any("PreemptionByScheduler" in event["message"] for event in told)
             await cluster.kubectl("delete", "pod", "urgent", "--grace-period=0", "--force")
 
     asyncio.run(scenario())

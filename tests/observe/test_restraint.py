@@ -214,3 +214,35 @@ def test_a_budget_that_was_not_counted_for_its_newest_spec_allows_nothing() -> N
     assert (budget_of(late).allowed, budget_of(late).healthy, budget_of(late).desired) == (0, 4, 1)
     counted = guard({}, observedGeneration=2, disruptionsAllowed=3)
     assert budget_of(counted).allowed == 3
+
+
+@pytest.mark.parametrize(
+    ("notes", "condition", "told"),
+    [
+        pytest.param({}, ("DisruptionTarget", "True"), True, id="a preemption"),
+        pytest.param({}, ("Ready", "True"), False, id="a plain deletion"),
+        pytest.param({}, ("DisruptionTarget", "False"), False, id="a preemption that was called off"),
+        pytest.param({labels.DRAIN_UNTIL: "1.0"}, ("DisruptionTarget", "True"), False, id="our own eviction"),
+    ],
+)
+def test_who_else_ends_a_pod_is_kept_until_it_is_told(
+    notes: dict[str, str], condition: tuple[str, str], told: bool
+) -> None:
+    pod = engine_pod()
+    meta = msgspec.structs.replace(
+        pod.metadata,
+        annotations={**pod.metadata.annotations, **notes},
+        deletion_timestamp="2026-01-01T00:00:00Z",
+        deletion_grace_period_seconds=20,
+    )
+    says = core.CoreCondition(
+        type=condition[0], status=condition[1], reason="PreemptionByScheduler", message="making way"
+    )
+    status = msgspec.structs.replace(pod.status, conditions=[says])
+    book = Restraint()
+    book.saw_end(pod.metadata.key, msgspec.structs.replace(pod, metadata=meta, status=status))
+    book.saw_end(pod.metadata.key, None)
+    assert list(book.disrupted) == ([pod.metadata.key] if told else [])
+    if told:
+        found = book.disrupted[pod.metadata.key]
+        assert found == ("ModelService", CHAT, "PreemptionByScheduler", "making way", 20)

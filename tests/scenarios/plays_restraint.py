@@ -266,6 +266,7 @@ async def _pdb(stage: Stage) -> None:
     assert len(stage.routes[CHAT]) == 2
     await stage.delete("PodDisruptionBudget", "shop/chat")
     await stage.until(lambda _: settled(stage, CHAT, 1), 60, "one, since nothing guards it any more")
+    await stage.until(lambda seen: restrained(seen)[:2] == ("False", "Free"), 60, "and that is told")
 
 
 GUARDED = Scenario(

@@ -14,12 +14,18 @@ from pathlib import Path
 import pytest
 
 from controller.store.faults import CrashPoint
-from tests.scenarios import plays_faults, plays_power, plays_serving, plays_training
+from tests.scenarios import plays_faults, plays_power, plays_restraint, plays_serving, plays_training
 from tests.scenarios.scenario import Ending, Scenario, play
 from tests.scenarios.tiers import EMBEDDED, Tier
 
 Recorder = Callable[[str, object], None]
-PLAYS = (*plays_serving.ALL, *plays_training.ALL, *plays_power.ALL, *plays_faults.ALL)
+PLAYS = (
+    *plays_serving.ALL,
+    *plays_training.ALL,
+    *plays_power.ALL,
+    *plays_faults.ALL,
+    *plays_restraint.ALL,
+)
 KILLED = [scenario for scenario in PLAYS if scenario.converges]
 SAMPLED = [
     plays_serving.SERVE,
@@ -32,6 +38,7 @@ SAMPLED = [
     plays_training.SUSPENDED,
     plays_power.CLAMP,
     plays_faults.NODE_FAILS,
+    plays_restraint.GUARDED,
 ]
 SAMPLE = 2
 """Calls of a scenario at which the operator is killed in the ordinary suite, once before and once after."""
