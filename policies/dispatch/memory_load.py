@@ -7,6 +7,7 @@ that runs, F = (free - demand of the queue) / running; an instance without reque
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Final
 
 import msgspec
@@ -17,7 +18,7 @@ from cluster.actions import Dispatch
 from cluster.plan import Context, Decision, Plan
 from cluster.tables import InstanceTable
 from cluster.views import DispatchView
-from policies.dispatch.waiting import share, wait
+from policies.dispatch.waiting import wait
 
 Array = NDArray[np.float64]
 
@@ -59,8 +60,9 @@ class _MemoryLoad:
         if not table.keys:
             return Decision(wait(view, ctx, self._config.retry_after_seconds), state)
         tokens = request.prompt_tokens + request.expected_output_tokens
-        open_rows = (share(table) > 0.0) & ~(table.kv_capacity_tokens < tokens)
-        score = np.where(open_rows, self._score(table), -np.inf)
+        score = self._score(table)
+        # What is missing compares false: a weight or readiness that nobody knows shuts a row, a capacity does not.
+        score[~(table.ready * table.route_weight > 0.0) | (table.kv_capacity_tokens < tokens)] = -np.inf
         best = int(score.argmax())
         top = float(score[best])
         if top == -np.inf:
@@ -85,10 +87,8 @@ class InfaasPlusPlus(_MemoryLoad):
     _sign = -1.0
 
     def _score(self, table: InstanceTable) -> Array:
-        # Rows that have not said how large they are count as empty: what is pending is then all there is.
-        capacity = np.nan_to_num(table.kv_capacity_tokens, nan=1.0)
-        used: Array = capacity - room(table, capacity)
-        shares: Array = -used / np.maximum(capacity, 1.0)
+        capacity, left, _ = measures(table)
+        shares: Array = (left - capacity) / np.maximum(capacity, 1.0)
         return shares
 
 
@@ -98,17 +98,26 @@ class LlumnixDispatch(_MemoryLoad):
     code = "MostFreeness"
 
     def _score(self, table: InstanceTable) -> Array:
-        capacity = np.nan_to_num(table.kv_capacity_tokens, nan=0.0)
-        left = room(table, capacity)
-        running = np.nan_to_num(table.running) + np.nan_to_num(table.waiting) + np.nan_to_num(table.pending)
-        return np.where(running > 0.0, left / np.maximum(running, 1.0), EMPTY + left)
+        _, left, requests = measures(table)
+        shares: Array = left / np.maximum(requests, 1.0)
+        shares += EMPTY * (requests <= 0.0)
+        return shares
 
 
-def room(table: InstanceTable, capacity: Array) -> Array:
-    """Tokens of KV cache left [n] after the demand of the queue and of what was sent since the last report.
+def measures(table: InstanceTable) -> tuple[Array, Array, Array]:
+    """Capacity in tokens [n], what is left of it after the demand of the queue and of what was sent since the last report
+    [n], and requests there [n]. What is left is negative where more is asked for than there is.
 
-    Negative where more is asked for than there is; a row that has not reported has its whole `capacity`.
+    A row that has not reported is empty but for what is pending.
     """
-    free = np.where(np.isnan(table.kv_free_tokens), capacity, table.kv_free_tokens)
-    left: Array = free - np.nan_to_num(table.kv_reserved_tokens) - np.nan_to_num(table.pending_tokens)
-    return left
+    capacity = table.kv_capacity_tokens
+    left = table.kv_free_tokens - table.kv_reserved_tokens
+    left -= table.pending_tokens
+    requests = table.running + table.waiting
+    requests += table.pending
+    if math.isnan(left.sum() + requests.sum() + capacity.sum()):
+        capacity = np.nan_to_num(capacity)
+        free = np.where(np.isnan(table.kv_free_tokens), capacity, table.kv_free_tokens)
+        left = free - np.nan_to_num(table.kv_reserved_tokens) - np.nan_to_num(table.pending_tokens)
+        requests = np.nan_to_num(table.running) + np.nan_to_num(table.waiting) + np.nan_to_num(table.pending)
+    return capacity, left, requests

@@ -10,6 +10,8 @@ i-th; the last that came moves, of those of normal priority. One move per instan
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +65,8 @@ class LlumnixMigration:
         if not table.keys:
             return Decision(Plan(), state)
         free = freeness(table) / config.block_tokens
+        if not (free < config.source_below_blocks).any():
+            return Decision(Plan(), state)
         busy = {flight.subject.name for flight in view.moves.values()}
         idle = np.array([key not in busy for key in table.keys]) & (table.ready > 0.0)
         order = np.argsort(free, kind="stable")
@@ -115,8 +119,8 @@ def freeness(table: InstanceTable) -> Array:
     """Tokens of room for each running request [n]; an instance that has not reported has neither room nor need (nan is
     compared false by whoever asks for less or more).
     """
-    waiting = np.nan_to_num(table.waiting) > 0.0
-    running = table.running + waiting
-    left = table.kv_free_tokens - np.nan_to_num(table.kv_reserved_tokens)
+    running = table.running + (table.waiting > 0.0)
+    asked = table.kv_reserved_tokens
+    left = table.kv_free_tokens - (np.nan_to_num(asked) if math.isnan(asked.sum()) else asked)
     shares: Array = left / np.maximum(running, 1.0)
     return shares

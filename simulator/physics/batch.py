@@ -26,7 +26,7 @@ class Batch:
 
     __slots__ = (
         "_chunk_tokens", "_chunks", "_finishing", "_max_seqs", "_preempted", "batch", "by_id", "context",
-        "decode_tokens", "first_tokens", "kv", "owed", "preemptions", "prefill_tokens", "prefilling", "tick",
+        "decode_tokens", "first_tokens", "kv", "owed", "preemptions", "prefill_chunks", "prefill_tokens", "prefilling", "queued_tokens", "tick",
         "waiting",
     )  # fmt: skip
 
@@ -42,6 +42,7 @@ class Batch:
         self._preempted = False
         self.tick = self.batch = self.context = self.owed = self.preemptions = 0
         self.prefill_tokens = self.decode_tokens = self.first_tokens = 0
+        self.prefill_chunks = self.queued_tokens = 0
 
     @property
     def running(self) -> int:
@@ -51,6 +52,7 @@ class Batch:
     def enqueue(self, sequence: Sequence) -> bool:
         """Queue a sequence; True when it could be admitted at the next step boundary."""
         sequence.state = WAITING
+        self.queued_tokens += sequence.prompt + sequence.generated
         self.owed += sequence.left + sequence.output - sequence.generated
         rank = -inf if sequence.reserved else -sequence.priority
         heappush(self.waiting, (rank, sequence.arrived, sequence.order, sequence))
@@ -128,6 +130,7 @@ class Batch:
         if steps > 1 and self.kv.growing:
             self.kv.take(self.kv.needed(self.tick + 1, steps - 1))
         self.tick += steps
+        self.prefill_chunks += steps * len(self._chunks)
         self.context += batch
         for sequence, chunk in self._chunks:
             take = chunk * steps
@@ -172,6 +175,7 @@ class Batch:
         if sequence.state is WAITING:
             self.waiting = [entry for entry in self.waiting if entry[3] is not sequence]
             heapify(self.waiting)
+            self.queued_tokens -= sequence.prompt + sequence.generated
             self.kv.free += sequence.reserved
         elif sequence.state is HELD:
             self.kv.release(sequence)
@@ -203,7 +207,7 @@ class Batch:
             queue.clear()
         self.by_id.clear()
         self.kv.clear()
-        self.batch = self.context = self.owed = 0
+        self.batch = self.context = self.owed = self.queued_tokens = 0
 
     def _admit(self) -> Sequence | None:
         """Move the head of the queue into the running set if it fits."""
@@ -214,6 +218,7 @@ class Batch:
         if blocks > self.kv.free:
             return None
         heappop(self.waiting)
+        self.queued_tokens -= sequence.prompt + sequence.generated
         self.owed -= self.kv.admit(sequence, blocks)
         sequence.state = PREFILL
         self.prefilling.append(sequence)

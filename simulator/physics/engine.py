@@ -220,6 +220,17 @@ class EngineInstance(Handing):
         """Whether the engine still has this request."""
         return request_id in self._batch.by_id
 
+    def decoding(self) -> list[tuple[int, int]]:
+        """Requests that decode now and the tokens of their context, in order of submission."""
+        batch = self._batch
+        tick = batch.tick + self._steps_done()
+        decode = SequenceState.DECODE
+        return [
+            (key, each.prompt + each.output - (each.finish_tick - tick))
+            for key, each in batch.by_id.items()
+            if each.state is decode
+        ]
+
     def generated_tokens(self, request_id: int) -> int:
         """Output tokens that the engine has emitted for a request so far; KeyError when it does not hold it."""
         batch = self._batch
@@ -242,6 +253,8 @@ class EngineInstance(Handing):
             last_busy_seconds=self._start if self._kind == _IDLE else self.now,
             preemptions=batch.preemptions,
             draining=self._draining,
+            prefill_chunks=batch.prefill_chunks,
+            queued_tokens=batch.queued_tokens,
             prefix_hit_tokens=batch.kv.cache.hit_tokens if batch.kv.cache is not None else 0,
         )
 

@@ -53,7 +53,7 @@ class KvBlocks:
         """Take ``blocks``, forgetting idle prefixes where they are in the way."""
         self.free -= blocks
         cache = self.cache
-        if cache is not None and cache.idle_blocks > self.free:
+        if cache is not None and blocks > 0:
             cache.trim(self.free)
 
     def share(self, sequence: Sequence) -> None:

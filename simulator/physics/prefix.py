@@ -19,11 +19,6 @@ class PrefixCache:
         self._idle: OrderedDict[int, None] = OrderedDict()
         self.hit_tokens = 0
 
-    @property
-    def idle_blocks(self) -> int:
-        """KV blocks that hold entries of nobody."""
-        return len(self._idle) * self.kv_blocks
-
     def match(self, prefix: tuple[int, ...], most: int) -> tuple[int, int]:
         """Leading entries of ``prefix`` that are here, at most ``most``; and how many of them somebody holds."""
         holders, idle = self._holders, self._idle
@@ -78,9 +73,9 @@ class PrefixCache:
 
     def trim(self, free_blocks: int) -> None:
         """Forget the least recently used idle entries until they fit into ``free_blocks``."""
-        most = free_blocks // self.kv_blocks
-        while len(self._idle) > most:
-            self._idle.popitem(last=False)
+        idle = self._idle
+        while len(idle) * self.kv_blocks > free_blocks:
+            idle.popitem(last=False)
 
     def clear(self) -> None:
         """Forget everything."""

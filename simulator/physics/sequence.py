@@ -52,7 +52,8 @@ class EngineLoad(msgspec.Struct, frozen=True, gc=False):
     still to prefill plus the output tokens still to emit, over running and waiting ones; ``generated_tokens`` the
     output tokens emitted since the start. ``head_of_line_seconds`` is how long the oldest request without a token
     has been here (0 without one), ``last_busy_seconds`` when a step last ran (the start, before the first). ``prefix_hit_tokens`` of
-    prompts were found in the prefix cache since the start.
+    prompts were found in the prefix cache since the start, ``prefill_chunks`` pieces of prompts computed.
+    ``queued_tokens`` of KV cache are asked for by the waiting ones.
     """
 
     running: int
@@ -66,6 +67,8 @@ class EngineLoad(msgspec.Struct, frozen=True, gc=False):
     preemptions: int
     draining: bool
     prefix_hit_tokens: int = 0
+    prefill_chunks: int = 0
+    queued_tokens: int = 0
 
 
 class EnginePhases(msgspec.Struct, frozen=True, gc=False):

@@ -1,0 +1,249 @@
+"""Requests that change engines: migrations as the policy wants them, and the way from prefill to decode.
+
+A move reserves room on the target, copies the context while the source goes on, then what was generated meanwhile, until so
+few tokens are left that the target computes them again in its first step; then the request leaves the source at a step
+boundary, the commit at the token log gives it to the target, and the source frees its KV (research/live-migration.md §1.3-1.5).
+What ends or dies on the way aborts the move; a request always has an owner or is replayed from the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from cluster.actions import Migrate, Reject
+from cluster.base import Ref
+from cluster.flight import InFlight
+from cluster.plan import Context
+from cluster.tables import SequenceTable
+from cluster.views import MigrationView
+from simulator.world.book import Open
+from simulator.world.core import Event
+from simulator.world.instances import Instance
+from simulator.world.serving import SERVICE, choose, replay
+
+RETRY_SECONDS = 0.05
+"""How soon a prefilled request asks again for room on a decode instance."""
+STEP_SECONDS = 0.005
+"""No engine is faster than this a token: what may be generated while a context is copied."""
+
+
+class Move:
+    """A request on its way from `source` to `target`; `copied` tokens of its context are there.
+
+    In the end `lag` are computed again. `cut`: it has left the source's batch, or leaves at the end of the step. A hand-over from prefill to decode is cut
+    from its beginning, and is no migration.
+    """
+
+    __slots__ = ("copied", "cut", "deadline", "lag", "migration", "request", "source", "stage", "target")
+
+    def __init__(self, request: Open, source: Instance, target: Instance, deadline: float) -> None:
+        self.request, self.source, self.target, self.deadline = request, source, target, deadline
+        self.copied = self.stage = self.lag = 0
+        self.migration = deadline < float("inf")
+        self.cut = not self.migration
+
+
+def tick(at_seconds: float, subject: int, world: Any) -> Iterable[Event]:
+    """The migration loop: the policy sees the operator's model, and its moves begin.
+
+    Where nothing was heard and nothing has moved since it was last asked, it is not asked again: it would say the same.
+    """
+    again = (at_seconds + world.spec.moving.every_seconds, tick, subject + 1)
+    known = (world.observer.instance_rows.publish(), len(world.moves), world.book.moved + world.book.aborted)
+    if known[0] is world.decided_on[0] and known[1:] == world.decided_on[1:]:
+        return (again,)
+    world.decided_on = known
+    view = view_of(at_seconds, world)
+    ctx = Context(
+        now_seconds=at_seconds, tick=subject, seed=world.spec.seed, loop="migration", scope=(SERVICE,)
+    )
+    decision = world.migration.decide(view, world.migration_state, ctx)
+    world.migration_state = decision.state
+    events: list[Event] = [again]
+    for action in decision.plan.actions:
+        events += begin(at_seconds, action, world)
+    return events
+
+
+def view_of(at_seconds: float, world: Any) -> MigrationView:
+    """What the operator knows: its table of instances, the requests of crowded ones, moves in flight."""
+    table = world.observer.instance_rows.publish()
+    keys, instance, context, moves, since, epochs = [], [], [], [], [], []
+    for row, name in enumerate(table.keys):
+        for key, now in world.by_name[name].seen:
+            request = world.book.open.get(key)
+            if request is not None:
+                keys.append(str(key))
+                instance.append(row)
+                context.append(now)
+                moves.append(request.moves)
+                since.append(at_seconds - request.since)
+                epochs.append(request.epoch)
+    tokens = np.array(context, dtype=np.float64)
+    sequences = SequenceTable(
+        keys=tuple(keys), observed_seconds=np.full(len(keys), at_seconds),
+        instance=np.array(instance, dtype=np.int64), epoch=np.array(epochs, dtype=np.int64), context_tokens=tokens,
+        unique_tokens=tokens, priority=np.zeros(len(keys)), moves=np.array(moves, dtype=np.int64),
+        resident_seconds=np.array(since, dtype=np.float64),
+    )  # fmt: skip
+    flights = {}
+    for key, move in world.moves.items():
+        for end in (move.source.name, move.target.name):
+            flights[f"{key}/{end}"] = InFlight(
+                id=f"{key}/{end}", kind="Migrate", subject=Ref("Replica", end), loop="migration",
+                issued_seconds=at_seconds, deadline_seconds=move.deadline,
+            )  # fmt: skip
+    if world.rates.shape[0] != len(table.keys):
+        every = (len(table.keys), len(table.keys))
+        world.rates = np.broadcast_to(np.float64(world.spec.moving.bytes_per_second), every)
+    return MigrationView(
+        instances=table, sequences=sequences.freeze(), bytes_per_second=world.rates, moves=flights
+    )
+
+
+def begin(at_seconds: float, action: Migrate, world: Any) -> Iterable[Event]:
+    """Start a move if what it was decided on still holds: owner, epoch, a target that has the room."""
+    request = world.book.open.get(int(action.sequence))
+    source, target = world.by_name[action.source], world.by_name[action.target]
+    if (
+        request is None or request.key in world.moves or request.instance is not source
+        or request.epoch != action.epoch or not target.alive
+    ):  # fmt: skip
+        world.book.aborted += 1
+        return ()
+    world.live(source, at_seconds)
+    world.live(target, at_seconds)
+    if request.key not in world.book.open or not source.engine.holds(request.key):
+        world.book.aborted += 1
+        return ()
+    context = request.prompt + source.engine.generated_tokens(request.key)
+    moving = world.spec.moving
+    seconds = world.spec.model.kv_bytes_per_token * context / moving.bytes_per_second
+    room = context + moving.lag_tokens + int(2.0 * seconds / STEP_SECONDS)
+    if target.group.engine.admission == "reserve":
+        room = request.prompt + request.output
+    if not target.engine.reserve(request.key, room):
+        world.book.aborted += 1
+        return ()
+    move = world.moves[request.key] = Move(request, source, target, action.deadline_seconds)
+    return send(at_seconds, move, context, world)
+
+
+def send(at_seconds: float, move: Move, context: int, world: Any) -> Iterable[Event]:
+    """Copy what the target lacks of a context."""
+    move.stage += 1
+    size = world.spec.model.kv_bytes_per_token * (context - move.copied)
+    name = f"{move.request.key}.{move.request.epoch}.{move.stage}"
+    sent: list[Event] = world.wires.send(at_seconds, move.source.node, name, size, copied, (move, context))
+    return sent
+
+
+def copied(at_seconds: float, subject: tuple[Move, int], world: Any) -> Iterable[Event]:
+    """A stage has arrived: cut over when little is left, else copy the rest, else give up."""
+    move, context = subject
+    key, source = move.request.key, move.source
+    if world.moves.get(key) is not move:
+        return ()  # aborted meanwhile
+    world.live(source, at_seconds)
+    if world.moves.get(key) is not move:
+        return ()  # it ended just now
+    move.copied = context
+    now = move.request.prompt + source.engine.generated_tokens(key)
+    moving = world.spec.moving
+    if now - context > moving.lag_tokens and move.stage < moving.stages and at_seconds < move.deadline:
+        return send(at_seconds, move, now, world)
+    if now - context > moving.lag_tokens or at_seconds >= move.deadline or not source.engine.hand_over(key):
+        abort(move, world)
+        return ()
+    move.cut = True
+    source.leaving += 1
+    return source.attend()
+
+
+def left(at_seconds: float, subject: tuple[Instance, int], world: Any) -> Iterable[Event]:
+    """A request left the batch of its engine: commit its move, or find it a decode instance."""
+    source, key = subject
+    if not source.engine.holds(key):
+        return ()  # the instance died with it
+    source.leaving -= 1
+    move = world.moves.get(key)
+    if move is not None:
+        return ((at_seconds + world.spec.moving.commit_seconds, commit, move),)
+    return decode(at_seconds, subject, world)
+
+
+def decode(at_seconds: float, subject: tuple[Instance, int], world: Any) -> Iterable[Event]:
+    """A prefilled request asks for room on a decode instance, and its KV goes there."""
+    source, key = subject
+    request = world.book.open.get(key)
+    if request is None or request.instance is not source or not source.engine.holds(key):
+        return ()  # its prefill instance died: it is replayed
+    generated = source.engine.generated_tokens(key)
+    target = choose(at_seconds, request, world, world.back, generated)
+    again = (at_seconds + RETRY_SECONDS, decode, subject)
+    if isinstance(target, Reject):
+        source.engine.release(key)
+        world.refuse(request)
+        return ()
+    if target is None:
+        return (again,)
+    world.live(target, at_seconds)
+    grows = target.group.engine.admission == "grow"
+    if not target.engine.reserve(key, request.prompt + (generated if grows else request.output)):
+        return (again,)
+    move = world.moves[key] = Move(request, source, target, float("inf"))
+    context = request.prompt + generated
+    name = f"{key}.{request.epoch}.d"
+    sent: list[Event] = world.wires.send(
+        at_seconds,
+        source.node,
+        name,
+        world.spec.model.kv_bytes_per_token * context,
+        delivered,
+        (move, context),
+    )
+    return sent
+
+
+def delivered(at_seconds: float, subject: tuple[Move, int], world: Any) -> Iterable[Event]:
+    """All KV of a prefilled request is at its decode instance."""
+    move, context = subject
+    if world.moves.get(move.request.key) is not move:
+        return ()
+    move.copied = context
+    return ((at_seconds + world.spec.moving.commit_seconds, commit, move),)
+
+
+def commit(at_seconds: float, subject: Move, world: Any) -> Iterable[Event]:
+    """The token log gives the request to the target, unless one of the two is gone."""
+    request, source, target = subject.request, subject.source, subject.target
+    if world.moves.pop(request.key, None) is not subject:
+        return ()
+    handover = source.engine.handover(request.key)
+    source.engine.release(request.key)
+    subject.lag = max(handover.context_tokens - subject.copied, 1)
+    if not target.alive:
+        return replay(at_seconds, handover, world)
+    world.live(target, at_seconds)
+    if target.engine.take_over(handover, subject.copied) is not None:
+        return replay(at_seconds, handover, world)
+    target.engine.advance_to(at_seconds)
+    request.instance, request.since = target, at_seconds
+    request.epoch += 1
+    if subject.migration:
+        request.moves += 1
+        world.book.moved += 1
+    else:
+        world.book.handed += 1
+    return target.attend()
+
+
+def abort(move: Move, world: Any) -> None:
+    """Give a move up: the source goes on, the target's room is free again."""
+    del world.moves[move.request.key]
+    if move.target.alive:
+        move.target.engine.unreserve(move.request.key)
+    world.book.aborted += 1

@@ -1,0 +1,127 @@
+"""Requests come in, are dispatched by the policy in force, wait where nobody is ready, and leave when it takes too long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from cluster.actions import Dispatch, Reject
+from cluster.plan import Context
+from cluster.serving import Role
+from cluster.views import DispatchView, Request
+from simulator.physics.sequence import Handover
+from simulator.traces.requests import TraceRequest
+from simulator.world.book import Open
+from simulator.world.core import Event
+from simulator.world.instances import Instance
+
+SERVICE = "world/service"
+
+
+def arrive(at_seconds: float, subject: TraceRequest, world: Any) -> Iterable[Event]:
+    """A request of the trace arrives, and the next one is looked up."""
+    prefix = (
+        subject.block_hashes[: subject.input_tokens // subject.block_tokens] if subject.block_tokens else ()
+    )
+    request = world.book.begin(at_seconds, subject.input_tokens, max(subject.output_tokens, 1), prefix)
+    following = world.next_arrival()
+    if following is not None:
+        world.kernel.push((following.arrived_seconds, arrive, following))
+    if world.held:
+        return hold(at_seconds, request, world)
+    return place(at_seconds, request, world)
+
+
+def place(at_seconds: float, request: Open, world: Any, generated: int = 0) -> Iterable[Event]:
+    """Give a request to an instance that takes them from the gateway, or let it wait."""
+    chosen = choose(at_seconds, request, world, world.front, generated)
+    if chosen is None:
+        return hold(at_seconds, request, world, generated)
+    if isinstance(chosen, Reject):
+        world.refuse(request)
+        return ()
+    return submit(at_seconds, request, chosen, world, generated)
+
+
+def choose(
+    at_seconds: float, request: Open, world: Any, pool: Any, generated: int = 0
+) -> Instance | Reject | None:
+    """What the dispatch policy says of a pool of instances: one of them, a refusal, or None for wait."""
+    prompt = request.prompt + generated
+    view = DispatchView(
+        request=Request(
+            id=str(request.key), service=SERVICE, prompt_tokens=prompt,
+            expected_output_tokens=request.output - generated, arrived_seconds=request.arrived,
+            deadline_seconds=request.arrived + world.spec.hold_seconds,
+        ),
+        instances=pool.rows.table, held=len(world.held), hold_limit=world.spec.hold_limit,
+    )  # fmt: skip
+    ctx = Context(
+        now_seconds=at_seconds, tick=request.key, seed=world.spec.seed, loop="dispatch", scope=(SERVICE,)
+    )
+    decision = world.dispatch.decide(view, pool.state, ctx)
+    pool.state = decision.state
+    (action,) = decision.plan.actions
+    if isinstance(action, Dispatch):
+        chosen: Instance = pool.by_name[action.instance]
+        pool.rows.sent(chosen.row, at_seconds, prompt)
+        return chosen
+    return action if isinstance(action, Reject) else None
+
+
+def submit(
+    at_seconds: float, request: Open, instance: Instance, world: Any, generated: int = 0
+) -> Iterable[Event]:
+    """Hand a request to the engine of an instance; what was generated elsewhere is computed again as prompt."""
+    world.live(instance, at_seconds)
+    engine, key = instance.engine, request.key
+    leaves = instance.group.role is Role.PREFILL and request.output > generated + 1
+    if generated:
+        refusal = engine.take_over(request.handover(generated))
+    else:
+        refusal = engine.submit(
+            key, request.prompt, request.output, request.arrived, 0, request.prefix, leaves
+        )
+    if refusal is not None:
+        world.refuse(request)
+        return ()
+    request.instance, request.since = instance, at_seconds
+    request.epoch += 1
+    engine.advance_to(at_seconds)
+    if leaves:
+        instance.leaving += 1
+    return instance.attend()
+
+
+def hold(at_seconds: float, request: Open, world: Any, generated: int = 0) -> Iterable[Event]:
+    """Let a request wait for an instance, until the hold deadline."""
+    world.held.append((request, generated))
+    return ((max(request.arrived + world.spec.hold_seconds, at_seconds), overdue, request),)
+
+
+def overdue(_: float, subject: Open, world: Any) -> Iterable[Event]:
+    """A request that nobody took waited too long."""
+    if subject.instance is None and subject.key in world.book.open:
+        world.held = [entry for entry in world.held if entry[0] is not subject]
+        world.refuse(subject)
+    return ()
+
+
+def let_in(at_seconds: float, _: Any, world: Any) -> Iterable[Event]:
+    """Somebody is ready: who was held is dispatched, oldest first."""
+    held, world.held = world.held, []
+    events: list[Event] = []
+    for request, generated in held:
+        if request.key in world.book.open:
+            events += place(at_seconds, request, world, generated)
+    return events
+
+
+def replay(at_seconds: float, subject: Handover, world: Any) -> Iterable[Event]:
+    """A request lost its owner: it goes on elsewhere from the token log."""
+    request = world.book.open.get(subject.request_id)
+    if request is None:
+        return ()
+    request.instance = None
+    world.book.replayed += 1
+    return place(at_seconds, request, world, subject.generated_tokens)
