@@ -72,6 +72,12 @@ class AcceleratorClass(Noun, kw_only=True, frozen=True):
         """The product's name, e.g. `A100-80`."""
         return self.ref.name
 
+    @property
+    def taint_keys(self) -> tuple[str, ...]:
+        """Keys of the taints that keep other pods off its nodes: the resource, and that of the vendor's whole GPUs."""
+        vendor = self.resource_name.partition("/")[0]
+        return tuple(dict.fromkeys((self.resource_name, f"{vendor}/gpu")))
+
 
 class Pool(Noun, kw_only=True, frozen=True):
     """Where GPUs of one product are bought at one price.

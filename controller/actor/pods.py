@@ -290,4 +290,4 @@ def _tolerations(accelerator: AcceleratorClass) -> list[dict[str, Any]]:
         }
         for key in ("unreachable", "not-ready")
     ]
-    return [{"key": accelerator.resource_name, "operator": "Exists"}, *lost]
+    return [*({"key": key, "operator": "Exists"} for key in accelerator.taint_keys), *lost]

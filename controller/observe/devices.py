@@ -79,6 +79,8 @@ def _within(
     """
     healthy = {device.index for device in made if device.healthy}
     over = max(0, len(healthy | holding.numbered) - allocatable)
+    if not over:
+        return tuple(made), 0
     free = sorted(healthy - holding.numbered, key=lambda index: (offered is None or index in offered, -index))
     out = set(free[: min(over, max(0, len(free) - holding.unnumbered))])
     devices = tuple(

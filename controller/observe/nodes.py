@@ -52,7 +52,7 @@ def node(
         return _unknown(obj, known.product, classes)
     accelerator = classes[known.accelerator]
     found = devices_of(obj, inventory, accelerator, beside.holding, beside.announced, beside.offered)
-    offer, closed = _offer(obj, accelerator.resource_name, silent=silent)
+    offer, closed = _offer(obj, accelerator.taint_keys, silent=silent)
     if known.closed and offer is Offer.OPEN:
         offer, closed = Offer.CORDONED, known.closed
     place = place_of(obj.metadata.labels)
@@ -70,7 +70,7 @@ def node(
         topology=place.topology,
         power_domain=domain,
         offer=offer,
-        taints=_taints(obj, accelerator.resource_name),
+        taints=_taints(obj, accelerator.taint_keys),
         order=stable_hash(seed, obj.metadata.name) >> 16,
         rdma_devices=quantity_of(obj.status.allocatable, accelerator.rdma_resource),
     )
@@ -120,7 +120,7 @@ def _pool(obj: NodeObject, accelerator: str, pools: dict[str, Pool]) -> str:
     return matching[0].name if matching else ""
 
 
-def _offer(obj: NodeObject, resource_name: str, *, silent: bool) -> tuple[Offer, str]:
+def _offer(obj: NodeObject, tolerated: tuple[str, ...], *, silent: bool) -> tuple[Offer, str]:
     """Whether a node takes new work, and why not: what its own objects say, in their words."""
     if not obj.ready:
         return Offer.LOST, _not_ready(obj)
@@ -130,17 +130,17 @@ def _offer(obj: NodeObject, resource_name: str, *, silent: bool) -> tuple[Offer,
         return Offer.RECLAIMING, "it is being deleted"
     if obj.spec.unschedulable:
         return Offer.CORDONED, "it is cordoned"
-    for taint in _taints(obj, resource_name):
+    for taint in _taints(obj, tolerated):
         return Offer.OPEN, f"its taint {taint} is not tolerated"
     return Offer.OPEN, ""
 
 
-def _taints(obj: NodeObject, resource_name: str) -> tuple[Taint, ...]:
+def _taints(obj: NodeObject, tolerated: tuple[str, ...]) -> tuple[Taint, ...]:
     """What keeps pods off the node, but for the taint that GPU nodes carry, which ours tolerate whatever its effect."""
     return tuple(
         Taint(key=taint.key, value=taint.value, effect=taint.effect)
         for taint in obj.spec.taints
-        if taint.effect in REPELLING and taint.key != resource_name
+        if taint.effect in REPELLING and taint.key not in tolerated
     )
 
 

@@ -34,7 +34,7 @@ class Recognised(NamedTuple):
 
 def written(product: str) -> str:
     """A driver's name of a product as feature discovery labels it."""
-    return re.sub(r"\s+", "-", product.strip())
+    return "-".join(product.split())
 
 
 def product_names(classes: Mapping[str, AcceleratorClass]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from cluster.hardware import AcceleratorClass, Node
 from cluster.reasons import Quantity, Reason, Verdict
 from controller.observe.devices import SLICED
 from controller.observe.nodes import RDMA
+from controller.observe.quantities import quantity_of
 from controller.observe.world import World
 from controller.resources.base import Condition
 from controller.telling.conditions import condition
@@ -17,6 +18,10 @@ NFD_RDMA = "feature.node.kubernetes.io/rdma.capable"
 """Node feature discovery's word on RDMA; `pci-15b3.present` (a Mellanox card) is its evidence."""
 NFD_CARD = "feature.node.kubernetes.io/pci-15b3.present"
 GFD_COUNT = "nvidia.com/gpu.count"
+GFD_MEMORY = "nvidia.com/gpu.memory"
+MIB = 2**20
+LEAST_MEMORY = 0.9
+"""Share of a class's memory below which a board is another one (drivers keep some of it to themselves)."""
 MESSAGE_LIMIT = 1_000
 
 
@@ -42,6 +47,7 @@ def disagreements(name: str, world: World) -> list[Disagreement]:
         found.append(Disagreement(facts.gpus, facts.gpus, f"Its {facts.mismatch}."))
     if accelerator.sharing not in SLICED:
         found += _counts(name, accelerator, world)
+    found += _labels(name, facts.node, accelerator, world)
     found += _strangers(name, world)
     found += _network(name, facts.node, accelerator, world)
     return found
@@ -82,6 +88,29 @@ def _counts(name: str, accelerator: AcceleratorClass, world: World) -> list[Disa
     if labelled.isdecimal() and int(labelled) != there:
         sentence = f"Its label {GFD_COUNT} says {labelled}, the node has {there} GPUs: the node is believed."
         found.append(Disagreement(int(labelled), there, sentence))
+    return found
+
+
+def _labels(name: str, node: Node, accelerator: AcceleratorClass, world: World) -> list[Disagreement]:
+    """What GPU feature discovery counted, where it is another number: slices of a profile, memory of a board."""
+    obj = world.objects["Node"][name]
+    marks = obj.metadata.labels
+    found = []
+    profile = accelerator.resource_name
+    counted = marks.get(f"{profile}.count", "") if accelerator.sharing == "mig" else ""
+    offered = quantity_of(obj.status.allocatable, profile)
+    if counted.isdecimal() and int(counted) != offered:
+        sentence = f"Its label {profile}.count says {counted}, {offered} are offered: {offered} count."
+        found.append(Disagreement(int(counted), offered, sentence))
+    memory = marks.get(GFD_MEMORY, "")
+    if memory.isdecimal() and accelerator.sharing in ("none", "dra"):
+        has, wants = int(memory) * MIB, accelerator.memory_bytes
+        if has < LEAST_MEMORY * wants:
+            sentence = (
+                f"Its label {GFD_MEMORY} says {memory} MiB, AcceleratorClass {node.accelerator} has {wants // MIB} MiB:"
+                " models may not fit; correct the class or its aliases."
+            )
+            found.append(Disagreement(wants // MIB, int(memory), sentence))
     return found
 
 

@@ -14,9 +14,9 @@ from cluster.training import Job, Layout
 from console.controlplane import ControlPlane
 from controller.actor.pods import gang_pods
 from controller.observe import intents
-from controller.resources.core import NAMESPACE, POD
+from controller.resources.core import NAMESPACE, NODE, POD
 from controller.resources.coredra import GROUP, RESOURCE_CLAIM, RESOURCE_SLICE
-from controller.resources.kinds import ACCELERATOR_CLASS
+from controller.resources.kinds import ACCELERATOR_CLASS, TRAINING_JOB
 from controller.resources.podpart import Wish
 from controller.store.errors import Forbidden, NotFound
 from controller.store.interface import JsonObject, Resource
@@ -24,7 +24,7 @@ from controller.store.kube import KubeStore
 from tests.cluster.operating import Cluster, config_of, operating
 from tests.cluster.test_pods import here, lost, on_the_server
 from tests.observe.objects import SHAPE, accelerator
-from tests.scenarios.props import service
+from tests.scenarios.props import job, service
 
 DEVICE_CLASS = Resource(
     group=GROUP, version="v1", kind="DeviceClass", plural="deviceclasses", namespaced=False
@@ -180,3 +180,38 @@ def test_a_restricted_namespace_takes_a_gang_but_not_its_pinned_memory(
         assert lost(pod, await store.create(POD, pod, field_manager="tests", dry_run=True)) == []
 
     on_the_server(control_plane, work)
+
+
+def test_a_gang_asks_for_rdma_and_says_what_its_namespace_refuses(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    """In a restricted namespace IPC_LOCK is refused, and the job says so; without it the gang runs on RDMA devices."""
+
+    async def says(cluster: Cluster, words: str) -> bool:
+        obj = await cluster.admin.get(TRAINING_JOB, "bert", namespace)
+        return any(words in c.get("message", "") for c in obj.get("status", {}).get("conditions", []))
+
+    async def work() -> None:
+        async with operating(control_plane, namespace, h100=2) as cluster:
+            enforced = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+            await cluster.admin.patch(NAMESPACE, namespace, enforced, field_manager="user")
+            rdma: dict[str, Any] = {"resourceName": "rdma/hca", "networks": ["net/ib0"]}
+            await cluster.admin.patch(
+                ACCELERATOR_CLASS, "h100", {"spec": {"rdma": rdma}}, field_manager="user"
+            )
+            for node in cluster.fleet.nodes:
+                both = {"capacity": {"rdma/hca": "8"}, "allocatable": {"rdma/hca": "8"}}
+                await cluster.admin.patch(
+                    NODE, node, {"status": both}, field_manager="kubelet", subresource="status"
+                )
+            await cluster.kubectl("apply", "-f", "-", stdin=here(job("bert", on="h100"), namespace))
+            await cluster.until(lambda: says(cluster, 'must not include "IPC_LOCK"'), "the server's sentence")
+            assert not await cluster.pods()
+            unlocked = {"spec": {"rdma": {"ipcLock": False}}}
+            await cluster.admin.patch(ACCELERATOR_CLASS, "h100", unlocked, field_manager="user")
+            await cluster.until(lambda: _settled(cluster, 2, 2), "both ranks, bound by the scheduler")
+            for pod in await cluster.pods():
+                assert int(pod["spec"]["containers"][0]["resources"]["limits"]["rdma/hca"]) >= 1
+                assert pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"] == "net/ib0"
+
+    asyncio.run(work())

@@ -146,3 +146,11 @@ def test_without_its_rdma_resource_a_node_has_ethernet_for_pods() -> None:
         noun = node(obj, found, {"L4": ours}, {}, domain="", silent=False, seed=1).node
         assert noun is not None
         assert (noun.link, noun.rdma_devices) == (link, int(offered))
+
+
+def test_a_node_of_slices_may_carry_the_taint_of_whole_gpus() -> None:
+    taint = {"taints": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]}
+    obj = made.node(product="", gpus=0, allocatable={"nvidia.com/mig-1g.10gb": "7"}, spec=taint)
+    found = facts(obj)
+    assert found.node is not None
+    assert (found.node.accelerator, found.node.taints, found.closed) == ("A100-1g", (), "")

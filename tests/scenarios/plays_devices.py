@@ -6,6 +6,8 @@ import re
 
 import msgspec
 
+from agent.node.holders import Holder, Holders
+from cluster.space import Space
 from controller.resources.core import NODE
 from controller.resources.kinds import ACCELERATOR_CLASS, ACCELERATOR_NODE
 from controller.store.interface import JsonObject, Resource
@@ -176,4 +178,34 @@ CLAIMED_TWICE = Scenario(
     events={"odd": frozenset({"SpecInvalid"})},
 )
 
-ALL = [RELABELLED, SHRINKS, NOBODY_OFFERS, CLAIMED_TWICE]
+
+async def _kubelets_word(stage: Stage) -> None:
+    """The plan said one GPU, the kubelet gave the other: the model has it so, and the planned one is free."""
+    await stage.until(lambda _: settled(stage, CHAT, 1), 60, "one replica ready")
+    (pod,) = stage.seen.pods(CHAT)
+    key = f"shop/{pod['metadata']['name']}"
+    agent = stage.cluster.fleet.nodes["l4-00"].agent
+    assert agent is not None
+    planned = stage.operator.observer.live("launchers")[key].slots[0].devices[0]
+    given = 1 - planned
+    row = Holder(
+        device=given, device_id=f"GPU-l4-00-{given}", pod=key, container="engine", resource="nvidia.com/gpu"
+    )
+    agent._holders = lambda: Holders(rows=(row,), known=True, offered=(0, 1))
+    await stage.seconds(5)
+    launchers = stage.operator.observer.live("launchers")
+    assert launchers[key].slots[0].devices == (given,)
+    snapshot = stage.operator.observer.snapshot(stage.now)
+    assert Space(snapshot.nodes, snapshot.claims.values()).free_devices("l4-00") == [planned]
+
+
+KUBELETS_WORD = Scenario(
+    name="the kubelet gives another GPU than was planned",
+    fleet=fleet(l4=1),
+    manifests=manifests(service("chat", "replicas: 1\nmaxReplicas: 1")),
+    script=_kubelets_word,
+    final={f"ModelService/{CHAT}": {"status.phase": "Serving", "status.ready": 1}},
+    never=frozenset({"DevicesDisagree", "ReplicaStuck"}),
+)
+
+ALL = [KUBELETS_WORD, RELABELLED, SHRINKS, NOBODY_OFFERS, CLAIMED_TWICE]

@@ -109,6 +109,10 @@ async def _model_is_store(stage: Stage) -> None:
     fresh.restraint.settings = operator.config.restraint
     for node, inventory in operator.world.inventories.items():
         fresh.inventory(node, inventory, operator.world.last_report[node])
+    fresh.told.update(operator.world.told)
+    for node, told in operator.world.told.items():
+        if told.holders is not None:
+            fresh.seating.holders(node, now)
     for gang, rows in operator.world.workloads.reported.items():
         for node, progress in rows.items():
             fresh.workloads.progress(gang, node, progress)
