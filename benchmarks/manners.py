@@ -10,7 +10,6 @@ agree. The operator has no ledger and no gateway here: neither asks the API serv
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import tempfile
 import time
@@ -145,11 +144,8 @@ async def _furnish(store: KubeStore, plane: ControlPlane, size: Size) -> None:
     for name in spaces:
         space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         await store.create(NAMESPACE, space, field_manager=MANAGER)
-    for file in ("operator", "agent"):
-        with contextlib.suppress(ControlPlaneError):
-            await asyncio.to_thread(
-                plane.kubectl, "apply", "-f", str(ROOT / f"helm/plimsoll/files/rbac/{file}.yaml"), check=False
-            )
+    rights = str(ROOT / "helm/plimsoll/files/rbac/operator.yaml")
+    await asyncio.to_thread(plane.kubectl, "apply", "-f", rights)
     for kind, role in (("clusterrolebinding", "--clusterrole"), ("rolebinding", "--role")):
         await asyncio.to_thread(
             plane.kubectl, "create", kind, "manners", f"{role}=plimsoll-operator", f"--namespace={spaces[2]}",

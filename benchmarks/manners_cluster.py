@@ -163,10 +163,12 @@ class Kubelets:
 
     async def _seen(self, kind: str, pod: JsonObject) -> None:
         meta = pod["metadata"]
+        if kind == "BOOKMARK":
+            return
         key = f"{meta.get('namespace')}/{meta['name']}"
         if kind == "DELETED" or meta.get("deletionTimestamp"):
             self.ready.pop(key, None)
-        if kind in ("DELETED", "BOOKMARK") or not pod["spec"].get("nodeName"):
+        if kind == "DELETED" or not pod["spec"].get("nodeName"):
             return
         with contextlib.suppress(NotFound, Conflict):
             if meta.get("deletionTimestamp"):

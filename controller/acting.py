@@ -73,6 +73,7 @@ class Acting:
 
         `tick` is the planner's, for who listens; of a `quiet` loop only what was dropped is written down.
         """
+        self._hear_late(now)
         outcomes, effects = await self._actor.carry_out(stamped, snapshot, now)
         self._fold_effects(effects, now)
         self._narrator.happened([o for o in outcomes if not quiet or o.status == "dropped"], now)
@@ -80,6 +81,17 @@ class Acting:
         await self._own_writes(outcomes)
         if self._listener is not None and stamped:
             self._listener.decided(stamped[0].loop, tick, now, outcomes, reasons)
+
+    def _hear_late(self, now: float) -> None:
+        """Write down what became of earlier actions whose answer was late."""
+        answered = self._actor.late.answered()
+        if answered:
+            self._narrator.happened(answered, now)
+            self._measuring.acted(answered)
+
+    async def end(self) -> None:
+        """Wait for no late answer any more."""
+        await self._actor.late.end()
 
     async def _own_writes(self, outcomes: list[Outcome]) -> None:
         """Let the model see our own writes before anything else is decided on it."""

@@ -351,6 +351,7 @@ class Operator:
             self._deciding.cancel()
         now = self.clock.now()
         self.elector.halt()
+        await self._acting.end()
         await self.caches.close()
         self._room.close()
         self.term.end(now)

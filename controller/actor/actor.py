@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -22,10 +23,11 @@ from cluster.overlay import Overlay
 from cluster.power import Lease
 from cluster.snapshot import Snapshot
 from controller.actor.attempts import OwnWrites, claim_attempt, count_failure
+from controller.actor.late import KEPT_SECONDS, PATIENCE_SECONDS, Late, kept, slot_of
 from controller.actor.notes import drain_notes, resume_notes
 from controller.actor.outcome import Outcome
 from controller.actor.pods import DEFAULTS, gang_pods, replica_pod, split_key
-from controller.actor.refusals import Refusals, pods_of
+from controller.actor.refusals import Refusals
 from controller.actor.revisions import settle
 from controller.actor.templates import Templates
 from controller.config import PodSettings
@@ -104,6 +106,7 @@ class Actor:
         self._at_once = at_once
         self._settings = settings
         self._refusals = refusals
+        self.late = Late()
         self._store = store
         self._power = power
         self._routes = routes
@@ -145,7 +148,8 @@ class Actor:
                 outcomes.append(Outcome(stamped=item, status="dropped", drop=drop.reason(_subject(item))))
             elif self._at_once > 1 and not isinstance(item.action, WITHOUT_STORE):
                 await free.acquire()
-                sent = asyncio.create_task(self._attempt(item, overlay, effects))
+                attempt = asyncio.create_task(self._attempt(item, overlay, effects))
+                sent = asyncio.create_task(self._soon(item, attempt, overlay, effects))
                 sent.add_done_callback(lambda _: free.release())
                 await asyncio.sleep(0)  # it has read what it needs and has sent its first call
                 overlay.apply(item.action)
@@ -157,6 +161,18 @@ class Actor:
                 outcomes.append(outcome)
         return [o if isinstance(o, Outcome) else await o for o in outcomes], effects
 
+    async def _soon(
+        self, item: act.Stamped, attempt: asyncio.Task[Outcome], overlay: Overlay, effects: Effects
+    ) -> Outcome:
+        """Wait for the answer no longer than others can: then the action's devices are kept for it."""
+        outcome = await self.late.outcome(item, attempt)
+        if outcome.status == "sent":
+            reservation = kept(item.action, overlay.base, item.issued_seconds)
+            effects.reservations += [reservation] if reservation is not None else []
+            if (slot := slot_of(item.action)) is not None and self._refusals is not None:
+                self._refusals.hold(slot, KEPT_SECONDS)
+        return outcome
+
     async def _attempt(self, item: act.Stamped, overlay: Overlay, effects: Effects) -> Outcome:
         try:
             self._consult(item.action)
@@ -166,14 +182,8 @@ class Actor:
 
     def _consult(self, action: act.Action) -> None:
         """Ask the book before anything is done towards pods: an attempt's number, members deleted. Raises HeldBack."""
-        if self._refusals is None:
-            return
-        if isinstance(action, act.CreateReplica):
-            self._refusals.check(pods_of("ModelService", action.service), creates_in=_namespace(action.name))
-        elif isinstance(action, (act.StartGang, act.RestartGang)):
-            self._refusals.check(
-                pods_of("TrainingJob", action.job.name), creates_in=_namespace(action.job.name)
-            )
+        if (slot := slot_of(action)) is not None and self._refusals is not None:
+            self._refusals.check(slot, creates_in=slot.namespace)
 
     async def _create_replica(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
         action = item.action
@@ -189,11 +199,14 @@ class Actor:
     async def _create_pod(self, pod: JsonObject, item: act.Stamped) -> JsonObject:
         """Create it, or find it there and ours; the pod as it is then."""
         pod["metadata"]["annotations"][labels.REASON] = item.id
+        began = time.monotonic()
         try:
             created = await self._store.create(POD, pod, field_manager=labels.MANAGER)
             self._writes.wrote(POD, created)
             return created
         except Unavailable:
+            if time.monotonic() - began >= PATIENCE_SECONDS:
+                raise  # this object's pods are held already, and nobody else need wait
             self._writes.doubted(POD, f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
             raise
         except AlreadyExists:
@@ -369,10 +382,6 @@ class Actor:
         epoch, sequence = sent
         effects.leases.append(msgspec.structs.replace(lease, epoch=epoch, sequence=sequence))
         return Outcome(stamped=item, status="sent")
-
-
-def _namespace(key: str) -> str:
-    return split_key(key)[0]
 
 
 def _subject(item: act.Stamped) -> Ref:

@@ -38,6 +38,9 @@ REFUSED = Pace(20.0, 300.0)
 """A rule says no (403, 422, 400, 413): until somebody changes something, every further try is in vain."""
 WEBHOOK = Pace(5.0, 300.0)
 """500: a webhook of others does not answer, or the server has a defect."""
+SLOW = Pace(5.0, 60.0)
+"""No answer for long: what waits holds a connection at both ends meanwhile."""
+SLOW_SECONDS = 2.0
 UNANSWERED = Pace(1.0, 15.0, free=1)
 """503, 504, no answer at all: as a rule the whole server, and soon over."""
 CONTESTED = Pace(1.0, 60.0, free=1)
@@ -51,8 +54,13 @@ PACES: tuple[tuple[type[StoreError], Pace], ...] = (
 _WEBHOOKS = ("failed calling webhook", "failed to call webhook")
 
 
-def pace_of(error: StoreError) -> Pace | None:
-    """How a failure is spaced; None for one that is no refusal (absent, there already, not sent by ourselves)."""
+def pace_of(error: StoreError, took_seconds: float = 0.0) -> Pace | None:
+    """How a failure is spaced; None for one that is no refusal (absent, there already, not sent by ourselves).
+
+    `took_seconds` is how long its answer took, or was waited for.
+    """
+    if type(error) is Unavailable and took_seconds >= SLOW_SECONDS:
+        return WEBHOOK if any(words in error.message for words in _WEBHOOKS) else SLOW
     if any(words in error.message for words in _WEBHOOKS):
         return WEBHOOK
     for kind, pace in PACES:

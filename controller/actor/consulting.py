@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -94,10 +95,11 @@ class ConsultingStore(InterposedStore):
 
     async def _consult(self, slot: Slot, answer: Callable[[], Awaitable[T]], creates_in: str = "") -> T:
         self._book.check(slot, creates_in=creates_in)
+        began = time.monotonic()
         try:
             found = await answer()
         except StoreError as error:
-            self._book.failed(slot, error, creates_in=creates_in)
+            self._book.failed(slot, error, creates_in=creates_in, took_seconds=time.monotonic() - began)
             raise
         self._book.succeeded(slot)
         return found

@@ -20,7 +20,7 @@ from cluster.refused import Refused
 from cluster.seeds import stable_hash
 from controller.actor.answers import CONTESTED, TERMINATING, UNANSWERED, pace_of, reason_word
 from controller.resources.core import POD
-from controller.store.errors import Forbidden, HeldBack, StoreError
+from controller.store.errors import Forbidden, HeldBack, StoreError, Unavailable
 from runtime.clock import Clock
 
 log = logging.getLogger("plimsoll.refusals")
@@ -136,11 +136,34 @@ class Refusals:
             return None
         return entry
 
+    def hold(self, slot: Slot, seconds: float) -> None:
+        """An answer is late: nothing more is created for the object until it is there, or so long."""
+        now = self._clock.now()
+        before = self._entries.get(slot)
+        if before is not None and before.refused.waits(now + seconds):
+            return
+        refused = Refused(
+            sentence=before.refused.sentence if before else "the API server has not answered yet",
+            code=before.refused.code if before else Unavailable.code,
+            attempts=before.refused.attempts if before else 0,
+            since_seconds=before.refused.since_seconds if before else now,
+            wait_seconds=seconds,
+            until_seconds=now + seconds,
+        )
+        self._entries[slot] = Entry(
+            slot=slot, about=slot.of, version=self._owners.version_of(*slot.of), refused=refused,
+            reason=before.reason if before else "NoAnswer",
+            hurried_seconds=before.hurried_seconds if before else float("-inf"),
+        )  # fmt: skip
+        self._news[slot.of] = None
+
     # ----------------------------------------------------------------------------------------------- recording
 
-    def failed(self, slot: Slot, error: StoreError, *, creates_in: str = "") -> None:
-        """The write was answered with an error; one that is no refusal is not noted."""
-        pace = pace_of(error)
+    def failed(
+        self, slot: Slot, error: StoreError, *, creates_in: str = "", took_seconds: float = 0.0
+    ) -> None:
+        """The write was answered with an error, so long after it was sent; one that is no refusal is not noted."""
+        pace = pace_of(error, took_seconds)
         if pace is None:
             return
         now = self._clock.now()

@@ -65,13 +65,17 @@ def grows(old: ResourceQuota | None, new: ResourceQuota | None) -> bool:
     """Whether a change of a quota leaves more than before: it is gone, allows more, counts less or is used less."""
     if old is None or new is None:
         return old is not None
-    less = (name not in new.spec.hard or _left(new, name) > _left(old, name) for name in old.spec.hard)
-    return any(less)
+    return any(name not in new.spec.hard or _left(new, name) > _left(old, name) for name in _hard(old))
+
+
+def _hard(quota: ResourceQuota) -> dict[str, str | int]:
+    """The bounds in force: those of the status, which whoever admits pods reads."""
+    return quota.status.hard or quota.spec.hard
 
 
 def _left(quota: ResourceQuota, name: str) -> float:
     try:
-        hard = parse_quantity(quota.spec.hard.get(name, 0))
+        hard = parse_quantity(_hard(quota).get(name, 0))
         return float(hard - parse_quantity(quota.status.used.get(name, 0)))
     except ValueError:
         return 0.0

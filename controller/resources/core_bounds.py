@@ -20,8 +20,9 @@ class QuotaSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=Fa
 
 
 class QuotaStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
-    """What it uses."""
+    """What it uses, and the bounds by which pods are held to it."""
 
+    hard: dict[str, str | int] = {}
     used: dict[str, str | int] = {}
 
 
