@@ -36,7 +36,7 @@ from runtime.clock import WallClock
 
 ROOT = Path(__file__).resolve().parents[1]
 GPUS = 8
-QUIET_SECONDS, SETTLE_SECONDS = 6.0, 180.0
+QUIET_SECONDS, SETTLE_SECONDS = 6.0, 600.0
 GOAL_IDLE, GOAL_ROLLOUT, GOAL_FORBIDDEN, GOAL_CONFLICT = 30.0, 10.0, 2.0, 20.0
 """Requests: a minute; a pod; an object and minute; an object and minute (bounded: what two a quarter of a minute make)."""
 DIFFERENCE = 2
