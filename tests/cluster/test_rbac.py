@@ -58,6 +58,14 @@ ELSEWHERE |= {
     (resource.group, resource.plural, "list"): "a server that offers no streaming list is listed page by page"
     for resource, _ in _SHAPES
 }
+ELSEWHERE |= {
+    (
+        "plimsoll.dev",
+        f"{plural}/status",
+        "get",
+    ): "an object changed between cache and write: is it still this one?"
+    for plural in ("acceleratorclasses", "modelservices", "powerdomains", "trainingjobs")
+}
 """Rights whose call does not come in every run of the scenario below; each names where it is made."""
 
 

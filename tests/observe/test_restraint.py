@@ -20,7 +20,7 @@ from controller.resources.guards import PodDisruptionBudget
 from controller.resources.modelservice import ModelService, Moved
 from controller.telling.clock_text import rfc3339
 from tests.nouns.cases import service as noun
-from tests.observe.objects import engine_pod, service
+from tests.observe.objects import Play, engine_pod, node, service
 
 NOW = 1_700_000_000.0
 CHAT = "shop/chat"
@@ -246,3 +246,21 @@ def test_who_else_ends_a_pod_is_kept_until_it_is_told(
     if told:
         found = book.disrupted[pod.metadata.key]
         assert found == ("ModelService", CHAT, "PreemptionByScheduler", "making way", 20)
+
+
+def test_room_that_the_scheduler_clears_for_a_more_important_pod_is_taken_already() -> None:
+    play = Play(node("n1", gpus=4))
+    urgent = {
+        "metadata": {"name": "urgent", "namespace": "lab", "uid": "u"},
+        "spec": {
+            "priority": 100_000,
+            "containers": [{"name": "main", "resources": {"limits": {"nvidia.com/gpu": "3"}}}],
+        },
+        "status": {"phase": "Pending"},
+    }
+    play.tell(msgspec.convert(urgent, core.Pod))
+    assert "lab/urgent" not in play.live("claims"), "nobody knows yet where it goes"
+    urgent["status"] = {"phase": "Pending", "nominatedNodeName": "n1"}
+    play.tell(msgspec.convert(urgent, core.Pod))
+    claim = play.live("claims")["lab/urgent"]
+    assert (claim.slot.node, claim.slot.gpus, claim.phase, claim.foreign) == ("n1", 3, "pending", True)

@@ -54,6 +54,7 @@ class KubeSession:
             TRAINING_JOB,
             core.POD,
             POD_DISRUPTION_BUDGET,
+            core.CONTROLLER_REVISION,
             core.EVENT,
             core.LEASE,
             core.SERVICE,
@@ -67,7 +68,7 @@ class KubeSession:
             await asyncio.gather(*(self._remove(resource, namespace) for namespace in spaces))
         await asyncio.gather(*(self._remove(resource, "") for resource in wide))
         async with asyncio.timeout(PATIENCE_SECONDS):
-            for resource in (*pinned[:3], *wide):
+            for resource in (*pinned[:5], *wide):
                 while (await self.store.list(resource)).raw_items:  # noqa: ASYNC110 - the same
                     await asyncio.sleep(POLL_SECONDS)
 

@@ -148,6 +148,10 @@ RECOMMENDED_CLUSTER = Scenario(
 async def _recommend_later(stage: Stage) -> None:
     await stage.until(lambda _: settled(stage, CHAT, 2), 60, "two replicas ready")
     before = uids(stage.seen)
+    for _ in range(20):  # what is settled before the mode turns is settled
+        if "RolloutComplete" in await stage.told_codes(CHAT):
+            break
+        await stage.second()
     await stage.patch("ModelService", CHAT, {"spec": {"mode": "Recommend", "minReplicas": 4}})
     await stage.until(lambda seen: restrained(seen)[1] == "Recommend", 20, "the mode is told")
     stage.load(CHAT, 1.0, 30)
