@@ -18,6 +18,7 @@ from controller.resources import rules
 from controller.resources.core import CORE_RESOURCES
 from controller.resources.documents import Document, Fault, documents
 from controller.resources.kinds import BY_KIND, KINDS
+from controller.resources.podpart import UNSUPPORTED
 from controller.resources.schema import schema_of
 from controller.store.embedded.forms import METADATA_FIELDS, strange_metadata
 from controller.store.embedded.metadata import metadata_faults
@@ -217,7 +218,10 @@ def _structural(kind: str) -> Structural:
 
 
 def _unknown_field(kind: str, path: str) -> str:
-    """The path of an undeclared field, and the declared one most like it."""
+    """The path of an undeclared field, and the declared one most like it, or what is there instead of it."""
+    if path.startswith("spec.pod.") and path.split(".")[2].split("[", maxsplit=1)[0] in UNSUPPORTED:
+        instead = UNSUPPORTED[path.split(".")[2].split("[", maxsplit=1)[0]]
+        return f"{_cut(path)} of a pod is not supported, and no field of {kind}: {instead}"
     names = [part.split("[")[0] for part in path.split(".")]
     schema: JsonObject = schema_of(kind)
     if names[0] == "metadata":

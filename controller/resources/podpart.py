@@ -32,6 +32,38 @@ QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]{1,3})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 MOUNT_PATTERN = r"^/[^:]*$"
 TAINT_PATTERN = r"^([A-Za-z0-9][-A-Za-z0-9_./]*)?$"
 
+_PLACED = "where pods run is decided by the operator; choose products by spec.accelerators"
+_ONE = "a pod has one container, which spec.image, spec.command and spec.args describe"
+_HOST = "pods keep off their host"
+_SET = "the operator sets it"
+UNSUPPORTED: dict[str, str] = {
+    "affinity": _PLACED,
+    "args": "write it as spec.args",
+    "automountServiceAccountToken": "a token is mounted where serviceAccountName is lent, and nowhere else",
+    "command": "write it as spec.command",
+    "containers": _ONE,
+    "hostIPC": _HOST,
+    "hostNetwork": _HOST,
+    "hostPID": _HOST,
+    "hostUsers": _HOST,
+    "hostname": _SET,
+    "image": "write it as spec.image",
+    "initContainers": _ONE,
+    "lifecycle": _SET,
+    "metadata": "write spec.pod.labels and spec.pod.annotations",
+    "nodeName": _PLACED,
+    "nodeSelector": _PLACED,
+    "priority": "name a class in priorityClassName",
+    "readinessProbe": _SET,
+    "restartPolicy": _SET,
+    "schedulerName": _PLACED,
+    "spec": "write its fields directly below spec.pod",
+    "template": "spec.pod is the reduced template; write its fields directly below it",
+    "terminationGracePeriodSeconds": "write spec.drainSeconds for a service, spec.checkpoint for a job",
+    "topologySpreadConstraints": _PLACED,
+}
+"""Fields of a pod, or of its container, that users look for in `spec.pod`, and what to do instead."""
+
 MOST_WORDS = 64
 Word = Annotated[str, text("One word, as the program gets it.", 4_096)]
 Words = list[Word]

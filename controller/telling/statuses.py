@@ -14,6 +14,7 @@ from cluster.serving import Mode, Replica, ReplicaPhase, Service
 from cluster.snapshot import Snapshot
 from cluster.training import Gang, GangPhase, Job, JobPhase
 from controller.observe import labels
+from controller.resources import pruned
 from controller.resources.acceleratorclass import AcceleratorClass, AcceleratorClassStatus
 from controller.resources.base import Condition
 from controller.resources.modelservice import ModelService, ModelServiceStatus
@@ -73,15 +74,24 @@ MIX_LIMIT = 512
 LIVE = (ReplicaPhase.PENDING, ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.DRAINING)
 
 
+ACCEPTED = "The specification can be acted on."
+
+
 def _accepted(
-    faults: tuple[str, ...], generation: int, sayings: Sayings, subject: tuple[str, str]
+    faults: tuple[str, ...],
+    generation: int,
+    sayings: Sayings,
+    subject: tuple[str, str],
+    annotations: dict[str, str] | None = None,
 ) -> Condition:
     if faults:
         return condition("Accepted", False, "SpecInvalid", " ".join(faults), generation)
     said = sayings.latest(*subject, CONFIG_CODES)
     if said is not None and said.reason.subject.version == generation:
         return condition("Accepted", False, said.reason.code, sentence(said.reason), generation)
-    return condition("Accepted", True, "Accepted", "The specification can be acted on.", generation)
+    lost = pruned.words(subject[0], pruned.dropped(subject[0], annotations or {}))
+    text = f"The specification can be acted on, without {lost}." if lost else ACCEPTED
+    return condition("Accepted", True, "Accepted", text, generation)
 
 
 def _planned(said: Said | None, generation: int, old: Sequence[Condition]) -> Condition:
@@ -118,7 +128,7 @@ def service_status(
     why_not = "" if holds else _obstacle(key, sayings, now_seconds)
     ready_text = f"{len(ready)} of {wanted} wanted replicas take requests.{why_not}"
     conditions = [
-        _accepted(faults, generation, sayings, ("ModelService", key)),
+        _accepted(faults, generation, sayings, ("ModelService", key), obj.metadata.annotations),
         _planned(said, generation, obj.status.conditions),
         condition("Ready", holds, phase, ready_text, _answered(obj, sayings)),
     ]
@@ -217,7 +227,7 @@ def job_status(
     gang = newest_gang(snapshot, key)
     phase = _job_phase(job, gang, faults, said)
     conditions = [
-        _accepted(faults, generation, sayings, ("TrainingJob", key)),
+        _accepted(faults, generation, sayings, ("TrainingJob", key), obj.metadata.annotations),
         _planned(said, generation, obj.status.conditions),
         condition(
             "Succeeded",
