@@ -15,6 +15,9 @@ import msgspec
 Figure = int | float | str | bool | None
 """A value of the JSON line. None where a figure does not exist in this run."""
 
+Table = Mapping[str, Figure | Mapping[str, Figure]]
+"""Values by one name or two, such as a trace and a policy."""
+
 
 class Arguments(msgspec.Struct, frozen=True, kw_only=True):
     """The command line of a benchmark.
@@ -22,11 +25,13 @@ class Arguments(msgspec.Struct, frozen=True, kw_only=True):
     `data` is None when the user gave none: a benchmark that needs data says where it looks by default, and
     raises `BenchmarkError` with that place when there is nothing. `quick` asks for a small run that shows that
     everything works; its figures are no results. `runs` is how often something random is tried (None: as the
-    benchmark thinks right), `plant` a defect to switch on; both matter to those that name them.
+    benchmark thinks right), `plant` a defect to switch on; both matter to those that name them. `one_seed`: the user
+    named the seed, so a benchmark that runs several runs this one alone.
     """
 
     data: Path | None = None
     seed: int = 1
+    one_seed: bool = False
     quick: bool = False
     runs: int | None = None
     plant: str = ""
@@ -60,7 +65,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a run found: rows for people, figures for the JSON line (in this order), plots and a remark."""
 
     rows: tuple[Row, ...]
-    figures: Mapping[str, Figure | Mapping[str, Figure]]
+    figures: Mapping[str, Figure | Table]
     plots: tuple[Plot, ...] = ()
     remark: str = ""
 

@@ -52,7 +52,7 @@ def test_the_json_line_is_last_and_alone(fake: list[Arguments], capsys: pytest.C
     assert json.loads(printed[-1]) == {"requests": 12, "gap": 0.5, "time_ms": 3.0, "note": None}
     assert any("missed" in line and "gap" in line for line in printed)
     assert any("met" in line and "≤ 10 ms" in line for line in printed)
-    assert fake == [Arguments(data=Path("/some/where"), seed=7)]
+    assert fake == [Arguments(data=Path("/some/where"), seed=7, one_seed=True)]
 
 
 @pytest.mark.parametrize(

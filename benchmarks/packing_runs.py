@@ -1,0 +1,202 @@
+"""The protocol of FGD's evaluation on openb traces (research: training-placement §4.2), and what one run of it gives.
+
+GPU nodes only, their order permuted by the seed. All pods of the list, shuffled, then pods drawn from it again until
+the GPU that was asked for reaches 130 % of the cluster. Nothing departs. A pod that fits nowhere is dropped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.base import BenchmarkError
+from placement.packing.duals import best_fill, stocks_of
+from placement.packing.fleet import WHOLE, Fleet, Machine, Placed, Request, shape_of
+from placement.packing.fragmentation import Typical, typical
+from placement.packing.moving import make_room
+from placement.packing.packer import Packer
+from placement.packing.registry import RULES, Setting, rule_of
+from simulator.traces.openb import OpenbNode, OpenbPod, read_nodes, read_pods
+from simulator.traces.requests import Tally, TraceError
+
+ARRIVAL = 1.3
+NODES = "openb_node_list_gpu_node.csv"
+PODS = "openb_pod_list_"
+GANG_LOAD = 0.8
+"""Share of the cluster allocated at which the largest gang that could start is measured."""
+
+MOVING = "ours_moving"
+"""`ours` with at most one live migration for each pod that found no room."""
+
+
+class Trace(NamedTuple):
+    """Nodes and pods as published, and what does not change between seeds."""
+
+    name: str
+    nodes: tuple[OpenbNode, ...]
+    pods: tuple[Request, ...]
+    workload: tuple[Typical, ...]
+    capacity_millis: int
+
+
+class Ran(NamedTuple):
+    """One rule on one arrival sequence: percent allocated at the end and at 100 % arrival, milliseconds per pod with
+    and without setting the rule up, pods dropped, pods moved, wholly free nodes at `GANG_LOAD` (None: never loaded so).
+    """
+
+    allocated: float
+    allocated_at_100: float
+    milliseconds: float
+    milliseconds_setup: float
+    dropped: int
+    moved: int
+    free_nodes: int | None
+
+
+def pod_lists(folder: Path) -> dict[str, Path]:
+    """Every pod list there, by trace. Raises: BenchmarkError where there is none, or no node list."""
+    if not (folder / NODES).exists():
+        raise BenchmarkError(f"{folder / NODES} is missing: give the folder above openb/ with --data.")
+    found = {path.stem.removeprefix(PODS): path for path in sorted(folder.glob(PODS + "*.csv"))}
+    if not found:
+        raise BenchmarkError(f"{folder} has no {PODS}*.csv: give the folder above openb/ with --data.")
+    return found
+
+
+def read(folder: Path, name: str, path: Path) -> Trace:
+    """One trace. Raises: BenchmarkError where a file cannot be read, or has a line that is not understood."""
+    tally = Tally()
+    try:
+        nodes = tuple(node for node in read_nodes(folder / NODES, strict=True) if node.gpus)
+        pods = tuple(_request(pod) for pod in read_pods(path, strict=True, tally=tally))
+    except TraceError as error:
+        raise BenchmarkError(str(error)) from None
+    capacity = WHOLE * sum(node.gpus for node in nodes)
+    if not capacity or not any(pod.gpus for pod in pods):
+        raise BenchmarkError(
+            f"{path}: without GPUs, or without pods that want one, there is nothing to pack."
+        )
+    counts = Counter(shape_of(pod) for pod in pods)
+    workload = tuple(Typical(shape, number) for shape, number in sorted(counts.items()))
+    return Trace(name, nodes, pods, workload, capacity)
+
+
+def _request(pod: OpenbPod) -> Request:
+    return Request(
+        pod.cpu_millis, pod.memory_bytes, pod.gpus, pod.milli_per_gpu, tuple(sorted(set(pod.products)))
+    )
+
+
+def bound(trace: Trace) -> float:
+    """Percent in use at best if no pod is refused: cutting stock over the GPUs alone."""
+    return 100.0 * best_fill(trace.workload)
+
+
+class Arrivals(NamedTuple):
+    """Machines in their permuted order, and indices of pods as they come."""
+
+    machines: tuple[Machine, ...]
+    pods: tuple[int, ...]
+
+
+def arrivals(trace: Trace, seed: int) -> Arrivals:
+    """The sequence of one seed."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    rank = np.argsort(generator.permutation(len(trace.nodes)))
+    machines = tuple(
+        Machine(
+            name=node.name,
+            kind=node.product,
+            cpu_millis=node.cpu_millis,
+            memory_bytes=node.memory_bytes,
+            free_millis=(WHOLE,) * node.gpus,
+            order=int(order),
+        )
+        for node, order in zip(trace.nodes, rank, strict=True)
+    )
+    coming = [int(index) for index in generator.permutation(len(trace.pods))]
+    asked, wanted = sum(pod.gpu_millis for pod in trace.pods), ARRIVAL * trace.capacity_millis
+    while asked < wanted:
+        index = int(generator.integers(len(trace.pods)))
+        coming.append(index)
+        asked += trace.pods[index].gpu_millis
+    return Arrivals(machines, tuple(coming))
+
+
+def play(trace: Trace, coming: Arrivals, policy: str, seed: int) -> Ran:
+    """One rule over one sequence."""
+    fleet = Fleet(coming.machines)
+    begun = time.process_time()
+    setting = Setting(
+        typical(trace.pods),
+        trace.workload,
+        fleet.kinds,
+        stocks_of(coming.machines),
+        np.random.Generator(np.random.PCG64([seed, 1])),
+    )
+    packer = Packer(fleet, rule_of("ours" if policy == MOVING else policy, setting))
+    ready = time.process_time()
+    pods = [trace.pods[index] for index in coming.pods]
+    run = _Play(packer, trace.capacity_millis, moving=policy == MOVING)
+    for key, pod in enumerate(pods):
+        run.come(key, pod)
+    spent = time.process_time() - ready
+    each = 1_000.0 / len(pods)
+    return Ran(
+        100.0 * run.allocated / trace.capacity_millis,
+        100.0 * (run.at_100 or run.allocated) / trace.capacity_millis,
+        spent * each,
+        (spent + ready - begun) * each,
+        run.dropped,
+        run.moved,
+        run.free_nodes,
+    )
+
+
+class _Play:
+    """What happens as pods come."""
+
+    def __init__(self, packer: Packer, capacity_millis: int, *, moving: bool) -> None:
+        self._packer, self._capacity, self._moving = packer, capacity_millis, moving
+        self._hosted: dict[int, list[tuple[int, Request, Placed]]] = {}
+        self.asked = self.allocated = self.at_100 = self.dropped = self.moved = 0
+        self.free_nodes: int | None = None
+
+    def come(self, key: int, pod: Request) -> None:
+        """One pod arrives."""
+        if not self.at_100 and self.asked + pod.gpu_millis > self._capacity:
+            self.at_100 = self.allocated
+        self.asked += pod.gpu_millis
+        placed = self._packer.place(pod)
+        if placed is None and self._moving:
+            placed = self._move(pod)
+        if placed is None:
+            self.dropped += 1
+            return
+        self.allocated += pod.gpu_millis
+        if self._moving:
+            self._hosted.setdefault(placed.row, []).append((key, pod, placed))
+        if self.free_nodes is None and self.allocated >= GANG_LOAD * self._capacity:
+            fleet = self._packer.fleet
+            self.free_nodes = int((fleet.free_gpus() == fleet.size).sum())
+
+    def _move(self, pod: Request) -> Placed | None:
+        move = make_room(self._packer, pod, self._hosted)
+        if move is None:
+            return None
+        self.moved += 1
+        pods = self._hosted[move.source.row]
+        index = next(i for i, each in enumerate(pods) if each[0] == move.key)
+        key, moved, _ = pods.pop(index)
+        self._hosted.setdefault(move.target.row, []).append((key, moved, move.target))
+        return move.placed
+
+
+def policies(*, quick: bool) -> Sequence[str]:
+    """What is run: every rule of the registry, and ours with migrations."""
+    return ("bestfit", "fgd", "ours") if quick else (*RULES, MOVING)

@@ -1,0 +1,117 @@
+"""The packing figure: the protocol, every list that is found, and sentences where data is missing or broken."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from benchmarks import packing, packing_runs
+from benchmarks.base import Arguments, BenchmarkError
+
+KEYS = ["alloc_by_trace_policy", "bound_by_trace", "ms_per_pod"]
+PODS_HEAD = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos"
+
+
+def _pods(path: Path, rows: list[tuple[int, int, int, str]]) -> None:
+    lines = [f"p{i},{cpu},1024,{gpus},{milli},{spec},LS" for i, (cpu, gpus, milli, spec) in enumerate(rows)]
+    path.write_text("\n".join([PODS_HEAD, *lines]) + "\n")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    openb = tmp_path / "openb"
+    openb.mkdir()
+    nodes = [f"n{i},64000,262144,{2 + 2 * (i % 2)},{'T4' if i % 3 else 'A10'}" for i in range(10)]
+    nodes.append("cpu,64000,262144,0,")
+    (openb / packing_runs.NODES).write_text("\n".join(["sn,cpu_milli,memory_mib,gpu,model", *nodes]) + "\n")
+    mixed = [(4_000, 1, 500, ""), (8_000, 1, 810, ""), (2_000, 1, 190, ""), (6_000, 1, 1_000, "T4"),
+             (8_000, 2, 1_000, ""), (9_000, 0, 0, "")]  # fmt: skip
+    _pods(openb / "openb_pod_list_default.csv", mixed * 4)
+    _pods(openb / "openb_pod_list_of_mine.csv", [(4_000, 1, 600, ""), (2_000, 1, 400, "A10|T4")] * 8)
+    return tmp_path
+
+
+def test_every_list_found_is_run_under_every_rule(folder: Path) -> None:
+    result = packing.run(Arguments(data=folder, seed=5, one_seed=True))
+    assert list(result.figures)[:3] == KEYS
+    alloc = result.figures["alloc_by_trace_policy"]
+    assert sorted(alloc) == ["default", "of_mine"]
+    names = {"random", "dotprod", "clustering", "packing", "bestfit", "fgd", "ours", "ours_moving"}
+    for trace, row in alloc.items():
+        assert set(row) == names
+        assert all(0.0 < value <= 100.0 for value in row.values()), trace
+    assert result.figures["bound_by_trace"]["of_mine"] == 100.0
+    assert result.figures["ms_per_pod"] > 0.0
+    assert result.figures["seeds"] == 1
+    assert msgspec.json.encode(result.figures)
+    assert "seed 5" in result.remark
+
+
+def test_the_same_seed_gives_the_same_percentages(folder: Path) -> None:
+    args = Arguments(data=folder, seed=9, one_seed=True)
+    once, again = packing.run(args), packing.run(args)
+    assert once.figures["alloc_by_trace_policy"] == again.figures["alloc_by_trace_policy"]
+
+
+def test_without_a_seed_the_ten_of_the_protocol_are_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "policies", lambda *, quick: ("fgd", "ours"))
+    assert packing.run(Arguments(data=folder)).figures["seeds"] == 10
+
+
+def test_arrivals_are_all_pods_then_drawn_ones_up_to_130_percent(folder: Path) -> None:
+    path = folder / "openb" / "openb_pod_list_default.csv"
+    trace = packing_runs.read(folder / "openb", "default", path)
+    coming = packing_runs.arrivals(trace, 42)
+    assert sorted(coming.pods[: len(trace.pods)]) == list(range(len(trace.pods)))
+    asked = [trace.pods[index].gpu_millis for index in coming.pods]
+    assert trace.capacity_millis == 30_000
+    assert sum(asked) >= 39_000 > sum(asked[: max(len(trace.pods), len(asked) - 1)])
+    assert sorted(machine.order for machine in coming.machines) == list(range(10))
+    assert coming != packing_runs.arrivals(trace, 43)
+    assert coming == packing_runs.arrivals(trace, 42)
+
+
+def test_fgd_is_compared_with_what_was_published(folder: Path) -> None:
+    table = folder / "fgd_expected" / "analysis_allo_discrete.csv"
+    table.parent.mkdir()
+    table.write_text(
+        "workload,sc_policy,tune,seed,total_gpus,130\nopenb_pod_list_default,06-FGD,1.3,42,30,90\n"
+        "openb_pod_list_default,06-FGD,1.3,43,30,92\nopenb_pod_list_default,01-Random,1.3,42,30,10\n"
+    )
+    figures = packing.run(Arguments(data=folder, seed=5, one_seed=True)).figures
+    found = figures["alloc_by_trace_policy"]["default"]["fgd"]
+    assert math.isclose(figures["fgd_off_published"]["default"], found - 91.0, abs_tol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        pytest.param(lambda openb: (openb / packing_runs.NODES).unlink(), "is missing", id="no node list"),
+        pytest.param(
+            lambda openb: [path.unlink() for path in openb.glob("openb_pod_list_*")],
+            "has no",
+            id="no pod list",
+        ),
+        pytest.param(
+            lambda openb: (openb / "openb_pod_list_default.csv").write_text(
+                f"{PODS_HEAD}\np,1,1,1,1500,,LS\n"
+            ),
+            "gpu_milli is 1500",
+            id="more than a whole GPU",
+        ),
+        pytest.param(
+            lambda openb: _pods(openb / "openb_pod_list_default.csv", [(1_000, 0, 0, "")]),
+            "nothing to pack",
+            id="no pod wants a GPU",
+        ),
+    ],
+)
+def test_what_is_missing_or_broken_is_a_sentence(folder: Path, spoil, said: str) -> None:
+    spoil(folder / "openb")
+    with pytest.raises(BenchmarkError, match=said):
+        packing.run(Arguments(data=folder, seed=1, one_seed=True))
