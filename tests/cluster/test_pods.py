@@ -308,9 +308,13 @@ def test_other_peoples_gpus_cordons_and_taints_are_respected(control_plane: Cont
         assert {pod["spec"]["nodeName"] for pod in await cluster.ready()} == {free}
         claim = cluster.operator.observer.live("claims")[f"{namespace}/theirs"]
         assert (claim.foreign, claim.slot.node, claim.slot.gpus) == (True, used, 2)
-        node = await cluster.admin.get(ACCELERATOR_NODE, tainted)
-        said = {c["type"]: c["status"] for c in node["status"]["conditions"]}
-        assert said["Schedulable"] == "False"
+
+        async def closed() -> bool:
+            node = await cluster.admin.get(ACCELERATOR_NODE, tainted)
+            said = {c["type"]: c["status"] for c in node["status"]["conditions"]}
+            return said["Schedulable"] == "False"
+
+        await cluster.until(closed, "the tainted node says that it takes no new work")
         await cluster.kubectl("uncordon", cordoned)
 
         async def third() -> bool:
