@@ -92,6 +92,34 @@ def plan(
 
 
 @app.command(rich_help_panel="Look and learn")
+def simulate(  # noqa: PLR0913, PLR0917 - the options of one command
+    scenario: Annotated[Path, typer.Option("-f", "--file", help="Scenario in YAML; see examples/scenarios.")],
+    seeds: Annotated[int, typer.Option(help="How many seeds each point runs with.", min=1)] = 1,
+    first_seed: Annotated[int, typer.Option(help="The first of them.")] = 1,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=A,B,C", help="Run with each value at a dotted path; may be given again."),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes on this machine.", min=1)] = 1,
+    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="Run on this Ray cluster instead.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for report.html, results and finished runs.")] = Path(
+        "out"
+    ),
+    strict: Annotated[bool, typer.Option(help="Stop at the first malformed line of a trace.")] = False,
+    parquet: Annotated[bool, typer.Option(help="Write results as Parquet instead of CSV.")] = False,
+    output: Output = "table",
+) -> None:
+    """Run an experiment in the simulated cluster: seeds, sweeps, intervals and a report."""
+    from console.commands.simulate import SimulateOptions, run_simulate
+
+    options = SimulateOptions(
+        scenario=scenario, seeds=seeds, first_seed=first_seed, sweep=tuple(sweep or ()), workers=workers, ray=ray,
+        out=out, strict=strict, parquet=parquet, output=output,
+    )  # fmt: skip
+    _exit(run_simulate(options))
+
+
+@app.command(rich_help_panel="Look and learn")
 def snapshot(
     out: Annotated[
         Path | None, typer.Option(help="File to write; without it, what was kept is listed.")

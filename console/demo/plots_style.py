@@ -111,13 +111,14 @@ def canvas(
     *,
     columns: int = 1,
     gap: float = 0.34,
+    left: int = LEFT,
     right: int = RIGHT,
     top: int = TOP,
     apart: float = 0.16,
 ) -> tuple[Figure, Any]:
     """A figure `WIDTH` pixels wide and its axes, as a 2-d array [rows, columns]. One point is one pixel.
 
-    Margins `right` and `top` are in pixels; `gap` between rows and `apart` between columns in panels.
+    Margins `left`, `right` and `top` are in pixels; `gap` between rows and `apart` between columns in panels.
     """
     height = top + BOTTOM + rows * row_height
     figure = Figure(figsize=(WIDTH / 72.0, height / 72.0), dpi=72)
@@ -126,7 +127,7 @@ def canvas(
         columns,
         squeeze=False,
         gridspec_kw={
-            "left": LEFT / WIDTH,
+            "left": left / WIDTH,
             "right": 1.0 - right / WIDTH,
             "top": 1.0 - top / height,
             "bottom": BOTTOM / height,

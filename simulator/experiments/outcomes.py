@@ -10,11 +10,19 @@ import msgspec
 from simulator.experiments.runs import Run
 
 
+class Figures(msgspec.Struct, frozen=True):
+    """What a run found: `figures` by name, and `series` by name for the plots (quantiles, values over time)."""
+
+    figures: dict[str, float] = {}
+    series: dict[str, tuple[float, ...]] = {}
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished run: its figures by name, or the sentence that says why there are none. `seconds` of wall it took."""
+    """A finished run: its `Figures`, or the sentence that says why there are none. `seconds` of wall it took."""
 
     run: Run
     figures: dict[str, float] = {}
+    series: dict[str, tuple[float, ...]] = {}
     error: str = ""
     seconds: float = 0.0
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from simulator.experiments.outcomes import Outcome
+from simulator.experiments.outcomes import Figures, Outcome
 from simulator.experiments.runs import Run
 
-Work = Callable[[bytes, Run], dict[str, float]]
-"""Runs a scenario (its bytes) under a run's settings and seed; the figures by name."""
+Work = Callable[[bytes, Run], Figures]
+"""Runs a scenario (its bytes) under a run's settings and seed."""
 
 
 def work_of(target: str) -> Work:
@@ -29,8 +29,9 @@ def carry_out(target: str, scenario: bytes, run: Run) -> Outcome:
     """Run once. A failure is an outcome with its sentence: one bad point must not take the others along."""
     began = time.perf_counter()
     try:
-        figures = work_of(target)(scenario, run)
+        found = work_of(target)(scenario, run)
     except Exception as error:  # noqa: BLE001 - told in the outcome
         seconds = time.perf_counter() - began
         return Outcome(run=run, error=f"{type(error).__name__}: {error}", seconds=seconds)
-    return Outcome(run=run, figures=figures, seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Outcome(run=run, figures=found.figures, series=found.series, seconds=seconds)

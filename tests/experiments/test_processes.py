@@ -42,6 +42,7 @@ def test_outcomes_come_in_the_order_of_the_runs(bench: Bench) -> None:
     found = bench.run("square", runs)
     assert [outcome.run for outcome in found] == runs
     assert [outcome.figures["square"] for outcome in found] == [9.0, 9.0, 1.0, 1.0, 4.0, 4.0]
+    assert [outcome.series for outcome in found][:2] == [{"x": (3.0,)}] * 2
     assert sorted(map(str, bench.heard)) == sorted(map(str, found))
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from simulator.experiments.outcomes import Figures
 from simulator.experiments.runs import Run
 
 
-def square(scenario: bytes, run: Run) -> dict[str, float]:
+def square(scenario: bytes, run: Run) -> Figures:
     """Notes that it ran in the folder the scenario names; the square of `x`, and the seed."""
     note(scenario, run)
     x = dict(run.settings).get("x", 0)
-    return {"square": float(x) ** 2, "seed": float(run.seed)}
+    return Figures({"square": float(x) ** 2, "seed": float(run.seed)}, {"x": (float(x),)})
 
 
 def note(scenario: bytes, run: Run) -> int:
@@ -23,24 +24,24 @@ def note(scenario: bytes, run: Run) -> int:
     return file.stat().st_size
 
 
-def dies_once(scenario: bytes, run: Run) -> dict[str, float]:
+def dies_once(scenario: bytes, run: Run) -> Figures:
     """The worker of seed 3 is gone the first time, as if it had been killed."""
     if note(scenario, run) == 1 and run.seed == 3:
         os._exit(9)
-    return {"seed": float(run.seed)}
+    return Figures({"seed": float(run.seed)})
 
 
-def always_dies(scenario: bytes, run: Run) -> dict[str, float]:
+def always_dies(scenario: bytes, run: Run) -> Figures:
     """The worker of seed 3 never comes back."""
     note(scenario, run)
     if run.seed == 3:
         os._exit(9)
-    return {"seed": float(run.seed)}
+    return Figures({"seed": float(run.seed)})
 
 
-def raises(scenario: bytes, run: Run) -> dict[str, float]:
+def raises(scenario: bytes, run: Run) -> Figures:
     """Seed 2 fails with a sentence."""
     note(scenario, run)
     if run.seed == 2:
         raise ValueError("two is no seed")
-    return {"seed": float(run.seed)}
+    return Figures({"seed": float(run.seed)})

@@ -1,0 +1,130 @@
+"""The report page of a sweep: what was asked, the figures with their intervals, the plots, and how to run it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from console.demo.markup import Markup, el, joined
+from console.demo.report_style import style_sheet
+from console.simulating import plots
+from simulator.experiments.outcomes import Outcome
+from simulator.experiments.statistics import Estimate, by_point
+
+SHOWN = (
+    ("attainment", "attainment", 100.0, "%"),
+    ("ttft_p50_seconds", "TTFT p50", 1.0, "s"),
+    ("ttft_p99_seconds", "TTFT p99", 1.0, "s"),
+    ("tpot_p50_seconds", "TPOT p50", 1e3, "ms"),
+    ("tpot_p99_seconds", "TPOT p99", 1e3, "ms"),
+    ("requests_per_second", "finished", 1.0, "req/s"),
+    ("utilisation", "busy", 100.0, "%"),
+    ("preemptions", "preemptions", 1.0, ""),
+    ("migrations", "migrations", 1.0, ""),
+    ("dollars_per_hour", "cost", 1.0, "$/h"),
+)
+"""Figures of the table: name, title, factor to its unit, unit."""
+
+
+_OWN = "pre{white-space:pre-wrap;overflow-wrap:anywhere}.scroll{overflow-x:auto}"
+
+
+def cell(found: Estimate | None, factor: float, unit: str) -> str:
+    """`mean ± half width unit`, or a dash."""
+    if found is None:
+        return "–"
+    text = f"{found.mean * factor:.4g}"
+    if found.half_width is not None:
+        text += f" ± {found.half_width * factor:.2g}"
+    return f"{text} {unit}".strip()
+
+
+def page(
+    name: str,
+    given: Mapping[str, Any],
+    outcomes: Sequence[Outcome],
+    promise: Mapping[str, float],
+    command: str,
+) -> str:
+    """The whole page, in one file without anything from elsewhere."""
+    estimates = by_point(outcomes)
+    drawn = plots.by_point(outcomes)
+    body = joined(
+        el("header", el("h1", name or "Simulation"), el("p", _told(outcomes, estimates)), class_="top"),
+        el("main", *_sections(estimates, drawn, outcomes, promise, given, command)),
+    )
+    head = joined(
+        Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width">'),
+        el("title", f"{name or 'Simulation'} – Plimsoll"),
+        el("style", Markup(style_sheet() + _OWN)),
+    )
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+
+
+def _told(outcomes: Sequence[Outcome], estimates: Mapping[str, Any]) -> str:
+    failed = sum(1 for outcome in outcomes if outcome.error)
+    partial = sum(1 for outcome in outcomes if not outcome.error and not outcome.figures.get("complete", 1.0))
+    seeds = len({outcome.run.seed for outcome in outcomes})
+    told = f"{len(estimates)} points, {seeds} seeds, {len(outcomes)} runs; intervals are 95 % (Student) over seeds."
+    if failed:
+        told += f" {failed} runs failed."
+    if partial:
+        told += f" {partial} runs are partial: their event budget was spent."
+    return told
+
+
+def _sections(
+    estimates: Mapping[str, Mapping[str, Estimate]],
+    drawn: Mapping[str, Sequence[Outcome]],
+    outcomes: Sequence[Outcome],
+    promise: Mapping[str, float],
+    given: Mapping[str, Any],
+    command: str,
+) -> list[Markup]:
+    sections = [el("h2", "Figures"), _table(estimates)]
+    if drawn:
+        left_out = len(estimates) - len(drawn)
+        note = (
+            f" The first {len(drawn)} points are drawn; {left_out} more are in the table." if left_out else ""
+        )
+        sections += [
+            el("h2", "How long requests wait"),
+            el("figure", plots.distributions(drawn, promise)),
+            el("p", f"Lines are means over seeds, bands their range; dashed is the promise.{note}"),
+            el("h2", "Attainment, latency and cost"),
+            el(
+                "figure",
+                plots.bars(
+                    estimates,
+                    (("attainment", "attainment, %", 100.0), ("ttft_p99_seconds", "TTFT p99, s", 1.0)),
+                ),
+            ),
+            el("h2", "Throughput"),
+            el("figure", plots.throughput(drawn)),
+        ]
+    failures = [outcome for outcome in outcomes if outcome.error]
+    if failures:
+        rows = [el("li", f"{each.run.point}, seed {each.run.seed}: {each.error}") for each in failures[:50]]
+        sections += [el("h2", "Runs that failed"), el("ul", *rows)]
+    text = yaml.safe_dump(dict(given), sort_keys=False, allow_unicode=True)
+    sections += [
+        el("h2", "The scenario, and how to run it again"),
+        *(el("div", el("pre", each), class_="scroll") for each in (command, text)),
+    ]
+    return sections
+
+
+def _table(estimates: Mapping[str, Mapping[str, Estimate]]) -> Markup:
+    named = plots.short(estimates)
+    head = el("tr", el("th", ""), *(el("th", named[point]) for point in estimates))
+    rows = [
+        el(
+            "tr",
+            el("td", title),
+            *(el("td", cell(found.get(name), factor, unit)) for found in estimates.values()),
+        )
+        for name, title, factor, unit in SHOWN
+    ]
+    return el("div", el("table", el("thead", head), el("tbody", *rows)), class_="scroll")

@@ -1,0 +1,80 @@
+"""One run of a scenario: the world it describes, and the figures and series of what came of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from simulator.experiments.outcomes import Figures
+from simulator.experiments.runs import Run
+from simulator.experiments.scenario import Scenario, scenario_of, with_settings, world_of
+from simulator.experiments.traffic import requests_of
+from simulator.traces.requests import Tally
+from simulator.world.world import Outcome, World
+
+TARGET = f"{__name__}:simulate"
+"""The name of `simulate` for whoever runs it elsewhere."""
+LEVELS = (*(n / 100.0 for n in range(100)), 0.995, 0.999)
+"""Quantiles that are kept of latencies, for their distribution."""
+BINS = 120
+"""Pieces that the time of a run is cut into for its series."""
+
+
+def verify(given: dict[str, Any], run: Run) -> None:
+    """Raise ScenarioError, with the path of the field, for what a run could not begin with."""
+    scenario = scenario_of(with_settings(given, run.settings))
+    World(world_of(scenario, run.seed), ())
+
+
+def simulate(given: bytes, run: Run) -> Figures:
+    """Run a scenario (JSON of its plain data) with settings and seed.
+
+    Raises ScenarioError as `verify`, TraceError for traffic that cannot be used.
+    """
+    scenario = scenario_of(with_settings(msgspec.json.decode(given), run.settings))
+    tally = Tally()
+    world = World(world_of(scenario, run.seed), requests_of(scenario.traffic, run.seed, tally))
+    outcome = world.run()
+    return Figures(_figures(scenario, world, outcome, tally), _series(world, outcome))
+
+
+def _figures(scenario: Scenario, world: World, outcome: Outcome, tally: Tally) -> dict[str, float]:
+    book, promise = world.book, scenario.promise
+    kept = (book.ttft_seconds <= promise.ttft_seconds) & (book.tpot_seconds <= promise.tpot_seconds)
+    hours = outcome.seconds / 3_600.0
+    price = sum(group.count * group.gpus * group.dollars_per_gpu_hour for group in scenario.groups)
+    found: dict[str, float] = {
+        "attainment": float(kept.sum()) / max(outcome.arrived, 1),
+        "ttft_mean_seconds": _mean(book.ttft_seconds),
+        "requests_per_second": outcome.completed / outcome.seconds if outcome.seconds else 0.0,
+        "unfinished": outcome.arrived - outcome.completed - outcome.refused,
+        "malformed_lines": tally.malformed,
+        "dollars_per_hour": price,
+        "dollars": price * hours,
+    }
+    found |= {name: float(getattr(outcome, name)) for name in Outcome.__struct_fields__}
+    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
+
+
+def _mean(values: Any) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _series(world: World, outcome: Outcome) -> dict[str, tuple[float, ...]]:
+    book = world.book
+    if not book.completed:
+        return {}
+    edges = np.linspace(0.0, max(outcome.seconds, 1e-9), BINS + 1)
+    width = edges[1] - edges[0]
+    finished, _ = np.histogram(book.finished_seconds, edges)
+    tokens, _ = np.histogram(book.finished_seconds, edges, weights=book.output_tokens)
+    return {
+        "ttft_seconds": tuple(np.quantile(book.ttft_seconds, LEVELS).tolist()),
+        "tpot_seconds": tuple(np.quantile(book.tpot_seconds, LEVELS).tolist()),
+        "seconds": tuple((edges[:-1] + width / 2).tolist()),
+        "finished_per_second": tuple((finished / width).tolist()),
+        "tokens_per_second": tuple((tokens / width).tolist()),
+    }
