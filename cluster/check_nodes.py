@@ -104,6 +104,12 @@ def provision(overlay: Overlay, action: act.Provision, _: float) -> Drop | None:
     """Check `provision`."""
     pool = overlay.read("pools").get(action.pool)
     offered = pool.available_gpus // pool.node_size if pool else 0
+    if pool is not None and action.count <= offered:
+        if pool.buyable_nodes is None:
+            return Drop(
+                "Unsafe", f"nodes of {action.pool}, without a provisioner", action.count, 0, 0, "nodes"
+            )
+        offered = min(offered, pool.buyable_nodes)
     if action.count > offered:
         return Drop("Taken", f"nodes of {action.pool}", action.count, offered, offered, "nodes")
     return None
@@ -119,6 +125,8 @@ def release_node(overlay: Overlay, action: act.ReleaseNode, _: float) -> Drop | 
     )
     if held or kept:
         return Drop("Unsafe", f"giving back {action.node}", held + kept, held + kept, 0, "claims")
+    if not overlay.read("nodes")[action.node].bought:
+        return Drop("Unsafe", f"giving back {action.node}, which was not ordered here", 1, 0, 0, "nodes")
     return None
 
 

@@ -83,7 +83,8 @@ class Pool(Noun, kw_only=True, frozen=True):
     """Where GPUs of one product are bought at one price.
 
     `available_gpus` is what the market would still sell on top of existing nodes (0 = nothing),
-    `node_size` how many GPUs come at a time, `priced_at` the ISO date of the price.
+    `node_size` how many GPUs come at a time, `priced_at` the ISO date of the price. `buyable_nodes` is how many more
+    nodes may be ordered now, by market, budget and back-off together; None where nobody can order any.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Pool(Noun, kw_only=True, frozen=True):
     available_gpus: int = 0
     node_size: int = 1
     reclaim_per_hour: float = 0.0
+    buyable_nodes: int | None = None
 
 
 class Device(Noun, kw_only=True, frozen=True):
@@ -128,6 +130,7 @@ class Node(Noun, kw_only=True, frozen=True):
     (research: training-placement §1.4, FGD). `offer_until_seconds` is UTC; None = no end known. `rdma_devices` is how
     many of its product's `rdma_resource` pods can ask for. `taints` are
     those that our pods do not stand by themselves: an open node with some is open to whom they are tolerated by.
+    `bought`: it was ordered by us and may be given back.
     """
 
     ref: Ref
@@ -146,6 +149,7 @@ class Node(Noun, kw_only=True, frozen=True):
     offer_until_seconds: float | None = None
     taints: tuple[Taint, ...] = ()
     order: int = 0
+    bought: bool = False
     rdma_devices: int = 0
 
     @property

@@ -13,6 +13,7 @@ import msgspec
 
 from cluster import actions as act
 from cluster.base import Ref
+from cluster.flight import InFlight
 from cluster.hardware import Offer, Slot
 from cluster.occupancy import Claim, Reservation
 from cluster.power import Lease, LeasePhase
@@ -254,6 +255,25 @@ def _isolate(overlay: Overlay, action: act.Isolate) -> None:
     overlay.put("nodes", action.subject.name, offer=Offer.ISOLATED, offer_until_seconds=action.until_seconds)
 
 
+def _provision(overlay: Overlay, action: act.Provision) -> None:
+    """Ordered nodes are in flight at once, and what is left may be ordered from any pool: the budget is one."""
+    now = overlay.base.stamp.taken_seconds
+    flights = overlay.write("in_flight")
+    for _ in range(action.count):
+        key = f"provision/{action.pool}/{len(flights)}"
+        subject = Ref("Pool", action.pool)
+        flights[key] = InFlight(
+            id=key, kind="Provision", subject=subject, loop="place", issued_seconds=now, deadline_seconds=now
+        )
+    for name, pool in sorted(overlay.read("pools").items()):
+        if pool.buyable_nodes:
+            overlay.put("pools", name, buyable_nodes=max(0, pool.buyable_nodes - action.count))
+
+
+def _release_node(overlay: Overlay, action: act.ReleaseNode) -> None:
+    overlay.put("nodes", action.node, offer=Offer.RECLAIMING)
+
+
 def _grant_power(overlay: Overlay, action: act.GrantPower) -> None:
     now = overlay.base.stamp.taken_seconds
     overlay.memo.setdefault("granted", {})[action.node] = action.watts
@@ -293,4 +313,6 @@ _EFFECTS: dict[type[act.Action], Callable[[Overlay, Any], None]] = {
     act.StopGang: _stop_gang,
     act.Isolate: _isolate,
     act.GrantPower: _grant_power,
+    act.Provision: _provision,
+    act.ReleaseNode: _release_node,
 }

@@ -63,6 +63,8 @@ SUPPORTED: frozenset[type[act.Action]] = frozenset(
         act.RestartGang,
         act.StopGang,
         act.GrantPower,
+        act.Provision,
+        act.ReleaseNode,
         act.Dispatch,
         act.Hold,
         act.Reject,

@@ -89,6 +89,15 @@ CODES: dict[str, CodeSpec] = {
                                " last).", "need", "have", "limit"),
     "ReplicaLost": _warning("{choice} is lost: its node has been silent for {have}, limit {limit}; {need} replaced.",
                             "need", "have", "limit"),
+    "NodesOrdered": _normal("orders {need} of pool {choice} ({gpus}, {cost}): the chosen mixes count on {have} beyond what exists;"
+                            " {limit} more may be bought.", "need", "have", "limit", "gpus", "cost"),
+    "NodesAwaited": _normal("{need} wait for {have} of pool {choice} on the way, the oldest ordered {limit} ago.",
+                            "need", "have", "limit"),
+    "NodeGivenBack": _normal("gives {choice} back ({need}, {cost}): it was ordered here and stood empty for {have}, longer than {limit}.",
+                             "need", "have", "limit", "cost"),
+    "NodesNotReady": _warning("{choice}: after {have} of {need} it is given up; the next order from its pool comes in {limit}"
+                              " ({failures} in a row failed).", "need", "have", "limit", "failures"),
+    "ProvisionerAbsent": _warning("{choice} ({need} needed, {have} served): nothing is bought until it is.", "need", "have"),
     "RoutesSet": _normal("traffic is split over {have} of {need} wanted, largest share {limit}.", "need", "have", "limit"),
     # restraint
     "MovesSpent": _normal("{choice} stays where it is: {have} of {limit} an hour have been made, the next may be in {need}.",

@@ -92,11 +92,15 @@ class Capacity(Target, tag=True, kw_only=True, frozen=True):
 
 
 class Share(Target, tag=True, kw_only=True, frozen=True):
-    """How a pool's GPUs are split between serving and training."""
+    """How a pool's GPUs are split between serving and training.
+
+    `nodes_to_buy`: the chosen mixes count on so many nodes beyond those that exist, ordered ones included.
+    """
 
     pool: str
     serving_gpus: int
     training_gpus: int
+    nodes_to_buy: int = 0
 
 
 class Prices(Target, tag=True, kw_only=True, frozen=True):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from controller.leadership.lease import LeaseSettings
+from controller.provisioning.settings import ProvisioningSettings
 
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 
@@ -86,4 +87,5 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     gateway_url: str = ""
     pods: PodSettings = PodSettings()
     restraint: RestraintSettings = RestraintSettings()
+    provisioning: ProvisioningSettings = ProvisioningSettings()
     policies: dict[str, PolicyDefault] = {}

@@ -43,6 +43,8 @@ from controller.observe.room import Room
 from controller.observe.sketches import SketchBook
 from controller.observe.world import World
 from controller.power_sender import PowerSender
+from controller.provisioning.acting import handlers
+from controller.provisioning.provisioner import Provisioner
 from controller.records import Recorder
 from controller.routes import RoutesServicer
 from controller.routing import RouteBook
@@ -112,7 +114,9 @@ class Operator:
         self.term = Term(self.elector, hub, ledger, self.measuring.metrics, VERSION)
         self._hub, self._routes, self._ledger, self._listener = hub, routes, ledger, listener
         parts = (PowerSender(hub, self.elector.gate), self.routes_book, self.world, self.caches)
-        actor = Actor(store, *parts, config.writes_at_once, config.pods, self.refusals)
+        self.provisioner = Provisioner(store, reading, clock, config.provisioning, self.observer)
+        buying = handlers(self.provisioner)
+        actor = Actor(store, *parts, config.writes_at_once, config.pods, self.refusals, more=buying)
         self._acting = Acting(clock, actor, self.world, self.caches, self.narrator, self.measuring, listener)
         self.upkeep = Upkeep(store, self.caches, self.world, confirmed=hub is not None)
         self._power_tick = 0
@@ -189,6 +193,7 @@ class Operator:
         changed = self.world.settle(now)
         changed |= await self.upkeep.keep_revisions(now)
         changed |= await self.upkeep.open_gates(now)
+        changed |= await self.provisioner.follow(now)
         self.observer.expire(now)
         self.beliefs.refresh(self.observer, now)
         return changed
@@ -314,7 +319,11 @@ class Operator:
         self._status_due = now + self.config.status_seconds
         faults = faults_found(self.observer, self.world, self.power.config_faults)
         refused = refused_reasons(self.refusals, self.world)
-        self.narrator.say([*faults, *refused, *await self.upkeep.tend(now)], "observe", now)
+        self.narrator.say(
+            [*faults, *refused, *await self.upkeep.tend(now), *await self.provisioner.tend(now)],
+            "observe",
+            now,
+        )
         if self.planner.tick:  # one that has just begun knows less than what its predecessor wrote
             await self.statuses.write(self.world, snapshot, self.narrator.sayings, now)
         if now >= self._measure_due:
@@ -354,6 +363,7 @@ class Operator:
         await self._acting.end()
         await self.caches.close()
         self._room.close()
+        self.provisioner.close()
         self.term.end(now)
         if self._ledger is not None and self.epoch:
             if not self.elector.lost:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -80,6 +80,9 @@ class Effects(msgspec.Struct, kw_only=True):
     weights: dict[str, dict[str, float]] = {}
 
 
+Handler = Callable[[act.Stamped, Overlay, Effects], Awaitable[Outcome]]
+"""Carries out one action; raises what the store raises."""
+
 WITHOUT_STORE = (act.GrantPower, act.SetRoutes, act.Reserve, act.Release)
 """Actions that wait for nobody: always carried out at their turn."""
 
@@ -91,7 +94,7 @@ class Actor:
     that the order of calls is the order of actions (accelerated time, kills at the k-th call).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first five have defaults
         self,
         store: Store,
         power: Power,
@@ -101,8 +104,10 @@ class Actor:
         at_once: int = 1,
         settings: PodSettings = DEFAULTS,
         refusals: Refusals | None = None,
+        *,
+        more: Mapping[type[act.Action], Handler] | None = None,
     ) -> None:
-        """Bind to the world. `refusals` is the book that `store` consults."""
+        """Bind to the world. `refusals` is the book that `store` consults, `more` carries out further kinds of action."""
         self._at_once = at_once
         self._settings = settings
         self._refusals = refusals
@@ -113,9 +118,7 @@ class Actor:
         self._wishes = wishes
         self._writes = writes
         self._templates = Templates(store)
-        self._handlers: dict[
-            type[act.Action], Callable[[act.Stamped, Overlay, Effects], Awaitable[Outcome]]
-        ] = {
+        self._handlers: dict[type[act.Action], Handler] = {
             act.CreateReplica: self._create_replica,
             act.Drain: self._drain,
             act.Resume: self._resume,
@@ -128,6 +131,7 @@ class Actor:
             act.RestartGang: self._restart_gang,
             act.StopGang: self._stop_gang,
             act.GrantPower: self._grant_power,
+            **(more or {}),
         }
 
     async def carry_out(

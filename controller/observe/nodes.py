@@ -72,6 +72,7 @@ def node(
         offer=offer,
         taints=_taints(obj, accelerator.taint_keys),
         order=stable_hash(seed, obj.metadata.name) >> 16,
+        bought=labels.ORDER in obj.metadata.labels,
         rdma_devices=quantity_of(obj.status.allocatable, accelerator.rdma_resource),
     )
     island = island_of(obj.metadata.labels, place.fabric, noun.link)

@@ -6,15 +6,18 @@ or higher priority, of gangs, of reservations, of waiting jobs of at least its p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.admission import Fence
+from cluster.flight import InFlight
 from cluster.hardware import Offer
 from cluster.serving import Replica, ReplicaPhase
 from cluster.snapshot import Snapshot
+from cluster.targets import Share
 from policies.groups import Groups
 
 Ints = NDArray[np.int64]
@@ -42,6 +45,36 @@ class Tenant(NamedTuple):
     column: str
 
 
+class Mark(NamedTuple):
+    """A service's part of an inventory at one moment."""
+
+    service: str
+    priority: int
+    level: Ints
+    tenants: list[Tenant] | None
+
+
+def on_the_market(view: Snapshot) -> list[tuple[str, int, int]]:
+    """Pool, GPUs of a node, and how many nodes may be counted on beyond those that exist: ordered, or to be bought."""
+    return [
+        (name, pool.node_size, len(ordered(view, name)) + pool.buyable_nodes)
+        for name, pool in sorted(view.pools.items())
+        if pool.buyable_nodes is not None
+    ]
+
+
+def counted_on_before(view: Snapshot) -> set[str]:
+    """Pools of which nodes are counted on by what stands."""
+    shares = (target for target in view.targets.values() if isinstance(target, Share))
+    return {share.pool for share in shares if share.nodes_to_buy}
+
+
+def ordered(view: Snapshot, pool: str) -> list[InFlight]:
+    """Nodes of a pool that were ordered and are not there yet, oldest first."""
+    flights = [f for f in view.in_flight.values() if f.kind == "Provision" and f.subject.name == pool]
+    return sorted(flights, key=lambda flight: (flight.issued_seconds, flight.id))
+
+
 class Inventory:
     """Free devices per open node, with tenants kept by priority. Rows are open nodes in `order`."""
 
@@ -50,14 +83,17 @@ class Inventory:
         nodes = sorted(
             (n for n in view.nodes.values() if n.offer is Offer.OPEN), key=lambda n: (n.order, n.name)
         )
-        self.names = tuple(node.name for node in nodes)
-        self._row = {name: row for row, name in enumerate(self.names)}
-        self.base: Ints = np.array(
-            [sum(1 for device in node.devices if device.healthy) for node in nodes], dtype=np.int64
-        )
+        self._row = {node.name: row for row, node in enumerate(nodes)}
+        self._real = len(nodes)
+        self.market = False
+        """Whether nodes count that could be bought, or were ordered and are not there yet."""
+        ahead = [(pool, size, n) for pool, size, count in on_the_market(view) for n in range(count)]
+        self.names = (*self._row, *(f"{pool} #{n}" for pool, _, n in ahead))
+        sizes = [sum(1 for device in node.devices if device.healthy) for node in nodes]
+        self.base: Ints = np.array([*sizes, *(size for _, size, _ in ahead)], dtype=np.int64)
         pools: dict[str, list[int]] = {}
-        for row, node in enumerate(nodes):
-            pools.setdefault(node.pool, []).append(row)
+        for row, pool in enumerate([*(node.pool for node in nodes), *(pool for pool, _, _ in ahead)]):
+            pools.setdefault(pool, []).append(row)
         self.pool_rows: dict[str, Ints] = {pool: np.array(rows) for pool, rows in sorted(pools.items())}
         self.training: dict[str, int] = {}
         self._levels: dict[int, Ints] = {}
@@ -139,6 +175,12 @@ class Inventory:
         free += own
         if reach is not None:
             free = np.minimum(free, np.maximum(reach, own))
+        return self._here(free)
+
+    def _here(self, free: Ints) -> Ints:
+        """Nothing below zero, and nothing of nodes that do not exist while the market is closed."""
+        if not self.market:
+            free[self._real :] = 0
         found: Ints = np.maximum(free, 0)
         return found
 
@@ -146,7 +188,9 @@ class Inventory:
         """Most devices per row that pods of `gpus` each may take inside a fence; None where there is none."""
         if fence is None:
             return None
-        pods = [fence.pods_on(name) for name in self.names]
+        pods = [fence.pods_on(name) for name in self._row]
+        # A node that is yet to come is made for the service, but no volume that is somewhere else reaches it.
+        pods += [None if fence.who.confined_to is None else 0] * (len(self.names) - self._real)
         most = [UNBOUNDED if count is None else count * gpus for count in pods]
         return np.array(most, dtype=np.int64)
 
@@ -156,8 +200,23 @@ class Inventory:
         for held in self._levels.values():
             free -= held
         free -= self._lost
-        found: Ints = np.maximum(free, 0)
-        return found
+        return self._here(free)
+
+    @property
+    def gpus(self) -> int:
+        """Devices that exist, less what others than services hold."""
+        return int(self.base[: self._real].sum())
+
+    def sells(self, pools: Iterable[str]) -> bool:
+        """Whether nodes of any of these pools could be bought, or are on their way."""
+        return any((self.pool_rows[pool] >= self._real).any() for pool in pools if pool in self.pool_rows)
+
+    def counted_on(self, pool: str) -> int:
+        """Nodes of a pool beyond those that exist that somebody's mix counts on."""
+        rows = self.pool_rows.get(pool, np.zeros(0, dtype=np.int64))
+        ahead = rows[rows >= self._real]
+        held = sum((level[ahead] for level in self._levels.values()), np.zeros(len(ahead), dtype=np.int64))
+        return int((held > 0).sum())
 
     def tenants(self, service: str) -> dict[str, list[Tenant]]:
         """The service's live replicas by column."""
@@ -167,10 +226,20 @@ class Inventory:
         return found
 
     def by_node(self, rows: Ints) -> dict[str, int]:
-        """Row values by node name."""
-        return dict(zip(self.names, rows.tolist(), strict=True))
+        """Row values by node name, of nodes that exist."""
+        return dict(zip(self._row, rows.tolist()[: self._real], strict=True))
 
     # ------------------------------------------------------------------------------------------------ taking
+
+    def mark(self, service: str, priority: int) -> Mark:
+        """What `settle` will change for this service, to be put back by `undo`."""
+        return Mark(service, priority, self._level(priority).copy(), self._tenants.get(service))
+
+    def undo(self, mark: Mark) -> None:
+        """Put back what was before."""
+        self._level(mark.priority)[:] = mark.level
+        if mark.tenants is not None:
+            self._tenants[mark.service] = mark.tenants
 
     def take_nodes(self, nodes: tuple[str, ...], gpus: int, priority: int) -> None:
         """Keep `gpus` devices on each node for an owner of `priority` (a waiting job)."""

@@ -16,7 +16,7 @@ from cluster.targets import Capacity, Mix, Prices, Scored, Share
 from cluster.training import Job
 from placement.training.islands import Fit, choose_island, islands_of
 from policies.commit import why
-from policies.commit.inventory import HELD, Ints, Inventory
+from policies.commit.inventory import HELD, Ints, Inventory, counted_on_before
 from policies.commit.settling import (
     Limits,
     Rules,
@@ -156,9 +156,12 @@ class CommitRun:
         limits = self._limits(service, frame)
         wanted = wanted_rate(frame, shares, capacity)
         if capacity.owner == USER:
-            self._size_as_asked(
-                service, capacity, users_mix(frame, shares, capacity.wanted_units, limits), limits
-            )
+            mix = users_mix(frame, shares, capacity.wanted_units, limits)
+            if capacity.wanted_units and self._opens(frame, mix):
+                limits = self._limits(service, frame)
+                mix = users_mix(frame, shares, capacity.wanted_units, limits)
+            self._size_as_asked(service, capacity, mix, limits)
+            self.inventory.market = False
         elif (refused := self._refused(service, frame, wanted)) is not None:
             # What serves goes on as well as it can: a promise that cannot be kept is no reason to stop it.
             self.draft.because(refused)
@@ -178,7 +181,7 @@ class CommitRun:
 
     def _refused(self, service: Service, frame: Frame, wanted: float) -> Reason | None:
         """Why nothing can serve the service at all; None while something could, or nothing is wanted."""
-        total = int(self.inventory.base.sum())
+        total = self.inventory.gpus
         if not frame.columns:
             reason = hopeless(service, frame, total) if _impossible(frame) else None
             asked = wanted > 0.0 or service.floor_units > 0
@@ -240,21 +243,14 @@ class CommitRun:
         limits: Limits,
         wanted: float,
     ) -> None:
-        """Solve, and solve again with fewer units where whole nodes' devices do not add up."""
-        since = self.now - self.changed.get(service.name, -1e18)
-        gpus = {column.name: column.profile.variant.gpus for column in frame.columns}
-        tries = 0
-        while True:
-            settled = settle(frame, shares, wanted, capacity.mix, since, limits, self.rules, self.scratch)
-            self.draft.units_used += settled.found.units_used
-            counts = {name: (units, gpus[name]) for name, units in settled.counts.items()}
-            charged = self._charged(service, counts)
-            failed = self.inventory.settle(service.name, service.priority, charged, self._reach(service))
-            tries += 1
-            if not failed or tries == TRIES:
-                break
-            fewer = {name: settled.counts[name] - count for name, count in failed.items()}
-            limits = Limits(limits.free_gpus, {**limits.most_units, **fewer}, limits.moves)
+        """Solve on what exists; where that leaves something unserved, on what may be bought as well."""
+        before = self.inventory.mark(service.name, service.priority)
+        settled, limits = self._fit(service, capacity, frame, shares, limits, wanted)
+        if self._opens(frame, settled.mix):
+            self.inventory.undo(before)
+            wider = self._limits(service, frame)
+            settled, limits = self._fit(service, capacity, frame, shares, wider, wanted)
+            self.inventory.market = False
         self.commitments.append(Commitment(service, frame, shares, limits, settled))
         self.objective += settled.objective
         self.bound += settled.found.answer.best.bound
@@ -285,6 +281,40 @@ class CommitRun:
         )
         saves = settled.objective - wish.objective_per_hour
         return why.waits(service, mix, moved_units(_counts(standing.mix), wish.counts), limits.moves, saves)
+
+    def _opens(self, frame: Frame, mix: Mix) -> bool:
+        """Open the market for a service that goes short on what exists, where any of its pools sells nodes.
+
+        What exists is paid for already: nothing is bought while it carries the load, whatever it is.
+        """
+        short = mix.unserved_per_second > 1e-9 or not mix.parts
+        self.inventory.market = short and self.inventory.sells({column.pool for column in frame.columns})
+        return self.inventory.market
+
+    def _fit(
+        self,
+        service: Service,
+        capacity: Capacity,
+        frame: Frame,
+        shares: Floats,
+        limits: Limits,
+        wanted: float,
+    ) -> tuple[Settled, Limits]:
+        """Solve, and solve again with fewer units where whole nodes' devices do not add up."""
+        since = self.now - self.changed.get(service.name, -1e18)
+        gpus = {column.name: column.profile.variant.gpus for column in frame.columns}
+        tries = 0
+        while True:
+            settled = settle(frame, shares, wanted, capacity.mix, since, limits, self.rules, self.scratch)
+            self.draft.units_used += settled.found.units_used
+            counts = {name: (units, gpus[name]) for name, units in settled.counts.items()}
+            charged = self._charged(service, counts)
+            failed = self.inventory.settle(service.name, service.priority, charged, self._reach(service))
+            tries += 1
+            if not failed or tries == TRIES:
+                return settled, limits
+            fewer = {name: settled.counts[name] - count for name, count in failed.items()}
+            limits = Limits(limits.free_gpus, {**limits.most_units, **fewer}, limits.moves)
 
     def _against(self, made: Commitment) -> list[Alternative]:
         """The exact runner-up, the cheapest plans with one variant alone, and what is ruled out."""
@@ -347,13 +377,15 @@ class CommitRun:
 
     def share(self) -> None:
         """How each pool is split, where that changed."""
-        for pool in sorted({*self.serving, *self.inventory.training}):
+        bought = counted_on_before(self.view)
+        for pool in sorted({*self.serving, *self.inventory.training, *bought}):
             split = Share(
                 owner="commit",
                 decided_seconds=self.now,
                 pool=pool,
                 serving_gpus=self.serving.get(pool, 0),
                 training_gpus=self.inventory.training.get(pool, 0),
+                nodes_to_buy=self.inventory.counted_on(pool),
             )
             standing = self.view.targets.get(f"Share/{pool}")
             if not isinstance(standing, Share) or _without_time(standing) != _without_time(split):
@@ -383,8 +415,8 @@ def _counts(mix: Mix) -> dict[str, int]:
     return {f"{part.variant}|{part.pool}": part.units for part in mix.parts if part.units}
 
 
-def _without_time(share: Share) -> tuple[str, int, int]:
-    return share.pool, share.serving_gpus, share.training_gpus
+def _without_time(share: Share) -> tuple[str, int, int, int]:
+    return share.pool, share.serving_gpus, share.training_gpus, share.nodes_to_buy
 
 
 def _remedy(made: Commitment) -> Remedy | None:

@@ -16,6 +16,7 @@ from cluster.plan import Context, Decision
 from cluster.snapshot import Snapshot
 from policies.frames import frame_of
 from policies.place import why
+from policies.place.buying import buy, give_back
 from policies.place.draining import drain, make_room
 from policies.place.restraint import held_cases
 from policies.place.rolling import roll
@@ -43,6 +44,8 @@ class BestFit:
         drain(run)
         roll(run)
         make_room(run)
+        buy(run)
+        give_back(run)
         _route(run, ctx.scratch)
         return Decision(run.draft.plan(), run.state())
 

@@ -17,6 +17,7 @@ from placement.packing.best_fit import Rooms
 from policies.draft import Draft
 from policies.groups import Groups, in_scope
 from policies.place import rollout, why
+from policies.place.buying import awaited
 from policies.place.cases import (
     Case,
     Limits,
@@ -45,6 +46,7 @@ class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     avoided. `settle_seconds`: a report this much younger than the start of a
     drain is believed when it says empty. `route_tolerance`: weights closer than this are left alone.
     `failed_grace_seconds`: grace of deleting what serves nobody. `rollout`: how boldly revisions are rolled out.
+    `idle_hold_seconds`: how long a node that was bought stands empty before it is given back.
     """
 
     bind_seconds: Seconds = 10.0
@@ -55,11 +57,13 @@ class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     route_tolerance: Seconds = 0.005
     failed_grace_seconds: Seconds = 1.0
     rollout: RolloutRules = RolloutRules()
+    idle_hold_seconds: Seconds = 600.0
 
 
 class BestFitState(msgspec.Struct, frozen=True, kw_only=True):
     """Highest ordinal ever given per service, nodes that did not bind, until when (UTC seconds), services whose
-    replicas do not start, and what was learned of revisions that are being rolled out.
+    replicas do not start, what was learned of revisions that are being rolled out, and since when bought nodes have
+    been empty.
     """
 
     schema: int = 1
@@ -67,6 +71,7 @@ class BestFitState(msgspec.Struct, frozen=True, kw_only=True):
     shunned: dict[str, float] = {}
     resting: dict[str, Rest] = {}
     trials: dict[str, Trial] = {}
+    idle: dict[str, float] = {}
 
 
 class Missing(NamedTuple):
@@ -91,6 +96,7 @@ class Run:
         self.trials: dict[str, Trial] = {}
         self.halted: dict[str, Failure] = {}
         self.blocked: dict[str, tuple[Part, Variant]] = {}
+        self.idle = dict(state.idle)
         self.missing: list[Missing] = []
         self.going: set[str] = set()
         self.tried: set[str] = set()
@@ -154,6 +160,7 @@ class Run:
             shunned={name: self.shunned[name] for name in sorted(self.shunned)},
             resting={name: self.resting[name] for name in sorted(self.resting) if name in self.view.services},
             trials={name: self.trials[name] for name in sorted(self.trials)},
+            idle={name: self.idle[name] for name in sorted(self.idle)},
         )
 
     # ---------------------------------------------------------------------------------------------- removing
@@ -303,9 +310,13 @@ class Run:
         choice = choose(pool, gpus, self.shunned, fence) or choose(pool, gpus, (), fence)
         if choice is None:
             self.blocked[case.service.name] = (part, variant)
-            if not spare:
-                self.missing.append(Missing(case, part, variant))
-                self.draft.because(why.unplaceable(case, part, variant, self.rooms, fence))
+            if spare:
+                return False
+            if (coming := awaited(self, case, part)) is not None:
+                self.draft.because(coming)
+                return False
+            self.missing.append(Missing(case, part, variant))
+            self.draft.because(why.unplaceable(case, part, variant, self.rooms, fence))
             return False
         name, ordinal = self._name(case, part[0])
         action = CreateReplica(

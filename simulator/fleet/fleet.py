@@ -31,7 +31,7 @@ from simulator.fleet.objects import LEASE, NODE, POD, Lease, Node, Pod
 from simulator.fleet.pantry import Pantry
 from simulator.fleet.scheduler import ControlPlane, Scheduler
 from simulator.fleet.settling import LeaseKeeper, Settler, Settling, is_silent
-from simulator.fleet.specs import FleetSpec
+from simulator.fleet.specs import FleetSpec, NodeSpec
 from simulator.fleet.writer import PodWriter
 from simulator.physics.failures import Failure, FailureKind
 
@@ -113,6 +113,7 @@ class Fleet:
             tells_holders=tells_holders,
         )
         self._enrolments = enrolments
+        self._around = around
         self.nodes = _nodes_of(spec, around)
         self.settler: Settler | None = None
         self.keeper: LeaseKeeper | None = None
@@ -184,6 +185,17 @@ class Fleet:
         for key in sorted({*there, *node.kubelet.runs}):
             node.kubelet.see(key, there.get(key), now_seconds)
         node.renew_at_seconds = now_seconds
+
+    def add(self, spec: NodeSpec) -> None:
+        """A new machine boots; it registers and its agent connects with the next ticks. ValueError where it exists."""
+        if spec.name in self.nodes:
+            raise ValueError(f"there is a node {spec.name} already")
+        self.nodes[spec.name] = SimulatedNode(spec, len(self.nodes), self._around)
+
+    async def remove(self, name: str) -> None:
+        """A machine is given back: it stops for good. KeyError for an unknown one."""
+        await self.nodes[name].stop("given back")
+        del self.nodes[name]
 
     # ---------------------------------------------------------------------------------------------- life
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from cluster import actions as act
@@ -62,6 +63,14 @@ def verdict(snapshot: Snapshot, action: Any, loop: str, now: float = NOW) -> str
     if drop is not None:
         assert render(drop.reason(subject_of(action)))
     return drop.code if drop is not None else "accepted"
+
+
+def market(buyable: int | None = None) -> Snapshot:
+    """The cluster with so many nodes to be bought, and node c bought before."""
+    view = cluster()
+    pools = {n: msgspec.structs.replace(p, buyable_nodes=buyable) for n, p in view.pools.items()}
+    nodes = {n: msgspec.structs.replace(each, bought=n == "c") for n, each in view.nodes.items()}
+    return msgspec.structs.replace(view, pools=pools, nodes=nodes)
 
 
 @pytest.mark.parametrize(
@@ -165,10 +174,13 @@ def verdict(snapshot: Snapshot, action: Any, loop: str, now: float = NOW) -> str
         pytest.param(cluster(), act.ShapePrefill(reason=0, domain="x", request_class="default", tokens_per_second=1.0, burst_tokens=1), "power", "Stale", id="prefill shaping of nothing"),
         pytest.param(with_replicas(replica("r0"), replica("r1")), act.Migrate(reason=0, sequence="s", epoch=1, source="r0", target="r1", mode="kv", reserve_tokens=1, deadline_seconds=NOW), "migration", "Unsupported", id="a move"),
         pytest.param(with_replicas(replica("r0"), replica("r1", ReplicaPhase.DRAINING)), act.Migrate(reason=0, sequence="s", epoch=1, source="r0", target="r1", mode="kv", reserve_tokens=1, deadline_seconds=NOW), "migration", "Stale", id="a move to what is not ready"),
-        pytest.param(cluster(), act.Provision(reason=0, pool="l4-od", count=2), "place", "Unsupported", id="buying what the pool offers"),
+        pytest.param(cluster(), act.Provision(reason=0, pool="l4-od", count=2), "place", "Unsafe", id="buying what the pool offers"),
         pytest.param(cluster(), act.Provision(reason=0, pool="l4-od", count=3), "place", "Taken", id="buying more than the pool offers"),
+        pytest.param(market(1), act.Provision(reason=0, pool="l4-od", count=1), "place", "accepted", id="buying where nodes can be ordered"),
+        pytest.param(market(1), act.Provision(reason=0, pool="l4-od", count=2), "place", "Taken", id="buying more than the budget allows"),
+        pytest.param(market(), act.ReleaseNode(reason=0, node="c"), "place", "accepted", id="giving back a node that was bought"),
         pytest.param(cluster(), act.Provision(reason=0, pool="none", count=1), "place", "Taken", id="buying from a pool that is unknown"),
-        pytest.param(cluster(), act.ReleaseNode(reason=0, node="c"), "place", "Unsupported", id="giving an empty node back"),
+        pytest.param(cluster(), act.ReleaseNode(reason=0, node="c"), "place", "Unsafe", id="giving an empty node back"),
         pytest.param(cluster(claims=FULL), act.ReleaseNode(reason=0, node="a"), "place", "Unsafe", id="giving a used node back"),
         pytest.param(cluster(reservations={"res": HELD}), act.ReleaseNode(reason=0, node="a"), "place", "Unsafe", id="giving a reserved node back"),
         pytest.param(cluster(), act.ReleaseNode(reason=0, node="z"), "place", "Stale", id="giving nothing back"),

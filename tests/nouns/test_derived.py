@@ -169,7 +169,7 @@ def test_every_field_has_the_owner_the_seams_give_it() -> None:
 def test_this_version_carries_out_these_kinds() -> None:
     assert {kind.__name__ for kind in SUPPORTED} == {
         "CreateReplica", "Drain", "Resume", "DeleteReplica", "SetRoutes", "SettleRevision", "Reserve", "Release", "StartGang",
-        "RestartGang", "StopGang", "GrantPower", "Dispatch", "Hold", "Reject",
+        "RestartGang", "StopGang", "GrantPower", "Provision", "ReleaseNode", "Dispatch", "Hold", "Reject",
     }  # fmt: skip
 
 

@@ -106,7 +106,10 @@ SENTENCES = {
     "prefill shaping of nothing": "prefill shaping of PowerDomain x, which is gone: 1 object expected, 0 objects found",
     "a move to what is not ready": "move of s to r1, which is not ready: 1 object expected, 0 objects found",
     "buying more than the pool offers": "nodes of l4-od: 3 nodes needed, 2 nodes still free",
+    "buying more than the budget allows": "nodes of l4-od: 2 nodes needed, 1 node still free",
     "buying from a pool that is unknown": "nodes of none: 1 node needed, 0 nodes still free",
+    "buying what the pool offers": "nodes of l4-od, without a provisioner: 2 nodes against a limit of 0 nodes (0 nodes now)",
+    "giving an empty node back": "giving back c, which was not ordered here: 1 node against a limit of 0 nodes (0 nodes now)",
     "giving a used node back": "giving back a: 4 claims against a limit of 0 claims (4 claims now)",
     "giving a reserved node back": "giving back a: 1 claim against a limit of 0 claims (1 claim now)",
     "giving nothing back": "release of Node z, which is gone: 1 object expected, 0 objects found",
@@ -138,7 +141,7 @@ def test_a_refusal_says_what_it_was_about_and_which_numbers_spoke_against_it(nam
 @pytest.mark.parametrize("name", [name for name, values in TABLE.items() if values[3] == "Unsupported"])
 def test_what_this_version_does_not_carry_out_says_how_much_it_does(name: str) -> None:
     snapshot, action, loop, _ = TABLE[name]
-    said = "not among the 15 kinds of action that this version carries out (29 kinds exist)"
+    said = "not among the 17 kinds of action that this version carries out (29 kinds exist)"
     assert sentence(snapshot, action, loop) == f"{action.kind}: {said}"
 
 
@@ -198,7 +201,7 @@ def printed(name: str, fingerprint: str) -> Any:
     return service(name, model=type(MODEL)(**{**fields, "fingerprint": fingerprint}))
 
 
-UNSUPPORTED = "not among the 15 kinds"
+UNSUPPORTED = "not among the 17 kinds"
 
 
 @pytest.mark.parametrize(

@@ -193,8 +193,6 @@ def test_an_action_changes_these_fields_of_one_object_and_nothing_else(
         act.Dispatch(reason=0, request="q", instance="r0", code="c", score=1.0),
         act.Hold(reason=0, request="q"),
         act.Reject(reason=0, request="q", retry_after_seconds=1),
-        act.Provision(reason=0, pool="l4-od", count=1),
-        act.ReleaseNode(reason=0, node="c"),
         act.Probe(reason=0, source="a", target="b", seconds=1),
     ],
     ids=lambda action: action.kind,
@@ -202,6 +200,21 @@ def test_an_action_changes_these_fields_of_one_object_and_nothing_else(
 def test_what_has_no_effect_on_the_snapshot_shares_every_object(action: Any) -> None:
     before = with_replicas(replica("r0"))
     assert changed(before, effect(before, action)) == set()
+
+
+def test_ordered_nodes_are_on_their_way_at_once_and_leave_less_to_be_bought() -> None:
+    before = cluster()
+    pools = {n: msgspec.structs.replace(p, buyable_nodes=3) for n, p in before.pools.items()}
+    before = msgspec.structs.replace(before, pools=pools)
+    after = effect(before, act.Provision(reason=0, pool="l4-od", count=2))
+    assert changed(before, after) == {"in_flight", "pools"}
+    assert [(f.kind, f.subject.name) for f in after.in_flight.values()] == [("Provision", "l4-od")] * 2
+    assert after.pools["l4-od"].buyable_nodes == 1
+
+
+def test_a_node_that_is_given_back_takes_no_new_work() -> None:
+    after = effect(cluster(), act.ReleaseNode(reason=0, node="c"))
+    assert after.nodes["c"].offer is Offer.RECLAIMING
 
 
 def test_a_reservation_is_kept_and_given_up() -> None:

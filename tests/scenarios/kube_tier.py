@@ -8,15 +8,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from console.accelerated import admitted, connected, prepare
-from controller.resources import core
+from controller.provisioning.objects import NODE_CLAIM, POD_TEMPLATE, PROVISIONING_REQUEST
+from controller.resources import core, crds
 from controller.resources.core import POD_DISRUPTION_BUDGET
 from controller.resources.kinds import KINDS, MODEL_SERVICE, TRAINING_JOB
 from controller.store.heard import HeardStore
-from controller.store.interface import Resource, Store
+from controller.store.interface import JsonObject, Resource, Store
 from controller.store.kube import KubeStore
 from controller.store.kube.paths import collection
 from controller.store.kube.transport import Asked
 from runtime.clock import VirtualClock
+from tests.scenarios import further
 from tests.scenarios.tiers import Session
 
 PLAYED = ("shop", "lab")
@@ -60,13 +62,20 @@ class KubeSession:
             core.SERVICE,
             core.SECRET,
             core.CLAIM,
+            PROVISIONING_REQUEST,
+            POD_TEMPLATE,
         ]
-        wide = [kind.resource for kind in KINDS if not kind.resource.namespaced] + [core.NODE, core.VOLUME]
+        ours = [kind.resource for kind in KINDS if not kind.resource.namespaced]
+        wide = [NODE_CLAIM, *ours, core.NODE, core.VOLUME]
         for resource in pinned:
             theirs = resource in (core.SERVICE, core.SECRET, core.CLAIM)
             spaces = PLAYED if theirs else NAMESPACES
             await asyncio.gather(*(self._remove(resource, namespace) for namespace in spaces))
         await asyncio.gather(*(self._remove(resource, "") for resource in wide))
+        for claim in (await self.store.list(NODE_CLAIM)).items:  # nobody plays Karpenter any more
+            if claim["metadata"].get("finalizers"):
+                free: JsonObject = {"metadata": {"finalizers": None}}
+                await self.store.patch(NODE_CLAIM, claim["metadata"]["name"], free, field_manager="tests")
         async with asyncio.timeout(PATIENCE_SECONDS):
             for resource in (*pinned[:5], *wide):
                 while (await self.store.list(resource)).raw_items:  # noqa: ASYNC110 - the same
@@ -98,6 +107,7 @@ class KubeTier:
         async with connected(self._kubeconfig, "plimsoll-scenarios") as store:
             if not self._prepared:
                 await prepare(store, OPERATORS)
+                await crds.install(store, further.definitions())
                 self._prepared = True
             session = KubeSession(store)
             await session.clean()

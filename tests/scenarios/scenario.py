@@ -14,6 +14,7 @@ import msgspec
 
 from controller.config import OperatorConfig, PolicyDefault
 from controller.store.faults import CrashPoint
+from simulator.fleet.karpenter import Market
 from simulator.fleet.specs import FleetSpec
 from tests.scenarios.left import Left, left_by
 from tests.scenarios.seen import Seen, owner_of
@@ -41,7 +42,7 @@ class Scenario:
     least have been done, by the ledger; `never` codes of events that must not have been told about anybody.
 
     `accepts_loss`: requests may end otherwise than served. `converges`: how it ends does not hang on when things
-    happened, so that a run with a killed operator must end the same.
+    happened, so that a run with a killed operator must end the same. `market`: nodes are sold.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Scenario:
     config: OperatorConfig = CONFIG
     accepts_loss: bool = False
     converges: bool = True
+    market: Market | None = None
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -96,7 +98,9 @@ async def _played(
     session: Session,
 ) -> Ending:
     config = replace_seed(scenario.config, seed)
-    stage = Stage(scenario.fleet, folder, config=config, crash=crash, seed=seed, session=session)
+    stage = Stage(
+        scenario.fleet, folder, config=config, crash=crash, seed=seed, session=session, market=scenario.market
+    )
     async with stage:
         await stage.apply(scenario.manifests)
         await scenario.script(stage)

@@ -137,6 +137,8 @@ async def _model_is_store(stage: Stage) -> None:
 
 def _timeless(noun: Any) -> Any:
     changes: dict[str, Any] = {name: 0.0 for name in TIMES if hasattr(noun, name)}
+    if hasattr(noun, "buyable_nodes"):  # known from orders, not from the class
+        changes["buyable_nodes"] = None
     if hasattr(noun, "ran"):  # remembered of pods that are gone
         changes["ran"] = False
     return msgspec.structs.replace(noun, **changes) if changes else noun

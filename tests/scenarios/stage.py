@@ -31,6 +31,7 @@ from controller.store.interposed import InterposedStore
 from runtime.channels import Backoff
 from runtime.clock import VirtualClock
 from simulator.fleet.barrier import Conductor
+from simulator.fleet.karpenter import Karpenter, Market
 from simulator.fleet.specs import FleetSpec
 from simulator.physics.failures import Failure, FailureKind
 from tests.scenarios.mirror import Mirror
@@ -108,6 +109,7 @@ class _Cluster(LocalCluster):
         """The operator's process ends: so do its port and every stream to it."""
         for reflector in self.operator.caches.reflectors.values():
             reflector.close()
+        self.operator.provisioner.close()
         await self._door.stop()
         async with asyncio.timeout(10.0):
             while self.fleet.linked():  # noqa: ASYNC110 - agents learn it from their own streams
@@ -146,6 +148,7 @@ class Stage:
         crash: CrashPoint | None = None,
         seed: int = 1,
         session: Session | None = None,
+        market: Market | None = None,
     ) -> None:
         self.session = session or embedded_session()
         self.traffic = Traffic()
@@ -172,6 +175,8 @@ class Stage:
             wrap_store=self._wrap,
             seed=seed,
         )
+        self._market = market
+        self.karpenter: Karpenter
         self._mirrors = {kind: Mirror(self.cluster.store, RESOURCES[kind]) for kind in SEEN_KINDS}
         self.cluster.ledger = self._ledger()
         self.cluster.reborn = self._reborn
@@ -189,6 +194,8 @@ class Stage:
 
     async def __aenter__(self) -> Stage:
         await self.cluster.start()
+        sold = self._market or Market(machines={})
+        self.karpenter = Karpenter(self.cluster.store, self.cluster.clock, self.cluster.fleet, sold)
         self.operators.append(self.cluster.operator)
         await self._look()
         return self
@@ -196,6 +203,7 @@ class Stage:
     async def __aexit__(self, *_: object) -> None:
         for mirror in self._mirrors.values():
             mirror.close()
+        self.karpenter.close()
         await self.cluster.stop()
         gc.unfreeze()  # one cluster of many in this process
 
@@ -208,6 +216,8 @@ class Stage:
 
     async def second(self) -> None:
         """One second of everything; a killed operator is followed by another one at once."""
+        if self._market is not None:
+            await self.karpenter.step(self.now)
         try:
             await self.cluster.second()
         except Killed:

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
-from console.local import embedded
+from controller.store.embedded import open_store
 from controller.store.interface import Store
 from runtime.clock import VirtualClock
+from tests.scenarios.further import further_kinds
 
 
 class Session(Protocol):
@@ -40,7 +41,7 @@ class _Embedded:
     tier = "embedded"
 
     def open(self, clock: VirtualClock, seed: int) -> Store:
-        return embedded(clock, seed)
+        return open_store(clock, seed=seed, more=further_kinds())
 
     async def admitted(self, namespaces: Iterable[str]) -> None:
         """They are made ready at once."""

@@ -6,6 +6,8 @@ operator touches, with the namespaces a cluster is born with.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from controller.resources.core import CORE_RESOURCES, NAMESPACE
 from controller.resources.coredra import DRA_RESOURCES
 from controller.resources.kinds import KINDS
@@ -26,10 +28,15 @@ def open_store(
     namespaces: tuple[str, ...] = BORN_NAMESPACES,
     window: int = WINDOW,
     watch_seconds: float = 0.0,
+    more: Mapping[Resource, JsonObject | None] | None = None,
 ) -> EmbeddedStore:
-    """A new store with all kinds known to the operator; see `EmbeddedStore` for `window`, `watch_seconds`."""
+    """A new store with all kinds known to the operator; see `EmbeddedStore` for `window`, `watch_seconds`.
+
+    `more` are further kinds with their schemas, as somebody's definitions bring them.
+    """
     kinds: dict[Resource, JsonObject | None] = dict.fromkeys((*CORE_RESOURCES, *DRA_RESOURCES))
     kinds |= {kind.resource: schema_of(kind.resource.kind) for kind in KINDS}
+    kinds |= more or {}
     store = EmbeddedStore(kinds, clock, seed=seed, window=window, watch_seconds=watch_seconds)
     for name in namespaces:
         born: JsonObject = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
