@@ -35,6 +35,9 @@ def _roll(run: Run, case: Case, old: list[Replica]) -> None:
             ready.append(replica)
         else:
             send_away(run, case, replica, _why(case, replica))
+    if ready and _is_move(case) and run.overlay.moves_left(case.service.name) < 1:
+        may_move(run, case, ready[0])  # which says what is spent
+        return
     left = rollout.may_leave(case, run.trials[case.service.name])
     gone = 0
     for replica in ready:

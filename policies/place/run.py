@@ -274,6 +274,9 @@ class Run:
         if room.left < variant.gpus:
             return False
         filling = room.filling >= variant.gpus and not case.draining
+        spent = self.overlay.moves_left(case.service.name) < 1 and not case.service.rollout.given_up
+        if not filling and spent:
+            return False  # nobody may go for it: it would only stand beside the old ones
         room.left -= variant.gpus
         room.filling = max(0, room.filling - variant.gpus)
         return self._create(case, part, variant, spare=not filling)

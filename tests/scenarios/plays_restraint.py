@@ -224,6 +224,7 @@ async def _budget(stage: Stage) -> None:
     await stage.restart()  # the next operator counts what this one moved
     await stage.seconds(30)
     assert len(uids(stage.seen) & old) == 1, "a second one was moved within the hour"
+    assert len(stage.seen.pods(CHAT)) == 2, "a successor waits beside what may not be moved"
     [made] = stage.seen.status("ModelService", CHAT)["moves"]
     assert made["count"] == 1
     await stage.patch("ModelService", CHAT, {"spec": {"disruption": {"movesPerHour": 2}}})
