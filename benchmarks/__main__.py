@@ -44,6 +44,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "benchmarks.manners",
         "requests to the API server: idle, in a rollout, under a permanent 403, under a storm of 409",
     ),
+    "simulator-speed": (
+        "benchmarks.simulator_speed",
+        "requests simulated per second: published traces at high utilisation, and a million requests",
+    ),
     "mix": ("benchmarks.mix", "GPU selection against the published optima, row by row"),
     "packing": (
         "benchmarks.packing",

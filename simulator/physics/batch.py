@@ -59,7 +59,7 @@ class Batch:
         return (
             self.waiting[0][3] is sequence
             and self.batch + len(self.prefilling) < self._max_seqs
-            and self.kv.demand(sequence) <= self.kv.free
+            and self.kv.least_demand(sequence) <= self.kv.free
         )
 
     def compose(self) -> tuple[int, float]:

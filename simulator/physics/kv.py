@@ -35,6 +35,12 @@ class KvBlocks:
             blocks -= held * cache.kv_blocks
         return blocks
 
+    def least_demand(self, sequence: Sequence) -> int:
+        """What `demand` is at least, without a look into the cache: as if others held all of its prefix."""
+        blocks = self.whole(sequence) - sequence.reserved
+        cache = self.cache
+        return blocks if cache is None else blocks - len(sequence.prefix) * cache.kv_blocks
+
     def admit(self, sequence: Sequence, blocks: int) -> int:
         """Take the ``blocks`` that `demand` just told; returns the tokens of its context that were found cached."""
         sequence.blocks = self.whole(sequence)
