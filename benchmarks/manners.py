@@ -182,7 +182,9 @@ async def _operating(
 
 async def _phases(bench: Bench, size: Size) -> dict[str, Phase]:
     pods = size.services - 1
-    await until(lambda: len(bench.kubelets.ready) >= pods, SETTLE_SECONDS, f"{pods} pods ready")
+    while len(bench.kubelets.ready) < pods:
+        await _more(bench.kubelets, pods)
+        await bench.count(time.time())  # it still leads
     await bench.rest()
     found = {"idle": await bench.window("idle", size.window_seconds)}
     found["rollout"] = await _rollout(bench, size)
@@ -190,6 +192,12 @@ async def _phases(bench: Bench, size: Size) -> dict[str, Phase]:
     found |= await _forbidden(bench, size)
     found["conflict"] = await _storm(bench, size)
     return found
+
+
+async def _more(kubelets: Kubelets, pods: int) -> None:
+    """Wait until further pods are ready. Raises: BenchmarkError when none comes for a minute."""
+    have = len(kubelets.ready)
+    await until(lambda: len(kubelets.ready) > have, 60.0, f"more than {have} of {pods} pods ready")
 
 
 async def _rollout(bench: Bench, size: Size) -> Phase:

@@ -116,6 +116,10 @@ async def main() -> None:
         if order["do"] == "stop":
             break
         sent = asked.since(order["since"])
+        if running.done():
+            raise SystemExit(
+                f"The operator ended by itself: {operator.elector.told()}; is the machine overloaded?"
+            )
         held = sum(operator.refusals.held_back.values())
         say({"sent": sent, "bytes": store.watched_bytes, "held_back": held, "at": time.time()})
     stop.set()

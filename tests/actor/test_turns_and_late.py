@@ -79,7 +79,7 @@ def test_a_late_answer_is_told_when_it_comes(monkeypatch: pytest.MonkeyPatch) ->
 
 def quota(
     hard: dict[str, str | int], used: dict[str, str | int], in_force: dict[str, str | int] | None = None
-):
+) -> ResourceQuota:
     return ResourceQuota(
         metadata=ObjectMeta(name="q"),
         spec=QuotaSpec(hard=hard),
