@@ -99,7 +99,7 @@ class Fleet:
             self.scheduler = Scheduler(plane, self.index, self._nodes.objects)
             self.lifecycle = NodeLifecycle(store, plane, self.index, self._nodes.objects)
         self.pantry = Pantry(store, clock)
-        around = Surroundings(
+        around = self._around = Surroundings(
             spec=spec,
             pantry=self.pantry,
             store=store,
@@ -113,7 +113,6 @@ class Fleet:
             tells_holders=tells_holders,
         )
         self._enrolments = enrolments
-        self._around = around
         self.nodes = _nodes_of(spec, around)
         self.settler: Settler | None = None
         self.keeper: LeaseKeeper | None = None
@@ -176,11 +175,8 @@ class Fleet:
         node = self.nodes[name]
         node.cut_off = False
         node.heal()
-        if not node.alive:
-            return
-        there = self.index.pods_on(name)
-        entered = node.machine.take_stages()
-        for event in sorted(entered, key=lambda each: each.at_seconds):
+        there = self.index.pods_on(name) if node.alive else {}
+        for event in sorted(node.machine.take_stages(), key=lambda each: each.at_seconds):
             node.kubelet.entered(event)
         for key in sorted({*there, *node.kubelet.runs}):
             node.kubelet.see(key, there.get(key), now_seconds)
