@@ -50,7 +50,7 @@ async def _story(cluster: Cluster) -> None:
 
     async def told() -> Any:
         found = await cluster.json("get", "msvc", "chat")
-        conditions = {c["type"]: c for c in found["status"].get("conditions", [])}
+        conditions = {c["type"]: c for c in found.get("status", {}).get("conditions", [])}
         accepted = conditions.get("Accepted", {})
         return accepted.get("status") == "True" and "without spec.pod.hostNetwork" in accepted.get(
             "message", ""
@@ -67,5 +67,35 @@ def test_a_field_that_is_not_supported_is_named_before_and_after(
     async def scenario() -> None:
         async with operating(control_plane, namespace, l4=1) as cluster:
             await _story(cluster)
+
+    asyncio.run(scenario())
+
+
+async def _no_class(cluster: Cluster) -> None:
+    text = here(service("chat", "minReplicas: 1\npod: {priorityClassName: gone}"), cluster.namespace)
+    await cluster.kubectl("apply", "-f", "-", stdin=text)
+
+    async def told() -> Any:
+        found = await cluster.json("get", "msvc", "chat")
+        said = " ".join(c.get("message", "") for c in found.get("status", {}).get("conditions", []))
+        return "no PriorityClass with name gone was found" in said
+
+    await cluster.until(told, "the class that there is not")
+    assert await cluster.pods() == []
+    patch = '{"spec": {"pod": {"priorityClassName": "system-cluster-critical"}}}'
+    await cluster.kubectl("patch", "msvc", "chat", "--type=merge", "-p", patch)
+
+    async def up() -> Any:
+        return [pod["spec"]["priority"] for pod in await cluster.ready()]
+
+    assert (await cluster.until(up, "a replica of the class that there is"))[0] > 10**9
+
+
+def test_a_priority_class_that_there_is_not_is_told_and_one_that_is_counts(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    async def scenario() -> None:
+        async with operating(control_plane, namespace, l4=1) as cluster:
+            await _no_class(cluster)
 
     asyncio.run(scenario())
