@@ -54,7 +54,7 @@ from controller.telling.narrator import Narrator
 from controller.telling.nodes import NodeWriter
 from controller.telling.refused import refused_reasons
 from controller.telling.writer import StatusWriter
-from policies.advice import power_advice
+from policies.advice import buys_nothing, power_advice
 from policies.planner import PlannerRun
 from runtime.clock import Clock, WallClock
 
@@ -293,7 +293,10 @@ class Operator:
             self.narrator.decided(plan_id, staged.plan, staged.policy, now, record=record, quiet=quiet)
             self.measuring.planned(staged.stage, staged.plan)
             self._acting.aim(staged.targets, "planner", now)
-            stamped = stamp(staged.actions, staged.stage, plan_id, now, self.config.action_seconds)
+            actions = staged.actions
+            if self.config.restraint.mode == "Recommend":
+                actions = buys_nothing(actions)
+            stamped = stamp(actions, staged.stage, plan_id, now, self.config.action_seconds)
             if stamped:
                 await self._acting.carry_out(
                     stamped,

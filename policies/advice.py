@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from cluster.actions import AnyAction, GrantPower
+from cluster.actions import AnyAction, GrantPower, Provision, ReleaseNode
 from cluster.base import Ref
 from cluster.holding import subject
 from cluster.overlay import Overlay
@@ -110,3 +110,8 @@ def power_advice(plan: Plan, root: str) -> Plan:
         )
     )
     return draft.plan()
+
+
+def buys_nothing(actions: tuple[AnyAction, ...]) -> tuple[AnyAction, ...]:
+    """Actions without those that buy nodes or give them back: in a cluster in mode Recommend nobody does either."""
+    return tuple(action for action in actions if not isinstance(action, (Provision, ReleaseNode)))

@@ -16,6 +16,7 @@ from cluster.restraint import Hold, Moves, PodBudget
 from cluster.serving import Objective, ReplicaPhase
 from cluster.snapshot import Snapshot
 from cluster.targets import Capacity
+from policies.advice import buys_nothing
 from policies.commit.by_priority import ByPriority
 from policies.commit.settling import moved_units
 from policies.planner import PlannerStates, run_planner
@@ -288,3 +289,10 @@ def test_what_somebody_keeps_goes_last_and_only_by_its_users_word() -> None:
     made.changing("targets", f"Capacity/{SERVICE}", owner="user")
     plan, _ = place(made)
     assert len(of(plan, act.Drain)) == 2, "who sizes by hand is asked no more"
+
+
+def test_a_cluster_that_is_only_advised_buys_nothing_and_gives_nothing_back() -> None:
+    bought = act.Provision(pool="l4-od", count=1, reason=0)
+    given = act.ReleaseNode(node="l4-od-0", reason=0)
+    routed = act.SetRoutes(service=SERVICE, weights={}, reason=0)
+    assert buys_nothing((bought, given, routed)) == (routed,)
