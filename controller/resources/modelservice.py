@@ -186,6 +186,23 @@ class ModelServiceSpec(ApiStruct, frozen=True, kw_only=True):
     policies: Annotated[ServicePolicies, about("Policies of this service.")] = ServicePolicies()
 
 
+class RolloutStatus(ApiStruct, frozen=True, kw_only=True):
+    """Replicas by revision: what an engine is started from is one, named by its content."""
+
+    current_revision: Annotated[str, text("Newest revision that was complete; what is gone back to.", 63)] = (
+        ""
+    )
+    updated_revision: Annotated[str, text("Revision of the specification as it is now.", 63)] = ""
+    revision: Annotated[
+        int, whole("Number of the updated revision, as `plimsoll rollout history` lists it.")
+    ] = 0
+    wanted: Annotated[int, whole("Replicas wanted in all.", 0, 1_000_000)] = 0
+    updated: Annotated[int, whole("Replicas of the updated revision.", 0, 1_000_000)] = 0
+    ready: Annotated[int, whole("Of them those that take requests.", 0, 1_000_000)] = 0
+    old: Annotated[int, whole("Replicas of any other revision.", 0, 1_000_000)] = 0
+    old_ready: Annotated[int, whole("Of them those that take requests.", 0, 1_000_000)] = 0
+
+
 class ModelServiceStatus(ApiStruct, frozen=True, kw_only=True):
     """What is served now, and why so."""
 
@@ -206,6 +223,7 @@ class ModelServiceStatus(ApiStruct, frozen=True, kw_only=True):
     moves: Annotated[
         list[Moved], items("Replicas moved in the last hour by the operator's own choice, by minute.", 64)
     ] = []
+    rollout: Annotated[RolloutStatus, about("How far a change of what runs has come.")] = RolloutStatus()
     conditions: Conditions = []
     observed_generation: Annotated[int, whole("metadata.generation this status answers.")] = 0
 

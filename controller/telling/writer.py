@@ -29,6 +29,7 @@ from controller.telling.memory import Sayings
 from controller.telling.refreshing import Refreshes
 from controller.telling.refused import admitted
 from controller.telling.restraint import with_restraint
+from controller.telling.rollouts import with_rollout
 from controller.telling.statuses import class_status, domain_status, job_status, service_status
 from runtime.clock import Clock
 
@@ -107,6 +108,7 @@ class StatusWriter:
                 if kind == "ModelService" and self._gateway_url:
                     # The gateway holds and moves requests, so it is where they go, whatever becomes of replicas.
                     status = msgspec.structs.replace(status, url=f"{self._gateway_url}/{name}")
+                status = with_rollout(kind, obj, status, world, snapshot, sayings, now_seconds)
                 status = with_restraint(kind, obj, status, world, snapshot, sayings, now_seconds)
                 status = _held(obj, status, now_seconds)
                 if (told := admitted(refused.get(key, ()), obj.metadata.generation)) is not None:

@@ -20,11 +20,13 @@ import msgspec
 from agent.engine.host import EngineHost
 from agent.node.drivers.base import GangState, ReplicaState
 from cluster.launch import EngineLaunch, RankLaunch
+from simulator.fleet.broken import told_of
 from simulator.fleet.gangs import GangBook, Member, Verdict
 from simulator.fleet.index import Launch, launch_of
 from simulator.fleet.machine import Machine
 from simulator.fleet.objects import Pod
 from simulator.fleet.pantry import Pantry
+from simulator.fleet.reports import Report
 from simulator.fleet.shapes import engine_of, model_of, rank_start_of, start_of
 from simulator.fleet.specs import StartProfile
 from simulator.physics.loading import Stage, StageEvent
@@ -41,25 +43,6 @@ class State(Enum):
     ENDED = "ended"
 
 
-class Report(msgspec.Struct, frozen=True):
-    """What the store should say of a pod."""
-
-    phase: str = "Pending"
-    reason: str = ""
-    message: str = ""
-    ready: bool = False
-    """Whether its containers are."""
-    served: bool = False
-    """Whether its engine listens: the endpoint is to be written before it is called ready."""
-    closed_gates: tuple[str, ...] = ()
-    """Readiness gates of the pod that nobody has opened: with any, its containers are ready and it is not."""
-    started_seconds: float | None = None
-    ready_since_seconds: float = 0.0
-    held: bool = False
-    """Whether its container waits for something that may never come."""
-    unmounted: bool = False
-
-
 @dataclass(slots=True, eq=False)
 class Run:
     """One pod on this node. `told` is the report that the store has, `gone` that its object may be removed."""
@@ -73,6 +56,7 @@ class Run:
     deadline_seconds: float = 0.0
     member: Member | None = None
     gone: bool = False
+    admitted_seconds: float = 0.0
     endpoint_told: bool = False
     held_since_seconds: float = 0.0
 
@@ -193,6 +177,8 @@ class Kubelet:
                 engine = self._machine.physics.engine(key)
                 if engine is None or engine.drained or now_seconds >= run.deadline_seconds:
                     self._stop(run, now_seconds)
+            elif run.state is State.STARTING:
+                self._tell_broken(run, now_seconds)
             elif run.member is not None:
                 verdict = self._gangs.verdict(run.member, now_seconds)
                 if verdict is not None:
@@ -237,6 +223,11 @@ class Kubelet:
 
     def _begin(self, run: Run, present: bool, now: float) -> None:
         launch = run.launch
+        if _image(run.pod) in self._start.broken_images:
+            self._busy.add(run.key)
+            run.admitted_seconds = now
+            self._tell_broken(run, now)
+            return
         try:
             if isinstance(launch, EngineLaunch):
                 model = model_of(launch)
@@ -253,6 +244,13 @@ class Kubelet:
                 self._up(run, now)
         except ValueError as error:
             self._end(run, Verdict("Failed", "CannotStart", str(error)), now)
+
+    def _tell_broken(self, run: Run, now: float) -> None:
+        """A container whose image never runs: how far it has got with that."""
+        image = _image(run.pod)
+        report = told_of(self._start.broken_images[image], image, run.admitted_seconds, now)
+        if report != msgspec.structs.replace(run.report, closed_gates=()):
+            self._say(run, report, now)
 
     def _keep(self, pod: Pod, launch: Launch | None, state: State, report: Report, now: float) -> Run:
         run = self.runs[pod.metadata.key] = Run(pod, launch, state, report, now, held_since_seconds=now)

@@ -91,7 +91,8 @@ class StartProfile(msgspec.Struct, frozen=True, kw_only=True):
     """How long a pod takes to start, medians; the physics draws the rest (research/cold-start.md §2.2).
 
     `images_present` leaves the pull out, as on nodes that a pre-pull has warmed; else an image is pulled once per
-    node. `rank_seconds` is the start of a training process up to its rendezvous.
+    node. `rank_seconds` is the start of a training process up to its rendezvous. `broken_images` never run: to each
+    the kubelet's word for it, `CrashLoopBackOff` or one of a pull in vain such as `ImagePullBackOff`.
     """
 
     images_present: bool = True
@@ -103,6 +104,7 @@ class StartProfile(msgspec.Struct, frozen=True, kw_only=True):
     rank_seconds: float = 15.0
     tier: WeightTier = WeightTier.REMOTE
     jitter: float = 0.1
+    broken_images: dict[str, str] = {}
 
 
 class FleetSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,8 +15,9 @@ from cluster.seeds import stable_hash
 from controller.store.errors import NotFound, StoreError
 from controller.store.interface import JsonObject, Store
 from simulator.fleet.cloud import KUBELET, utc
-from simulator.fleet.kubelet import Kubelet, Report, Run
+from simulator.fleet.kubelet import Kubelet, Run
 from simulator.fleet.objects import ENDPOINT, POD
+from simulator.fleet.reports import Report
 
 logger = logging.getLogger(__name__)
 
@@ -112,9 +113,9 @@ def _containers(run: Run, now_seconds: float) -> list[JsonObject]:
     report = run.report
     began = utc(report.started_seconds if report.started_seconds is not None else now_seconds)
     state: JsonObject = {"waiting": {"reason": report.reason or "ContainerCreating"}}
-    if report.held and report.message:
+    if report.message and (report.held or report.fault):
         state["waiting"]["message"] = report.message
-    if report.phase == "Running":
+    elif report.phase == "Running":
         state = {"running": {"startedAt": began}}
     elif report.phase in {"Succeeded", "Failed"}:
         well = report.phase == "Succeeded"
@@ -133,7 +134,7 @@ def _containers(run: Run, now_seconds: float) -> list[JsonObject]:
             "imageID": "",
             "ready": report.ready,
             "started": report.phase == "Running",
-            "restartCount": 0,
+            "restartCount": report.restarts,
             "state": state,
             "lastState": {},
         }

@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from controller.store.faults import CrashPoint
-from tests.scenarios import plays_faults, plays_power, plays_restraint, plays_serving, plays_training
+from tests.scenarios import (
+    plays_faults,
+    plays_power,
+    plays_restraint,
+    plays_rollout,
+    plays_serving,
+    plays_training,
+)
 from tests.scenarios.scenario import Ending, Scenario, play
 from tests.scenarios.tiers import EMBEDDED, Tier
 
@@ -25,12 +32,15 @@ PLAYS = (
     *plays_power.ALL,
     *plays_faults.ALL,
     *plays_restraint.ALL,
+    *plays_rollout.ALL,
 )
 KILLED = [scenario for scenario in PLAYS if scenario.converges]
 SAMPLED = [
     plays_serving.SERVE,
     plays_serving.USER_SCALE,
     plays_serving.NEW_IMAGE,
+    plays_rollout.NEVER_PULLS,
+    plays_rollout.NO_ROOM,
     plays_serving.DELETE,
     plays_serving.ZERO,
     plays_training.GANG,
