@@ -105,6 +105,95 @@ def scale(
     _exit(run_scale(kind, name, replicas, namespace, output, reach))
 
 
+Kubeconfig = Annotated[
+    Path | None,
+    typer.Option(
+        help="Kubeconfig of the cluster that holds the objects; otherwise they are asked of --operator."
+    ),
+]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig; otherwise its current one.")]
+ServiceName = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of a ModelService, or NAMESPACE/NAME.")
+]
+
+rollout_app = typer.Typer(
+    help="Changes of what runs: how far they are, and what was before.", no_args_is_help=True
+)
+
+
+@rollout_app.command("status")
+def rollout_status(  # noqa: PLR0913 - options are arguments here
+    name: ServiceName,
+    *,
+    wait: Annotated[
+        float,
+        typer.Option(
+            help="Seconds to wait for its end, in which it follows the object.", min=0.0, max=86_400.0
+        ),
+    ] = 0.0,
+    namespace: Namespace = "",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    operator: OperatorAddress = HERE,
+    pki: Pki = PKI,
+    admin: Admin = ADMIN,
+    output: Output = "table",
+) -> None:
+    """How far a change of model, image, arguments or pods of a service is; exit code 1 while it is not complete."""
+    from console.commands.rollout import Asked, run_status
+    from console.reaching import Reach
+
+    reach = Reach(operator=operator, pki=pki, admin=admin)
+    asked = Asked(name=name, namespace=namespace, reach=reach, kubeconfig=kubeconfig, context=context)
+    _exit(run_status(asked, wait, output))
+
+
+@rollout_app.command("history")
+def rollout_history(
+    name: ServiceName,
+    namespace: Namespace = "",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    operator: OperatorAddress = HERE,
+    pki: Pki = PKI,
+    admin: Admin = ADMIN,
+    output: Output = "table",
+) -> None:
+    """The revisions that are kept of a service, oldest first: what, since when, how it ended and how long it took."""
+    from console.commands.rollout import Asked, run_history
+    from console.reaching import Reach
+
+    reach = Reach(operator=operator, pki=pki, admin=admin)
+    asked = Asked(name=name, namespace=namespace, reach=reach, kubeconfig=kubeconfig, context=context)
+    _exit(run_history(asked, output))
+
+
+def rollback(  # noqa: PLR0913 - options are arguments here
+    name: ServiceName,
+    *,
+    to_revision: Annotated[
+        int, typer.Option(help="Number of a revision; 0 takes the newest complete one before.", min=0)
+    ] = 0,
+    namespace: Namespace = "",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    operator: OperatorAddress = HERE,
+    pki: Pki = PKI,
+    admin: Admin = ADMIN,
+    output: Output = "table",
+) -> None:
+    """Make a service ask for an older revision again: its object is changed, with your rights, and rolled out.
+
+    On Kubernetes name the cluster with --kubeconfig or --context; `kubectl rollout undo` knows no custom resources.
+    """
+    from console.commands.rollout import Asked, run_rollback
+    from console.reaching import Reach
+
+    reach = Reach(operator=operator, pki=pki, admin=admin)
+    asked = Asked(name=name, namespace=namespace, reach=reach, kubeconfig=kubeconfig, context=context)
+    _exit(run_rollback(asked, to_revision, output))
+
+
 def policies(
     loop: Annotated[
         str,
@@ -216,6 +305,7 @@ def _exit(code: int) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add these subcommands."""
-    for command in (get, apply, delete, scale, send, policies):
+    for command in (get, apply, delete, scale, rollback, send, policies):
         app.command(rich_help_panel="Objects")(command)
+    app.add_typer(rollout_app, name="rollout", rich_help_panel="Objects")
     app.add_typer(pki_app, name="pki", rich_help_panel="Processes")
