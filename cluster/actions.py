@@ -108,13 +108,17 @@ class SettleRevision(Action, frozen=True, tag=True, kw_only=True):
     """Keep what became of a service's revision: `complete` (all that is wanted of it was ready), or given up.
 
     Written down before anything follows from it: a successor neither tries again what was given up nor goes back
-    from what was complete. `code` is that of the reason, kept beside it.
+    from what was complete. `code` is that of the reason, kept beside it. `number`, `summary` (model and image) and
+    `began_seconds` (UTC) are for the ledger, whose rows of this kind are the history of a service's rollouts.
     """
 
     service: str
     revision: str
     complete: bool
     code: str = ""
+    number: int = 0
+    summary: str = ""
+    began_seconds: float = 0.0
 
 
 class Scale(Action, frozen=True, tag=True, kw_only=True):

@@ -139,6 +139,9 @@ class Run:
                 revision=service.revision,
                 complete=complete,
                 code=reason.code,
+                number=service.rollout.number,
+                summary=f"{service.model.name}, {service.image or 'the default image'}",
+                began_seconds=service.rollout.began_seconds,
                 expects=(service.ref,),
                 reason=self.draft.because(reason),
             )
