@@ -155,6 +155,8 @@ CODES: dict[str, CodeSpec] = {
                             "need", "have", "limit"),
     "GangHeldBack": _warning("{have} in a row made no progress; attempt {need} comes {limit} after the last.",
                              "need", "have", "limit"),
+    "GangOutdated": _normal("attempt {have} goes on as it was started; what was changed since takes effect with attempt {need} (suspend and"
+                            " resume the job to have that now, from a checkpoint of {limit}).", "need", "have", "limit"),
     "GangStopped": _normal("attempt {have} is stopped with {limit} grace; {need} were asked for.", "need", "have", "limit"),
     "GangDone": _normal("finished {have} of {need} after {limit}.", "need", "have", "limit"),
     "RestartLimitReached": _warning("not restarted: {have} failed, limit {limit}; {need} done.", "need", "have", "limit"),

@@ -61,7 +61,8 @@ class Job(Noun, kw_only=True, frozen=True):
     of iterations to success. `held` says why nothing may be done about it; `refused` stands while its pods are refused.
     `failures` counts attempts that failed, the newest of them `failed_attempt`; what was stopped on purpose (a
     suspension, a preemption of ours), or never came to be, is none of them. Taints, volumes, CPU and memory of a pod as of a
-    `Service`.
+    `Service`. `revision` names what its ranks are started from (image, command, arguments, the user's part of the pod):
+    another one takes effect with the next attempt.
     """
 
     ref: Ref
@@ -85,6 +86,7 @@ class Job(Noun, kw_only=True, frozen=True):
     failed_attempt: int = 0
     waiting_since_seconds: float = 0.0
     held: Hold = Hold.NONE
+    revision: str = ""
     refused: Refused | None = None
     tolerates: tuple[Toleration, ...] = ()
     confined_to: tuple[str, ...] | None = None
@@ -135,6 +137,7 @@ class Gang(Noun, kw_only=True, frozen=True):
     attempt: int
     rendezvous: str
     layout: Layout
+    revision: str = ""
     phase: GangPhase = GangPhase.FORMING
     phase_since_seconds: float = 0.0
     members: tuple[str, ...] = ()

@@ -128,6 +128,7 @@ def gang_pods(
     for rank, slot in enumerate(action.layout.slots):
         launch = rank_launch(action, job, rank, rendezvous, restore_step)
         marks = {labels.JOB: name, labels.ATTEMPT: str(action.attempt), labels.NODE_RANK: str(rank)}
+        marks |= {labels.REVISION: job.revision} if job.revision else {}
         key = f"{namespace}/{name}-a{action.attempt}-r{rank}"
         pod = _pod(key, slot, accelerator, marks, to_json(launch).decode(), owner, settings)
         # Whoever takes the node of one rank ends the whole gang: not for a better packing.

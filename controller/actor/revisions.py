@@ -81,7 +81,7 @@ class Revisions:
 
     async def _again(self, kept: Kept, number: int, now: float) -> JsonObject:
         """An older revision is wanted again: it is the newest now, and nothing is known of how it fares this time."""
-        notes = {labels.BEGAN: repr(now), labels.OUTCOME: None, labels.ENDED: None, labels.WHY: None}
+        notes = {labels.BEGAN: repr(now), labels.OUTCOME: "", labels.ENDED: "", labels.WHY: ""}
         meta = kept.obj.metadata
         return await self._store.patch(
             CONTROLLER_REVISION,
@@ -113,7 +113,13 @@ def revision_object(obj: ModelService, name: str, number: int, now_seconds: floa
                 labels.SERVICE: meta.name,
                 labels.REVISION: name,
             },
-            "annotations": {labels.BEGAN: repr(now_seconds)},
+            # All of them: a namesake's that was settled and is not collected yet is then no object of ours (409).
+            "annotations": {
+                labels.BEGAN: repr(now_seconds),
+                labels.OUTCOME: "",
+                labels.ENDED: "",
+                labels.WHY: "",
+            },
             "ownerReferences": [owner_reference("ModelService", meta.key, meta.uid)],
         },
         "revision": number,

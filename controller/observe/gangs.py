@@ -10,6 +10,7 @@ from cluster.hardware import Slot
 from cluster.launch import RankLaunch
 from cluster.overlay import gang_key
 from cluster.training import Gang, GangPhase, Layout
+from controller.observe import labels
 from controller.observe.blocked import blocked_by
 from controller.observe.pods import node_of
 from controller.resources.core import Pod
@@ -71,6 +72,7 @@ def gang(
         job=first.job,
         attempt=first.attempt,
         rendezvous=first.rendezvous,
+        revision=members[0].pod.metadata.labels.get(labels.REVISION, ""),
         layout=_layout(members),
         phase=phase,
         phase_since_seconds=since,

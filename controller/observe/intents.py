@@ -12,7 +12,7 @@ from cluster.power import PowerDomain
 from cluster.serving import Mode, Model, Objective, Policies, Service, Variant
 from cluster.training import CheckpointSpec, Job, JobPhase, TrainingShape
 from controller.observe import sharing
-from controller.observe.revisions import Standing
+from controller.observe.revisions import Standing, name_of, template_of
 from controller.observe.ruled import broken_rules
 from controller.resources.acceleratorclass import AcceleratorClass as AcceleratorClassObject
 from controller.resources.acceleratorclass import PricePool
@@ -249,6 +249,7 @@ def job(obj: TrainingJob, classes: dict[str, AcceleratorClass]) -> Intent:
         attempt=obj.status.attempt,
         failures=obj.status.restarts,
         failed_attempt=obj.status.failed_attempt,
+        revision=name_of(template_of(spec)),
     )
     return Intent(noun)
 

@@ -17,6 +17,7 @@ from cluster.serving import Rollout
 from controller.observe import labels
 from controller.resources.core import ControllerRevision
 from controller.resources.modelservice import ModelService, ModelServiceSpec
+from controller.resources.trainingjob import TrainingJobSpec
 from controller.store.interface import JsonObject
 
 PARTS = ("model", "image", "command", "args", "pod")
@@ -55,11 +56,16 @@ class Standing(NamedTuple):
     recorded: bool
 
 
-def template_of(spec: ModelServiceSpec) -> JsonObject:
-    """What of a specification an engine is started from, without what is left to its default."""
+JOB_PARTS = ("image", "command", "args", "pod")
+"""Fields of a TrainingJob's specification that reach its ranks' containers."""
+
+
+def template_of(spec: ModelServiceSpec | TrainingJobSpec) -> JsonObject:
+    """What of a specification an engine, or a rank, is started from, without what is left to its default."""
     given: JsonObject = _given(spec)
-    names = {field.name: field.encode_name for field in msgspec.structs.fields(ModelServiceSpec)}
-    return {names[part]: given[names[part]] for part in PARTS if names[part] in given}
+    names = {field.name: field.encode_name for field in msgspec.structs.fields(type(spec))}
+    parts = PARTS if isinstance(spec, ModelServiceSpec) else JOB_PARTS
+    return {names[part]: given[names[part]] for part in parts if names[part] in given}
 
 
 def name_of(template: JsonObject) -> str:

@@ -56,6 +56,7 @@ GANG_CODES = frozenset(
         "GangUnbound",
         "PlacesConfined",
         "GangHeldBack",
+        "GangOutdated",
         "GangRefused",
         "GangStarted",
         "GangWaiting",

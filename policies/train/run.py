@@ -96,6 +96,7 @@ class TrainRun:
                 self._restart(job, gang)
             elif gang.phase is GangPhase.RUNNING:
                 self._set_cadence(job)
+                self._tell_outdated(job, gang)
             elif gang.phase is GangPhase.FORMING and gang.blocked:
                 self.draft.because(why.blocked(job, gang, self.config.forming_seconds))
 
@@ -194,6 +195,11 @@ class TrainRun:
         )
         self.draft.act(action)
         self.overlay.apply(action)
+
+    def _tell_outdated(self, job: Job, gang: Gang) -> None:
+        """A change of what ranks are started from ends nothing: work since the last checkpoint would be lost."""
+        if gang.revision and job.revision and gang.revision != job.revision:
+            self.draft.because(why.outdated(job, gang))
 
     def _set_cadence(self, job: Job) -> None:
         spec = job.checkpoint

@@ -114,6 +114,15 @@ def stopped(job: Job, gang: Gang, grace: float) -> Reason:
     )  # fmt: skip
 
 
+def outdated(job: Job, gang: Gang) -> Reason:
+    """What the job is started from was changed; its attempt is left to run."""
+    return Reason(
+        code="GangOutdated", subject=job.ref, verdict=Verdict.KEPT, choice=gang.key,
+        need=quantity("next", gang.attempt + 1, "attempt"), have=quantity("attempt", gang.attempt, "attempt"),
+        limit=quantity("saved", max(0, gang.checkpoint_step), "steps"), refs=(gang.ref,),
+    )  # fmt: skip
+
+
 def done(job: Job, gang: Gang, seconds: float) -> Reason:
     """The job has finished."""
     return Reason(

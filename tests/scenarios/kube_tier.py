@@ -64,11 +64,12 @@ class KubeSession:
             core.CLAIM,
             PROVISIONING_REQUEST,
             POD_TEMPLATE,
+            core.CONTROLLER_REVISION,
         ]
         ours = [kind.resource for kind in KINDS if not kind.resource.namespaced]
         wide = [NODE_CLAIM, *ours, core.NODE, core.VOLUME]
         for resource in pinned:
-            theirs = resource in (core.SERVICE, core.SECRET, core.CLAIM)
+            theirs = resource in (core.SERVICE, core.SECRET, core.CLAIM, core.CONTROLLER_REVISION)
             spaces = PLAYED if theirs else NAMESPACES
             await asyncio.gather(*(self._remove(resource, namespace) for namespace in spaces))
         await asyncio.gather(*(self._remove(resource, "") for resource in wide))

@@ -9,13 +9,13 @@ import msgspec
 from controller.config import OperatorConfig, PolicyDefault
 from simulator.fleet.specs import FleetSpec
 from tests.scenarios.plays_serving import CHAT, CHAT_SERVICE, settled
-from tests.scenarios.props import fleet, manifests, service
+from tests.scenarios.plays_training import BERT, over, step
+from tests.scenarios.props import fleet, job, manifests, service
 from tests.scenarios.scenario import CONFIG, Scenario
 from tests.scenarios.seen import Seen
 from tests.scenarios.stage import Stage
 
 BROKEN = {
-    "engine:gone": "ImagePullBackOff",
     "engine:crash": "CrashLoopBackOff",
     "engine:slow": "PodInitializing",
 }
@@ -204,7 +204,7 @@ def goes_back(name: str, image: str, code: str, within: int, config: OperatorCon
     )
 
 
-NEVER_PULLS = goes_back("an image that never pulls goes back", "engine:gone", "RolloutFaulty", 90)
+NEVER_PULLS = goes_back("an image that never pulls goes back", "gone.invalid/engine:2", "RolloutFaulty", 90)
 CRASHES = goes_back("an image that crashes goes back", "engine:crash", "RolloutFaulty", 60)
 TOO_SLOW = goes_back(
     "an image that starts too slowly goes back", "engine:slow", "RolloutTimedOut", 40, IMPATIENT
@@ -213,7 +213,7 @@ TOO_SLOW = goes_back(
 
 async def _mended(stage: Stage) -> None:
     await begin(stage, 2)
-    await change(stage, "engine:gone")
+    await change(stage, "gone.invalid/engine:2")
     await stage.until(
         lambda seen: seen.condition("ModelService", CHAT, "Progressing").get("status") == "False",
         90,
@@ -312,4 +312,71 @@ NODE_LOST = Scenario(
     final={CHAT_SERVICE: {"status.ready": 3, "conditions.Progressing.reason": "RolloutComplete"}},
 )
 
-ALL = [PACED, NO_ROOM, ONLY_ONE, NEVER_PULLS, CRASHES, TOO_SLOW, MENDED, SECOND, SCALED, NODE_LOST]
+
+async def _namesake(stage: Stage) -> None:
+    """Another service of the same name, while the first one's revisions may still be there: none of it is believed."""
+    await begin(stage, 2)
+    await finish(stage)
+    await stage.delete("ModelService", CHAT)
+    await stage.apply(chat(2))
+    await stage.until(lambda _: rolled(stage, "engine:1", 2), 120, "the namesake's revision is complete")
+    assert stage.seen.status("ModelService", CHAT)["rollout"]["revision"] == 1
+
+
+NAMESAKE = Scenario(
+    name="a namesake begins its own history",
+    fleet=nodes(l4=2),
+    manifests=manifests(chat(2)),
+    script=_namesake,
+    final={CHAT_SERVICE: {"status.ready": 2, "conditions.Progressing.reason": "RolloutComplete"}},
+    actions={"SettleRevision": 2},
+)
+
+
+# --------------------------------------------------------------------------------------------------- a job's change
+
+
+async def _job(stage: Stage) -> None:
+    """Whose ranks run is left alone; the next attempt is started from what is asked for by then."""
+    await stage.until(lambda seen: seen.phase("TrainingJob", BERT) == "Running", 40, "it runs")
+    before = {pod["metadata"]["uid"] for pod in stage.seen.pods(BERT)}
+    await stage.until(lambda _: step(stage) >= 60, 60, "it has saved some steps")
+    await stage.patch("TrainingJob", BERT, {"spec": {"image": "trainer:2"}})
+    await stage.until(
+        lambda seen: seen.condition("TrainingJob", BERT, "Planned").get("reason") == "GangOutdated",
+        30,
+        "it is said",
+    )
+    assert {pod["metadata"]["uid"] for pod in stage.seen.pods(BERT)} == before
+    await stage.patch("TrainingJob", BERT, {"spec": {"suspend": True}})
+    await stage.until(lambda seen: not seen.pods(BERT), 60, "it is suspended")
+    await stage.patch("TrainingJob", BERT, {"spec": {"suspend": False}})
+    await stage.until(lambda seen: len(seen.pods(BERT)) == 2, 60, "it goes on")
+    assert {images_of(pod) for pod in stage.seen.pods(BERT)} == {"trainer:2"}
+    assert stage.seen.status("TrainingJob", BERT).get("restarts", 0) == 0, "a change was counted as a failure"
+    await stage.until(over, 250, "it has succeeded")
+
+
+JOB = Scenario(
+    name="a job's change takes effect with the next attempt",
+    fleet=nodes(h100=2),
+    manifests=manifests(job("bert", "image: trainer:1", steps=400)),
+    script=_job,
+    final={f"TrainingJob/{BERT}": {"status.phase": "Succeeded"}},
+    events={BERT: frozenset({"GangOutdated", "GangDone"})},
+)
+
+ALL = [
+    PACED,
+    NO_ROOM,
+    ONLY_ONE,
+    NEVER_PULLS,
+    CRASHES,
+    TOO_SLOW,
+    MENDED,
+    SECOND,
+    SCALED,
+    NODE_LOST,
+    NAMESAKE,
+    JOB,
+]
