@@ -64,7 +64,6 @@ class KubeSession:
             core.CLAIM,
             PROVISIONING_REQUEST,
             POD_TEMPLATE,
-            core.CONTROLLER_REVISION,
         ]
         ours = [kind.resource for kind in KINDS if not kind.resource.namespaced]
         wide = [NODE_CLAIM, *ours, core.NODE, core.VOLUME]
