@@ -32,6 +32,7 @@ from policies.dispatch.memory_load import (
 from policies.dispatch.round_robin import RoundRobin, RoundRobinConfig, RoundRobinState
 from policies.migration.llumnix import LlumnixMigration, LlumnixMigrationConfig, LlumnixMigrationState
 from policies.place.best_fit import BestFit, BestFitConfig, BestFitState
+from policies.place.priced_fgd import PricedFgd, PricedFgdConfig
 from policies.power.static_clamp import StaticClamp, StaticClampConfig, StaticClampState
 from policies.scale.hpa import Hpa, HpaConfig, HpaState
 from policies.select.cheapest_mix import CheapestMix, CheapestMixConfig, CheapestMixState
@@ -53,7 +54,10 @@ TABLES: Mapping[str, Mapping[str, Row]] = {
     "scale": {"hpa": Row(Hpa, HpaConfig, HpaState, Snapshot)},
     "commit": {"by_priority": Row(ByPriority, ByPriorityConfig, ByPriorityState, Snapshot)},
     "train": {"island_gang": Row(IslandGang, IslandGangConfig, IslandGangState, Snapshot)},
-    "place": {"best_fit": Row(BestFit, BestFitConfig, BestFitState, Snapshot)},
+    "place": {
+        "best_fit": Row(BestFit, BestFitConfig, BestFitState, Snapshot),
+        "priced_fgd": Row(PricedFgd, PricedFgdConfig, BestFitState, Snapshot),
+    },
     "warm": {"fixed_keepalive": Row(FixedKeepalive, FixedKeepaliveConfig, FixedKeepaliveState, Snapshot)},
     "power": {"static_clamp": Row(StaticClamp, StaticClampConfig, StaticClampState, PowerView)},
     "dispatch": {

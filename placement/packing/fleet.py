@@ -150,6 +150,12 @@ class Fleet:
         """Give a placement back."""
         self._add(request, placed, 1)
 
+    def reset(self, row: int, cpu_millis: int, memory_bytes: int, free_millis: Sequence[int]) -> None:
+        """Look at a machine again: what is free there now is told anew."""
+        self.cpu[row], self.memory[row] = cpu_millis, memory_bytes
+        self.free[row, : len(free_millis)] = free_millis
+        self.log.append(row)
+
     def _add(self, request: Request, placed: Placed, sign: int) -> None:
         row, devices = placed
         self.cpu[row] += sign * request.cpu_millis

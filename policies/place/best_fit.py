@@ -29,6 +29,8 @@ __all__ = ["BestFit", "BestFitConfig", "BestFitState"]
 class BestFit:
     """`Policy[Snapshot, BestFitState]`."""
 
+    _run: type[Run] = Run
+
     def __init__(self, config: BestFitConfig | None = None) -> None:
         self._config = config or BestFitConfig()
 
@@ -38,7 +40,7 @@ class BestFit:
 
     def decide(self, view: Snapshot, state: BestFitState, ctx: Context) -> Decision[BestFitState]:
         """One round of removing, creating, draining and routing."""
-        run = Run(view, state, ctx, self._config)
+        run = self._run(view, state, ctx, self._config)
         run.remove()
         run.create()
         drain(run)

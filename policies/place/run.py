@@ -88,7 +88,7 @@ class Run:
     def __init__(self, view: Snapshot, state: BestFitState, ctx: Context, config: BestFitConfig) -> None:
         self.view, self.config, self.now, self.scratch = view, config, ctx.now_seconds, ctx.scratch
         self.draft, self.groups, self.overlay = Draft(), Groups(view), Overlay(view)
-        self.rooms = Rooms(view.nodes, self.overlay.space)
+        self.rooms = self._rooms()
         self.fences = Fences(view.nodes)
         self.ordinals = dict(state.ordinals)
         self.shunned = {n: t for n, t in state.shunned.items() if t > ctx.now_seconds}
@@ -108,6 +108,10 @@ class Run:
                 case = case_of(self.groups, service, capacity, self.now, limits)
                 self.cases.append(case)
                 self._judge(case, state.trials.get(service.name))
+
+    def _rooms(self) -> Rooms:
+        """What chooses nodes."""
+        return Rooms(self.view.nodes, self.overlay.space)
 
     def _start_seconds(self, service: Service) -> float:
         """Longest start of a replica of the service: the usual one, or what its rollout allows."""
