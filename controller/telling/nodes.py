@@ -164,7 +164,7 @@ class NodeWriter:
         self._at_once = at_once
         self._written: dict[str, tuple[Any, float]] = {}
         self._conditions: dict[str, list[Condition]] = {}
-        self._refreshes = Refreshes(clock, per_minute=REFRESHES_PER_MINUTE, burst=WRITES_PER_STEP)
+        self._refreshes = Refreshes(clock, per_minute=REFRESHES_PER_MINUTE, burst=10)
 
     async def write(self, world: World, snapshot: Snapshot, now_seconds: float) -> int:
         """Bring a bounded number of nodes up to date; how many were written."""
