@@ -37,6 +37,11 @@ class Arguments(msgspec.Struct, frozen=True, kw_only=True):
     plant: str = ""
 
 
+def data_folder(args: Arguments, part: str = "") -> Path:
+    """Where a benchmark's data lies: as given, else the folder `shared/data` beside the checkout, and in it `part`."""
+    return args.data or Path(__file__).resolve().parents[2] / "shared" / "data" / part
+
+
 class Row(msgspec.Struct, frozen=True):
     """One line of the table for people: what was measured, its value as text, and the goal with its verdict.
 

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from benchmarks.base import Arguments, BenchmarkError, Figure, Plot, Result, Row, at_most
+from benchmarks.base import Arguments, BenchmarkError, Figure, Plot, Result, Row, at_most, data_folder
 from placement.profiles.grid import Grid, check_profile, implied_concurrency, mean_concurrency
 from placement.selection.checker import check, recomputed_cost
 from placement.selection.linear import SolverError
@@ -48,7 +48,7 @@ class Solved(msgspec.Struct, frozen=True):
 
 def run(args: Arguments) -> Result:
     """Solves every row with pool headroom off and on. Raises BenchmarkError when the data is not there."""
-    folder = args.data or Path(__file__).resolve().parents[1].parent / "shared" / "data" / "gpu-selection"
+    folder = data_folder(args, "gpu-selection")
     rows, workloads = _load(folder)
     if args.quick:
         rows = rows[::8]

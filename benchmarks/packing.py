@@ -12,7 +12,7 @@ import csv
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.base import Arguments, BenchmarkError, Figure, Result, Row, Table, at_least
+from benchmarks.base import Arguments, BenchmarkError, Figure, Result, Row, Table, at_least, data_folder
 from benchmarks.packing_runs import MOVING, Ran, arrivals, bound, play, pod_lists, policies, read
 
 SEEDS = tuple(range(42, 52))
@@ -26,7 +26,7 @@ PUBLISHED = {"01-Random": "random", "02-DotProd": "dotprod", "03-GpuClustering":
 
 def run(args: Arguments) -> Result:
     """Runs every pod list under every rule. Raises: BenchmarkError when the data is not there or cannot be read."""
-    root = args.data or Path(__file__).resolve().parents[1].parent / "shared" / "data" / "training-placement"
+    root = data_folder(args, "training-placement")
     folder = root / "openb"
     lists = pod_lists(folder)
     seeds = (args.seed,) if args.one_seed else SEEDS[:1] if args.quick else SEEDS

@@ -11,12 +11,11 @@ import itertools
 import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from benchmarks.base import Arguments, BenchmarkError, Figure, Result, Row, at_least, at_most
+from benchmarks.base import Arguments, BenchmarkError, Figure, Result, Row, at_least, at_most, data_folder
 from simulator.physics.catalogue import A10G, A100_80
 from simulator.physics.engine import EngineInstance
 from simulator.physics.reference import PerTokenEngine
@@ -37,7 +36,6 @@ LLAMA_8B = ModelSpec(
 BLOCK, COMMON, PROMPTS = 16, 16, 8
 """Azure's trace has no hashes: each request begins with one of 8 system prompts of 256 tokens, drawn by its line."""
 
-WHERE = Path("../shared/data")
 AZURE, MOONCAKE = (
     "live-migration/azure2023_conv.csv",
     "live-migration/mooncake_fast25_conversation_trace.jsonl",
@@ -170,7 +168,7 @@ def _latencies(events: list[EngineEvent], requests: list[TraceRequest]) -> np.nd
 
 
 def _trace(args: Arguments, name: str) -> list[TraceRequest]:
-    path = (args.data or WHERE) / name
+    path = data_folder(args) / name
     try:
         return list(read(path))
     except TraceError as error:
