@@ -26,6 +26,7 @@ from controller.actor.attempts import OwnWrites, claim_attempt, count_failure
 from controller.actor.late import KEPT_SECONDS, PATIENCE_SECONDS, Late, kept, slot_of
 from controller.actor.notes import drain_notes, resume_notes
 from controller.actor.outcome import Outcome
+from controller.actor.podgroups import PodGroups
 from controller.actor.pods import DEFAULTS, gang_pods, replica_pod, split_key
 from controller.actor.refusals import Refusals
 from controller.actor.revisions import settle
@@ -118,6 +119,7 @@ class Actor:
         self._wishes = wishes
         self._writes = writes
         self._templates = Templates(store)
+        self._groups = PodGroups(store)
         self._handlers: dict[type[act.Action], Handler] = {
             act.CreateReplica: self._create_replica,
             act.Drain: self._drain,
@@ -340,8 +342,10 @@ class Actor:
         accelerator = overlay.read("accelerators")[product]
         wish = self._wishes.wish_of(job.ref)
         made: list[JsonObject] = []
+        pods = gang_pods(action, job, accelerator, wish, restore_step, self._settings, nodes)
+        await self._groups.join(pods, job.ref, item.issued_seconds)
         try:
-            for pod in gang_pods(action, job, accelerator, wish, restore_step, self._settings, nodes):
+            for pod in pods:
                 await self._templates.ensure(
                     pod, accelerator, action.layout.slots[0].gpus, item.issued_seconds
                 )
@@ -361,10 +365,13 @@ class Actor:
     async def _stop_gang(self, item: act.Stamped, overlay: Overlay, _: Effects) -> Outcome:
         action = item.action
         assert isinstance(action, act.StopGang)  # noqa: S101
-        job = overlay.read("jobs").get(overlay.read("gangs")[action.gang.name].job) if action.failed else None
-        if job is not None:
+        gang = overlay.read("gangs").get(action.gang.name)
+        job = overlay.read("jobs").get(gang.job) if gang is not None else None
+        if job is not None and action.failed:
             await count_failure(self._store, self._writes, job.ref, action.attempt)
         await self._delete_members(overlay, action.gang.name, action.grace_seconds)
+        if job is not None:
+            await self._groups.leave(job.ref, item.issued_seconds)
         return Outcome(stamped=item, status="done")
 
     async def _delete_members(self, overlay: Overlay, gang: str, grace_seconds: float) -> None:

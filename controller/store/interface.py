@@ -322,6 +322,9 @@ class Store(Protocol):
         numbers), and `StoreError` for a pod under several budgets, which eviction does not serve.
         """
 
+    async def served(self, group: str, plural: str) -> tuple[str, ...]:
+        """Versions in which a kind of somebody else's is offered; empty when it is not. No right is needed to ask."""
+
     async def get_scale(self, resource: Resource, name: str, namespace: str = "") -> Scale:
         """The scale subresource. Raises `NotFound` (also when the kind has none)."""
 

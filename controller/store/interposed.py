@@ -22,6 +22,9 @@ from controller.store.interface import (
 
 T = TypeVar("T")
 
+API_GROUP = Resource(group="", version="v1", kind="APIGroup", plural="apis", namespaced=False)
+"""What discovery is asked for."""
+
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One request as it passes. `name` is empty for list and watch."""
@@ -231,6 +234,11 @@ class InterposedStore:
         return await self.send(
             request, lambda: self.inner.evict(name, namespace, uid=uid, grace_seconds=grace_seconds)
         )
+
+    async def served(self, group: str, plural: str) -> tuple[str, ...]:
+        """See `Store.served`."""
+        request = Request(verb="get", resource=API_GROUP, name=group)
+        return await self.send(request, lambda: self.inner.served(group, plural))
 
     async def get_scale(self, resource: Resource, name: str, namespace: str = "") -> Scale:
         """See `Store.get_scale`."""

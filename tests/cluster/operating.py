@@ -69,13 +69,20 @@ def right_of(method: str, url: str) -> Right:
     return group, resource, "watch" if "watch=" in parts.query else "list"
 
 
+def discovers(url: str) -> bool:
+    """Whether a request asks which kinds there are: every account may."""
+    words = urlsplit(url).path.strip("/").split("/")
+    return words[0] == "apis" and len(words) <= len(("apis", "group", "version"))
+
+
 def listen(store: KubeStore) -> set[Right]:
     """The rights that the store's requests need from now on, as they leave for the API server."""
     needed: set[Right] = set()
     send = store.transport.access.send
 
     async def told(method: str, url: str, *rest: Any) -> Any:
-        needed.add(right_of(method, url))
+        if not discovers(url):
+            needed.add(right_of(method, url))
         return await send(method, url, *rest)
 
     store.transport.access.send = told  # type: ignore[method-assign]

@@ -310,6 +310,10 @@ class EmbeddedStore:
 
     # ---------------------------------------------------------------------------------------------- scale
 
+    async def served(self, group: str, plural: str) -> tuple[str, ...]:
+        """See `Store.served`."""
+        return tuple(r.version for r in self.objects.resources if (r.group, r.plural) == (group, plural))
+
     async def get_scale(self, resource: Resource, name: str, namespace: str = "") -> Scale:
         """See `Store.get_scale`."""
         self.requests["get", f"{resource.kind}/scale"] += 1

@@ -23,7 +23,7 @@ from controller.store.interface import (
     Scale,
     Subresource,
 )
-from controller.store.kube import paths
+from controller.store.kube import offering, paths
 from controller.store.kube.access import Access
 from controller.store.kube.budget import Budget
 from controller.store.kube.objects import (
@@ -369,6 +369,11 @@ class KubeStore:
         await self._write("POST", path, {}, body, words("evict", POD, "", name))
 
     # ---------------------------------------------------------------------------------------------- scale
+
+    async def served(self, group: str, plural: str) -> tuple[str, ...]:
+        """See `Store.served`."""
+        self.requests["discover", plural] += 1
+        return await offering.served(self.transport, group, plural)
 
     async def get_scale(self, resource: Resource, name: str, namespace: str = "") -> Scale:
         """See `Store.get_scale`."""

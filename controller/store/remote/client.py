@@ -284,6 +284,11 @@ class RemoteStore:
 
     # ---------------------------------------------------------------------------------------------- scale
 
+    async def served(self, group: str, plural: str) -> tuple[str, ...]:
+        """See `Store.served`. The store behind the door holds our kinds and Kubernetes' own, and nobody else's."""
+        del group, plural
+        return ()
+
     async def get_scale(self, resource: Resource, name: str, namespace: str = "") -> Scale:
         """See `Store.get_scale`."""
         request = pb.GetRequest(kind=kind_of(resource), name=name, namespace=namespace)
