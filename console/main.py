@@ -93,7 +93,7 @@ def plan(
 
 @app.command(rich_help_panel="Look and learn")
 def simulate(  # noqa: PLR0913, PLR0917 - the options of one command
-    scenario: Annotated[Path, typer.Option("-f", "--file", help="Scenario in YAML; see examples/scenarios.")],
+    scenario: Annotated[Path, typer.Option("-f", "--file", help="Scenario in YAML; see docs/scenarios.")],
     seeds: Annotated[int, typer.Option(help="How many seeds each point runs with.", min=1)] = 1,
     first_seed: Annotated[int, typer.Option(help="The first of them.")] = 1,
     sweep: Annotated[

@@ -66,7 +66,9 @@ def listed(loop: str = "") -> tuple[Listed, ...]:
 
 def settings_of(row: Row) -> tuple[Setting, ...]:
     """The fields of a policy's configuration, with what its docstring says of each."""
-    told = _told(inspect.getdoc(row.config) or "")
+    told: dict[str, str] = {}
+    for kind in reversed(row.config.__mro__):  # one policy's settings may be another's and more
+        told |= _told(inspect.cleandoc(kind.__dict__.get("__doc__") or ""))
     info = msgspec.inspect.type_info(row.config)
     fields = info.fields if isinstance(info, msgspec.inspect.StructType) else ()
     return tuple(

@@ -28,7 +28,7 @@ from controller.actor.notes import drain_notes, resume_notes
 from controller.actor.outcome import Outcome
 from controller.actor.podgroups import PodGroups
 from controller.actor.pods import DEFAULTS, gang_pods, replica_pod, split_key
-from controller.actor.refusals import Refusals
+from controller.actor.refusals import Refusals, pods_of
 from controller.actor.revisions import settle
 from controller.actor.templates import Templates
 from controller.config import PodSettings
@@ -353,6 +353,8 @@ class Actor:
         except StoreError:
             await self._take_back(made)
             raise
+        if self._refusals is not None:
+            self._refusals.succeeded(pods_of(action.job.kind, action.job.name))
         return Outcome(stamped=item, status="done")
 
     async def _take_back(self, made: list[JsonObject]) -> None:

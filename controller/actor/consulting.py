@@ -8,8 +8,9 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from controller.actor.refusals import Refusals, Slot
+from controller.actor.refusals import PODS, Refusals, Slot
 from controller.resources.core import EVENT
+from controller.resources.kinds import TRAINING_JOB
 from controller.store.errors import StoreError
 from controller.store.interface import JsonObject, Resource, Store
 from controller.store.interposed import InterposedStore, Request
@@ -22,6 +23,8 @@ FIRST_AT_ONCE = 2
 
 An object that is refused is refused once or twice then, not once a replica.
 """
+OF_A_WHOLE = (TRAINING_JOB.kind, PODS)
+"""Writes of which one alone is no success: a gang's pods. The actor says when all of them are there."""
 REMEMBERED = 10_000
 """Objects whose pace is remembered; one forgotten begins slowly again."""
 
@@ -101,7 +104,8 @@ class ConsultingStore(InterposedStore):
         except StoreError as error:
             self._book.failed(slot, error, creates_in=creates_in, took_seconds=time.monotonic() - began)
             raise
-        self._book.succeeded(slot)
+        if (slot.kind, slot.what) != OF_A_WHOLE:
+            self._book.succeeded(slot)
         return found
 
 

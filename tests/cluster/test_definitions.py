@@ -170,7 +170,7 @@ SELECTED = [
 def test_objects_are_selected_by_field(
     control_plane: ControlPlane, made: str, name: str, selector: str, count: int
 ) -> None:
-    found = control_plane.kubectl("get", name, "-A", "--field-selector", selector, "-o", "name").stdout
+    found = control_plane.kubectl("get", name, "-n", made, "--field-selector", selector, "-o", "name").stdout
     assert len(found.split()) == count
 
 

@@ -192,7 +192,7 @@ def test_failures_replay_what_ran_and_a_user_profile_gives_the_times(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "examples" / "scenarios").glob("*.yaml")), ids=lambda path: path.name
+    "path", sorted((ROOT / "docs" / "scenarios").glob("*.yaml")), ids=lambda path: path.name
 )
 def test_every_example_can_be_run(path: Path) -> None:
     given = load(path)

@@ -237,7 +237,7 @@ def test_a_whole_job() -> None:
     assert noun == Job(
         ref=Ref("TrainingJob", "shop/train", "uid-train", 2), shape=training_shape("gpt-3-1.3b", {}), steps=100, global_batch=64,
         micro_batch=2, min_nodes=2, max_nodes=4, gpus_per_node=4, accelerators=("H100", "L4"), queue="night", priority=3,
-        dollars_per_gpu_hour=1.5, restart_limit=4, suspended=True, attempt=3,
+        dollars_per_gpu_hour=1.5, restart_limit=4, suspended=True, attempt=3, revision=noun.revision,
         checkpoint=CheckpointSpec(interval_seconds=90.0, min_interval_seconds=90.0, max_interval_seconds=90.0, write_seconds=7.0),
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from controller.provisioning.objects import NODE_CLAIM, POD_TEMPLATE, PROVISIONI
 from controller.resources import core, crds
 from controller.resources.core import POD_DISRUPTION_BUDGET
 from controller.resources.kinds import KINDS, MODEL_SERVICE, TRAINING_JOB
+from controller.store.errors import NotFound
 from controller.store.heard import HeardStore
 from controller.store.interface import JsonObject, Resource, Store
 from controller.store.kube import KubeStore
@@ -28,6 +29,7 @@ NAMESPACES = (*PLAYED, OPERATORS, "default", "kube-node-lease")
 """Where scenarios leave something."""
 PATIENCE_SECONDS = 30.0
 POLL_SECONDS = 0.01
+COLLECTOR_SECONDS = 120.0
 
 
 class KubeSession:
@@ -108,7 +110,49 @@ class KubeTier:
             if not self._prepared:
                 await prepare(store, OPERATORS)
                 await crds.install(store, further.definitions())
+                await _collector_follows(store)
                 self._prepared = True
             session = KubeSession(store)
             await session.clean()
             yield session
+
+
+async def _collector_follows(store: KubeStore) -> None:
+    """Wait until the garbage collector knows our kinds, which it learns of every half minute.
+
+    It leaves the dependents of what is deleted before behind for ever. Raises TimeoutError.
+    """
+    for kind, spec in (
+        (MODEL_SERVICE, {"model": {"name": "llama-2-7b"}, "mode": "Off"}),
+        (
+            TRAINING_JOB,
+            {
+                "model": {"name": "gpt-3-1.3b"},
+                "gpusPerNode": 1,
+                "steps": 1,
+                "globalBatch": 1,
+                "suspend": True,
+            },
+        ),
+    ):
+        head = {"apiVersion": kind.api_version, "kind": kind.kind}
+        probe = head | {"metadata": {"generateName": "probe-", "namespace": OPERATORS}, "spec": spec}
+        owner = (await store.create(kind, probe, field_manager="tests"))["metadata"]
+        reference = head | {"name": owner["name"], "uid": owner["uid"]}
+        child = {
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": owner["name"], "namespace": OPERATORS, "ownerReferences": [reference]},
+        }  # fmt: skip
+        await store.create(core.CONFIG_MAP, child, field_manager="tests")
+        await store.delete(kind, owner["name"], OPERATORS)
+        async with asyncio.timeout(COLLECTOR_SECONDS):
+            while await _there(store, owner["name"]):  # noqa: ASYNC110 - a server tells nobody
+                await asyncio.sleep(0.1)
+
+
+async def _there(store: KubeStore, name: str) -> bool:
+    try:
+        await store.get(core.CONFIG_MAP, name, OPERATORS)
+    except NotFound:
+        return False
+    return True

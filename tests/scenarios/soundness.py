@@ -141,6 +141,8 @@ def _timeless(noun: Any) -> Any:
         changes["buyable_nodes"] = None
     if hasattr(noun, "ran"):  # remembered of pods that are gone
         changes["ran"] = False
+    if hasattr(noun, "refused"):  # what the API server said to this operator
+        changes["refused"] = None
     return msgspec.structs.replace(noun, **changes) if changes else noun
 
 

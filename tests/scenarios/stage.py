@@ -204,7 +204,12 @@ class Stage:
         for mirror in self._mirrors.values():
             mirror.close()
         self.karpenter.close()
-        await self.cluster.stop()
+        try:
+            await self.cluster.stop()
+        except (
+            Killed
+        ):  # as it gave its Lease back; it is stopped once more, as a process that is gone is cleared away
+            await self.cluster.stop()
         gc.unfreeze()  # one cluster of many in this process
 
     # ------------------------------------------------------------------------------------------------- time
