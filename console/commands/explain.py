@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from cluster.codec import from_json
 from cluster.reasons import Reason, render_alternative
+from console.ledgers import reading
 from controller.ledger.faults import LedgerError
 from controller.ledger.queries import LedgerReader
 from controller.ledger.rows import Explanation, StoredReason
@@ -42,19 +42,12 @@ def run_explain(subject: str, ledger: str, output: str) -> int:
             f"[red]{escape(subject)!s}: write KIND/NAME, e.g. modelservice/shop/chat; kinds: {', '.join(sorted(NAMES))}[/red]"
         )
         return 2
-    if "://" not in ledger and not Path(ledger).exists():
-        errors.print(
-            f"[red]{escape(ledger)}: no such ledger. Run `plimsoll demo` first, or give --ledger.[/red]"
-        )
-        return 2
-    reader = LedgerReader(ledger)
     try:
-        found = reader.latest_decision(known, name) or _elsewhere(reader, known, name)
+        with reading(ledger) as reader:
+            found = reader.latest_decision(known, name) or _elsewhere(reader, known, name)
     except LedgerError as error:
         errors.print(f"[red]{escape(str(error))}[/red]")
         return 2
-    finally:
-        reader.close()
     if found is None:
         errors.print(
             f"[yellow]Nothing was decided about {known} {escape(name)} yet. Names are namespace/name for services and jobs.[/yellow]"

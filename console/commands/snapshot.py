@@ -9,8 +9,8 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
+from console.ledgers import reading
 from controller.ledger.faults import LedgerError
-from controller.ledger.queries import LedgerReader
 from controller.ledger.rows import PlanId
 from controller.records import Record, read_record
 
@@ -23,21 +23,16 @@ def run_snapshot(ledger: str, plan: str, out: Path | None) -> int:
     Exit code 0, 1 when there is none, 2 for a question that cannot be asked or a file that cannot be written.
     """
     errors = Console(stderr=True)
-    if "://" not in ledger and not Path(ledger).exists():
-        errors.print(f"[red]{escape(ledger)}: no such ledger. Give the operator's with --ledger.[/red]")
-        return 2
-    reader = LedgerReader(ledger)
     try:
-        names = [str(each) for each in reader.records(LISTED)]
-        if out is None:
-            return _list(names, ledger, errors)
-        wanted = plan or (names[0] if names else "")
-        body = reader.record(PlanId.parse(wanted)) if wanted else None
+        with reading(ledger) as reader:
+            names = [str(each) for each in reader.records(LISTED)]
+            if out is None:
+                return _list(names, ledger, errors)
+            wanted = plan or (names[0] if names else "")
+            body = reader.record(PlanId.parse(wanted)) if wanted else None
     except (LedgerError, ValueError) as error:
         errors.print(f"[red]{escape(str(error))}[/red]")
         return 2
-    finally:
-        reader.close()
     if body is None:
         errors.print(
             f"[yellow]No record {escape(wanted) or 'at all'} in the ledger. The operator keeps one of each planner run "

@@ -6,26 +6,7 @@ make it quicker. So it is said, not acted upon, until the pod's time to start is
 
 from __future__ import annotations
 
-from typing import Final
-
-from controller.resources.core import Pod
-
-WAITS: Final = frozenset(
-    {
-        "CrashLoopBackOff",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "ErrImageNeverPull",
-        "ErrImagePull",
-        "ImageInspectError",
-        "ImagePullBackOff",
-        "InvalidImageName",
-        "RegistryUnavailable",
-        "RunContainerError",
-        "SignatureValidationFailed",
-    }
-)
-"""Reasons of waiting containers that a start does not get over by itself."""
+from controller.resources.core import CONTAINER_FAULTS, Pod
 
 SANDBOX = "PodReadyToStartContainers"
 """Condition of a pod that is False until its volumes are mounted and its network is there; only events say more."""
@@ -39,7 +20,7 @@ def blocked_by(pod: Pod) -> str:
         return ""
     for each in pod.status.container_statuses:
         waiting = each.state.waiting
-        if waiting is not None and waiting.reason in WAITS:
+        if waiting is not None and waiting.reason in CONTAINER_FAULTS:
             return f"{waiting.reason}: {waiting.message}"[:LONGEST].removesuffix(": ")
     return ""
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 OURS = frozenset({"ModelService", "TrainingJob"})
+ENDED = frozenset({"Succeeded", "Failed"})
+"""Phases of a job after which nothing is wanted for it any more."""
 
 
 class ObjectOwners:
@@ -25,6 +27,11 @@ class ObjectOwners:
         return kind, key
 
     def version_of(self, kind: str, key: str) -> str:
-        """uid and generation, which changes with the specification alone; empty for what is not followed."""
+        """uid, generation (which changes with the specification alone) and whether a job has ended; empty for what is not
+        followed.
+        """
         obj = self._objects.get(kind, {}).get(key)
-        return f"{obj.metadata.uid}@{obj.metadata.generation}" if obj is not None else ""
+        if obj is None:
+            return ""
+        ended = kind == "TrainingJob" and obj.status.phase in ENDED
+        return f"{obj.metadata.uid}@{obj.metadata.generation}{' ended' if ended else ''}"

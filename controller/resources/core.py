@@ -224,9 +224,10 @@ CONTAINER_FAULTS = frozenset(
         "CreateContainerConfigError",
         "CreateContainerError",
         "RunContainerError",
+        "SignatureValidationFailed",
     }
 )
-"""Reasons of a waiting container that are no stage of a start."""
+"""Reasons of a waiting container that are no stage of a start, and that none gets over by itself."""
 
 
 class Waiting(CoreStruct, frozen=True, kw_only=True):

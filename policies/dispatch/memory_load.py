@@ -8,6 +8,7 @@ that runs, F = (free - demand of the queue) / running; an instance without reque
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import ClassVar, Final
 
 import msgspec
@@ -41,7 +42,7 @@ class MemoryLoadState(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = 1
 
 
-class _MemoryLoad:
+class _MemoryLoad(ABC):
     """Dispatches to the row with the highest score; ties go to the row that comes first."""
 
     code: ClassVar[str]
@@ -76,8 +77,9 @@ class _MemoryLoad:
         )  # fmt: skip
         return Decision(Plan(actions=(action,)), state)
 
+    @abstractmethod
     def _score(self, table: InstanceTable) -> Array:
-        raise NotImplementedError
+        """How much each row is to be preferred [n]."""
 
 
 class InfaasPlusPlus(_MemoryLoad):

@@ -4,12 +4,14 @@ Mixed into `EngineInstance`. A move is: `reserve` on the target, copy while the 
 `take_over` on the target, `release` on the source. What copies and when is the caller's business.
 """
 
+from abc import ABC, abstractmethod
+
 from simulator.physics.batch import Batch
 from simulator.physics.sequence import Handover, Refusal, Sequence, SequenceState
 from simulator.physics.specs import EngineSpec
 
 
-class Handing:
+class Handing(ABC):
     """The part of an engine that lets requests come and go with their KV; abstract but for that."""
 
     __slots__ = ()
@@ -22,6 +24,7 @@ class Handing:
     _reserved: dict[int, int]
     _stopped: bool
 
+    @abstractmethod
     def submit(  # noqa: D102 - see EngineInstance
         self,
         request_id: int,
@@ -31,20 +34,20 @@ class Handing:
         priority: int = 0,
         prefix: tuple[int, ...] = (),
         hand_over: bool = False,
-    ) -> Refusal | None:
-        raise NotImplementedError
+    ) -> Refusal | None: ...
 
+    @abstractmethod
     def generated_tokens(self, request_id: int) -> int:  # noqa: D102 - see EngineInstance
-        raise NotImplementedError
+        ...
 
-    def _truncate(self, at: float) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _truncate(self, at: float) -> None: ...
 
-    def _nudge(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _nudge(self) -> None: ...
 
-    def _steps_done(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _steps_done(self) -> int: ...
 
     def reserve(self, request_id: int, tokens: int) -> bool:
         """Set KV blocks for ``tokens`` aside for a request that is to come; False when they are not free now.

@@ -96,6 +96,8 @@ class Recorder(InterposedStore):
         super().__init__(inner)
         self.asked: Counter[tuple[str, Resource, str]] = Counter()
         self.requests: Counter[str] = Counter()
+        self.written: Counter[str] = Counter()
+        """Requests that may have changed something, by namespace."""
         self.forbidden: list[str] = []
         self.before: Callable[[Request], Awaitable[None]] | None = None
 
@@ -105,6 +107,7 @@ class Recorder(InterposedStore):
             await self.before(request)
         self.asked[request.verb, request.resource, request.subresource] += 1
         self.requests[str(request)] += 1
+        self.written[request.namespace] += request.mutating
         try:
             return await answer()
         except Forbidden as error:

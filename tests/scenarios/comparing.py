@@ -30,10 +30,6 @@ def same_end(scenario: Scenario, folder: Path, kube: KubeTier) -> None:
     embedded.mkdir()
     real.mkdir()
     one, other = play(scenario, embedded), play(scenario, real, tier=kube)
-    for final in (one.final, other.final):
-        for told in (*final["services"].values(), *final["jobs"].values()):
-            # What was refused, and is told until nobody has wanted it for two minutes, is of the draw too.
-            told["conditions"].pop("Admitted", None)
     assert one.final == other.final, (
         f"{scenario.name}: {one.final} on the embedded store, {other.final} on kube"
     )
