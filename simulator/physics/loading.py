@@ -7,12 +7,14 @@
 (research/cold-start.md §1.2, without node provisioning). Weights come over one of the node's tiers, whose
 bandwidth all loads of the moment share: b(n) = B / n. The other stages take drawn times: the figure of the
 `StartSpec` times a log-normal factor of median 1, from the generator that is handed in. Sleep and wake are not
-modelled here yet.
+modelled here yet. Where the bytes of the weights meet other traffic (a PCIe switch, a NIC), whoever knows that traffic
+carries them: it is asked by `fetch`, and tells with `fetched`.
 """
 
 import enum
 import heapq
 import math
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -48,6 +50,9 @@ TIER_BYTES_PER_SECOND: Final[dict[WeightTier, float]] = {
 """Effective bandwidth of a node's tiers: one host streaming from S3 3.1 GB/s; safetensors from NVMe 16 GB in
 4.44 s (O_DIRECT loaders reach 20-24); pinned memory to an A100 21 GB/s (cold-start.md §2.2)."""
 
+
+Fetch = Callable[[str, "StartSpec"], None]
+"""Is told that the weights of a start are wanted now."""
 
 _DRAWN: Final = ("image", "container", "process", "engine", "warm_up")
 
@@ -109,17 +114,20 @@ class _Start:
 class Loader:
     """All starts of one node, and the tiers their weights come from.
 
-    ``rng`` draws the jitter, five numbers per start in the order of `begin` calls.
+    ``rng`` draws the jitter, five numbers per start in the order of `begin` calls. With ``fetch`` the weights do not come
+    over the tiers here: it is called when they are wanted, and `fetched` ends that.
     """
 
-    __slots__ = ("_order", "_rng", "_starts", "_timers", "links", "now")
+    __slots__ = ("_fetch", "_order", "_rng", "_starts", "_timers", "links", "now")
 
     def __init__(
         self,
         rng: np.random.Generator,
         started_seconds: float = 0.0,
         tier_bytes_per_second: dict[WeightTier, float] | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
+        self._fetch = fetch
         rates = TIER_BYTES_PER_SECOND | (tier_bytes_per_second or {})
         self.links = {tier: SharedLink(rate, started_seconds) for tier, rate in rates.items()}
         self.now = started_seconds
@@ -138,6 +146,14 @@ class Loader:
         start = self._starts[name] = _Start(spec, dict(zip(_DRAWN, factors, strict=True)))
         self._after(start.seconds("image"), self.now, name, Stage.CONTAINER)
         return StageEvent(self.now, name, Stage.IMAGE)
+
+    def fetched(self, name: str, at_seconds: float) -> list[StageEvent]:
+        """All weights of a start have come, now; returns the stage that this lets it enter. Nothing for one given up."""
+        events: list[StageEvent] = []
+        start = self._starts.get(name)
+        if start is not None and start.stage is Stage.WEIGHTS:
+            self._one_of_two_done(name, at_seconds, events)
+        return events
 
     def cancel(self, name: str) -> bool:
         """Give a start up; False when no replica of that name is starting."""
@@ -185,7 +201,10 @@ class Loader:
             self._after(start.seconds("container"), at, name, Stage.WEIGHTS)
         elif stage is Stage.WEIGHTS:
             start.open = 2
-            self.links[start.spec.tier].begin(name, start.spec.weight_bytes)
+            if self._fetch is None:
+                self.links[start.spec.tier].begin(name, start.spec.weight_bytes)
+            else:
+                self._fetch(name, start.spec)
             self._after(start.seconds("process"), at, name, Stage.ENGINE)
         elif stage is Stage.WARM_UP:
             self._after(start.seconds("warm_up"), at, name, Stage.READY)

@@ -14,6 +14,9 @@ A `Gang` starts with a restore where there is a checkpoint, then runs iterations
 after each interval it stops to write a checkpoint. The gang moves as one: it lives up to the least time that all
 of its nodes have reached, so no order of advancing the nodes changes what happens. Readings go some seconds back
 (`progress_at`), for a node that must report before the others have moved.
+
+Where the gradients meet other traffic on the NICs, whoever knows that traffic carries them: the EXCHANGE of such a gang lasts
+until it is told `exchanged`.
 """
 
 import enum
@@ -112,8 +115,8 @@ def exchange_seconds(spec: TrainingSpec, nodes: Mapping[str, GangNode]) -> float
 class Gang:
     """One attempt of a training job on ``nodes``, from the moment its ranks have met.
 
-    It opens ``vault`` for its attempt: what older attempts still write is refused. ValueError without nodes, or when
-    a newer attempt was opened before.
+    It opens ``vault`` for its attempt: what older attempts still write is refused. With ``carried`` somebody else moves the
+    gradients and says `exchanged`. ValueError without nodes, or when a newer attempt was opened before.
     """
 
     __slots__ = (
@@ -130,12 +133,15 @@ class Gang:
         nodes: Mapping[str, GangNode],
         vault: CheckpointVault,
         started_seconds: float,
+        carried: bool = False,
     ) -> None:
         if not nodes:
             raise ValueError(f"gang of job {job_uid} has no nodes; it needs at least one")
         saved = vault.open(job_uid, attempt)
         self.job_uid, self.attempt, self.spec, self._vault = job_uid, attempt, spec, vault
         self._full_compute, self._exchange = compute_seconds(spec, nodes), exchange_seconds(spec, nodes)
+        if carried and self._exchange:
+            self._exchange = math.inf
         self._members = dict.fromkeys(sorted(nodes), started_seconds)
         self._rates = dict.fromkeys(self._members, 1.0)
         self._pace: deque[tuple[float, str, float]] = deque()
@@ -175,7 +181,26 @@ class Gang:
         self._fails_at = min(self._fails_at, max(at_seconds, self.now))
         self._advance_to(min(self._members.values()))
 
+    def exchanged(self, at_seconds: float) -> None:
+        """The gradients have been exchanged, now; what an attempt that is over hears of it changes nothing.
+
+        ValueError when nobody waits for it.
+        """
+        self._advance_to(at_seconds)
+        if self.over:
+            return
+        if self.phase is not GangPhase.EXCHANGE or self._until < math.inf:
+            raise ValueError(
+                f"gang of job {self.job_uid} is in {self.phase.value}, and waits for no gradients"
+            )
+        self._phase_over(at_seconds)
+
     # ---------------------------------------------------------------------------------------------- readings
+
+    def next_event_seconds(self) -> float:
+        """When the gang next changes by itself; infinity while others carry its gradients, and when it is over."""
+        change = self._pace[0][0] if self._pace else math.inf
+        return math.inf if self.over else min(change, self._until)
 
     @property
     def over(self) -> bool:

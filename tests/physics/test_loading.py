@@ -106,3 +106,19 @@ def test_jitter_spreads_around_the_figure():
 def test_a_negative_figure_is_refused_by_name(field):
     with pytest.raises(ValueError, match=field):
         start(**{field: -1})
+
+
+def test_weights_that_others_carry_hold_the_start_up_until_they_have_come():
+    wanted = []
+    loader = Loader(
+        np.random.default_rng(1), fetch=lambda name, spec: wanted.append((name, spec.weight_bytes))
+    )
+    loader.begin("a", StartSpec(weight_bytes=10**9, jitter=0.0, container_seconds=2.0, process_seconds=1.0))
+    loader.begin("b", StartSpec(weight_bytes=10**9, jitter=0.0, container_seconds=2.0, process_seconds=1.0))
+    assert [event.stage for event in loader.advance_to(100.0)][-1] is Stage.WEIGHTS
+    assert wanted == [("a", 10**9), ("b", 10**9)]
+    assert loader.next_event_seconds() == float("inf")
+    (engine,) = loader.fetched("a", 100.0)
+    assert (engine.stage, engine.at_seconds) == (Stage.ENGINE, 100.0)
+    assert loader.cancel("b")
+    assert loader.fetched("b", 101.0) == []

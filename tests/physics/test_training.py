@@ -250,3 +250,25 @@ def test_the_vault_forgets_a_deleted_job():
     vault.forget("j")
     assert vault.latest("j") is None
     assert vault.open("j", 1) is None
+
+
+def test_gradients_that_others_carry_hold_the_iteration_up_until_they_are_exchanged():
+    members = nodes(2)
+    compute, wire = compute_seconds(SPEC, members), exchange_seconds(SPEC, members)
+    alone, carried = gang(members), Gang("job-1", 1, SPEC, members, CheckpointVault(), 0.0, carried=True)
+    start = SPEC.start_seconds + compute
+    assert carried.next_event_seconds() == SPEC.start_seconds
+    live(carried, start)
+    assert (carried.phase, carried.next_event_seconds()) == (GangPhase.EXCHANGE, float("inf"))
+    live(carried, start + 3.0 * wire)
+    carried.exchanged(start + 3.0 * wire)
+    assert (carried.step, carried.step_seconds) == (1, pytest.approx(compute + 3.0 * wire))
+    assert carried.next_event_seconds() == pytest.approx(start + 3.0 * wire + compute)
+    with pytest.raises(ValueError, match="waits for no gradients"):
+        carried.exchanged(start + 3.0 * wire)
+    live(alone, start + wire)
+    assert alone.step_seconds == pytest.approx(compute + wire)
+    carried.fail(start + 4.0 * wire, "n0")
+    live(carried, start + 9.0 * wire)
+    carried.exchanged(start + 9.0 * wire)
+    assert (carried.phase, carried.step) == (GangPhase.FAILED, 1)
