@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,15 @@ class Open:
         "output",
         "prefix",
         "prompt",
+        "service",
         "since",
     )
 
-    def __init__(self, key: int, arrived: float, prompt: int, output: int, prefix: tuple[int, ...]) -> None:
+    def __init__(
+        self, key: int, arrived: float, prompt: int, output: int, prefix: tuple[int, ...], service: Any
+    ) -> None:
         self.key, self.arrived, self.prompt, self.output, self.prefix = key, arrived, prompt, output, prefix
+        self.service = service
         self.instance: Instance | None = None
         self.epoch = self.moves = 0
         self.first = self.since = 0.0
@@ -47,6 +52,7 @@ class Book:
     __slots__ = (
         "_finished",
         "_output",
+        "_service",
         "_tpot",
         "_ttft",
         "aborted",
@@ -62,13 +68,14 @@ class Book:
         self.open: dict[int, Open] = {}
         self.arrived = self.refused = self.moved = self.aborted = self.handed = self.replayed = 0
         self._ttft, self._tpot, self._finished = array("d"), array("d"), array("d")
-        self._output = array("l")
+        self._output, self._service = array("l"), array("H")
 
-    def begin(self, arrived: float, prompt: int, output: int, prefix: tuple[int, ...]) -> Open:
-        """A request arrives."""
+    def begin(self, arrived: float, prompt: int, output: int, prefix: tuple[int, ...], service: Any) -> Open:
+        """A request of a service arrives."""
         key = self.arrived
         self.arrived = key + 1
-        request = self.open[key] = Open(key, arrived, prompt, output, prefix)
+        service.arrived += 1
+        request = self.open[key] = Open(key, arrived, prompt, output, prefix, service)
         return request
 
     def finish(self, key: int, at_seconds: float, tokens: int) -> None:
@@ -78,10 +85,11 @@ class Book:
         self._tpot.append((at_seconds - request.first) / max(tokens - 1, 1))
         self._finished.append(at_seconds)
         self._output.append(tokens)
+        self._service.append(request.service.number)
 
     def refuse(self, key: int) -> None:
         """A request is turned away."""
-        del self.open[key]
+        self.open.pop(key).service.refused += 1
         self.refused += 1
 
     @property
@@ -108,3 +116,8 @@ class Book:
     def output_tokens(self) -> NDArray[np.int64]:
         """Tokens of each [completed]."""
         return np.array(self._output, dtype=np.int64)
+
+    @property
+    def services(self) -> NDArray[np.uint16]:
+        """Number of the service of each [completed]."""
+        return np.array(self._service, dtype=np.uint16)

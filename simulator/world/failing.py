@@ -17,7 +17,7 @@ from simulator.world.spec import Failing
 def warn(at_seconds: float, subject: Failing, world: Any) -> Iterable[Event]:
     """An instance is to be reclaimed: nothing new goes there, what runs may still end."""
     instance = world.instances[subject.instance]
-    world.pool_of(instance).rows.open(instance.row, ready=False)
+    instance.pool.rows.open(instance.row, ready=False)
     return ((at_seconds + subject.notice_seconds, die, subject),)
 
 
@@ -26,6 +26,16 @@ def die(at_seconds: float, subject: Failing, world: Any) -> Iterable[Event]:
     instance: Instance = world.instances[subject.instance]
     if not instance.alive:
         return ()
+    events = halt(at_seconds, instance, world)
+    if subject.start is not None:
+        loader = Loader(world.rng, at_seconds)
+        loader.begin(instance.name, subject.start)
+        events.append((loader.next_event_seconds(), starting, (instance, loader)))
+    return events
+
+
+def halt(at_seconds: float, instance: Instance, world: Any) -> list[Event]:
+    """An engine ends with all it has; its requests go on elsewhere from the token log."""
     world.live(instance, at_seconds)
     for move in list(world.moves.values()):
         # One that has left its source, or is about to, is replayed by its commit where the target is what dies.
@@ -37,22 +47,17 @@ def die(at_seconds: float, subject: Failing, world: Any) -> Iterable[Event]:
     instance.busy_seconds += engine.phases().busy_seconds
     engine.kill()
     instance.alive, instance.leaving, instance.seen = False, 0, []
-    world.pool_of(instance).rows.open(instance.row, ready=False)
-    events: list[Event] = [(at_seconds, replay, handover) for handover in lost]
-    if subject.start is not None:
-        loader = Loader(world.rng, at_seconds)
-        loader.begin(instance.name, subject.start)
-        events.append((loader.next_event_seconds(), starting, (instance, loader)))
-    return events
+    instance.pool.rows.open(instance.row, ready=False)
+    return [(at_seconds, replay, handover) for handover in lost]
 
 
-def starting(at_seconds: float, subject: tuple[Instance, Loader], world: Any) -> Iterable[Event]:
+def starting(at_seconds: float, subject: tuple[Instance, Loader], _: Any) -> Iterable[Event]:
     """A stage of a cold start ends; after the last, the instance takes requests."""
     instance, loader = subject
     if any(event.stage is Stage.READY for event in loader.advance_to(at_seconds)):
         group = instance.group
-        instance.engine = EngineInstance(group.gpu, world.spec.model, group.engine, at_seconds)
+        instance.engine = EngineInstance(group.gpu, instance.service.model, group.engine, at_seconds)
         instance.alive, instance.started = True, at_seconds
-        world.pool_of(instance).rows.open(instance.row, ready=True)
-        return ((at_seconds, let_in, None),)
+        instance.pool.rows.open(instance.row, ready=True)
+        return ((at_seconds, let_in, instance.service),)
     return ((loader.next_event_seconds(), starting, subject),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,20 +18,44 @@ class Instance:
     """One instance. An engine lives through time only when somebody looks: at a report, a new request, a move.
 
     `leaving` requests are on their way out: only for them does it matter when exactly something happens.
-    `seen` are the requests it was last known to decode, with their contexts.
+    `seen` are the requests it was last known to decode, with their contexts. It is there from `placed` until it is `gone`
+    for good; where it dies and starts again, `started` is when it last came up.
     """
 
-    __slots__ = ("alive", "busy_seconds", "engine", "group", "index", "leaving", "name", "node", "row", "scheduled",
-                 "seen", "spent", "started")  # fmt: skip
+    __slots__ = (
+        "alive",
+        "busy_seconds",
+        "engine",
+        "gone",
+        "group",
+        "index",
+        "leaving",
+        "name",
+        "node",
+        "placed",
+        "pool",
+        "row",
+        "scheduled",
+        "seen",
+        "service",
+        "spent",
+        "started",
+    )  # fmt: skip
 
-    def __init__(self, name: str, node: str, index: int, group: Group, model: ModelSpec) -> None:
+    def __init__(
+        self, name: str, node: str, index: int, group: Group, model: ModelSpec, at_seconds: float = 0.0
+    ) -> None:
         self.name, self.node, self.index, self.group = name, node, index, group
+        self.service: Any = None
+        self.pool: Any = None
         self.row = 0
-        self.engine = EngineInstance(group.gpu, model, group.engine)
+        self.engine = EngineInstance(group.gpu, model, group.engine, at_seconds)
         self.alive = True
         self.leaving = 0
         self.scheduled = -1.0
-        self.started = self.busy_seconds = 0.0
+        self.placed = self.started = at_seconds
+        self.gone = math.inf
+        self.busy_seconds = 0.0
         self.seen: list[tuple[int, int]] = []
         self.spent = (0, 0, 0)  # preemptions, hit tokens and chunks of engines that are gone
 

@@ -17,12 +17,13 @@ from cluster.actions import Migrate, Reject
 from cluster.base import Ref
 from cluster.flight import InFlight
 from cluster.plan import Context
-from cluster.tables import SequenceTable
+from cluster.tables import InstanceTable, SequenceTable
 from cluster.views import MigrationView
 from simulator.world.book import Open
 from simulator.world.core import Event
 from simulator.world.instances import Instance
-from simulator.world.serving import SERVICE, choose, replay
+from simulator.world.served import Served
+from simulator.world.serving import choose, replay
 
 RETRY_SECONDS = 0.05
 """How soon a prefilled request asks again for room on a decode instance."""
@@ -46,31 +47,32 @@ class Move:
         self.cut = not self.migration
 
 
-def tick(at_seconds: float, subject: int, world: Any) -> Iterable[Event]:
-    """The migration loop: the policy sees the operator's model, and its moves begin.
+def tick(at_seconds: float, subject: tuple[Served, int], world: Any) -> Iterable[Event]:
+    """The migration loop of a service: the policy sees the operator's model, and its moves begin.
 
     Where nothing was heard and nothing has moved since it was last asked, it is not asked again: it would say the same.
     """
-    again = (at_seconds + world.spec.moving.every_seconds, tick, subject + 1)
+    service, number = subject
+    again = (at_seconds + world.spec.moving.every_seconds, tick, (service, number + 1))
     known = (world.observer.instance_rows.publish(), len(world.moves), world.book.moved + world.book.aborted)
-    if known[0] is world.decided_on[0] and known[1:] == world.decided_on[1:]:
+    if known[0] is service.decided_on[0] and known[1:] == service.decided_on[1:]:
         return (again,)
-    world.decided_on = known
-    view = view_of(at_seconds, world)
+    service.decided_on = known
+    view = view_of(at_seconds, service, world)
     ctx = Context(
-        now_seconds=at_seconds, tick=subject, seed=world.spec.seed, loop="migration", scope=(SERVICE,)
+        now_seconds=at_seconds, tick=number, seed=world.spec.seed, loop="migration", scope=(service.name,)
     )
-    decision = world.migration.decide(view, world.migration_state, ctx)
-    world.migration_state = decision.state
+    decision = service.migration.decide(view, service.migration_state, ctx)
+    service.migration_state = decision.state
     events: list[Event] = [again]
     for action in decision.plan.actions:
         events += begin(at_seconds, action, world)
     return events
 
 
-def view_of(at_seconds: float, world: Any) -> MigrationView:
-    """What the operator knows: its table of instances, the requests of crowded ones, moves in flight."""
-    table = world.observer.instance_rows.publish()
+def view_of(at_seconds: float, service: Served, world: Any) -> MigrationView:
+    """What the operator knows of a service: its table of instances, the requests of crowded ones, moves in flight."""
+    table = _table_of(service, world)
     keys, instance, context, moves, since, epochs = [], [], [], [], [], []
     for row, name in enumerate(table.keys):
         for key, now in world.by_name[name].seen:
@@ -96,21 +98,35 @@ def view_of(at_seconds: float, world: Any) -> MigrationView:
                 id=f"{key}/{end}", kind="Migrate", subject=Ref("Replica", end), loop="migration",
                 issued_seconds=at_seconds, deadline_seconds=move.deadline,
             )  # fmt: skip
-    if world.rates.shape[0] != len(table.keys):
+    if service.rates.shape[0] != len(table.keys):
         every = (len(table.keys), len(table.keys))
-        world.rates = np.broadcast_to(np.float64(world.spec.moving.bytes_per_second), every)
+        service.rates = np.broadcast_to(np.float64(world.spec.moving.bytes_per_second), every)
     return MigrationView(
-        instances=table, sequences=sequences.freeze(), bytes_per_second=world.rates, moves=flights
+        instances=table, sequences=sequences.freeze(), bytes_per_second=service.rates, moves=flights
     )
+
+
+def _table_of(service: Served, world: Any) -> InstanceTable:
+    """The operator's rows of the service's instances that are still there."""
+    table: InstanceTable = world.observer.instance_rows.publish()
+    mine = [row for row, name in enumerate(table.keys) if _is_of(service, world.by_name.get(name))]
+    if len(mine) == len(table.keys):
+        return table
+    columns = {name: getattr(table, name)[mine] for name in InstanceTable.columns()}
+    return InstanceTable(keys=tuple(table.keys[row] for row in mine), **columns).freeze()
+
+
+def _is_of(service: Served, instance: Instance | None) -> bool:
+    return instance is not None and instance.service is service
 
 
 def begin(at_seconds: float, action: Migrate, world: Any) -> Iterable[Event]:
     """Start a move if what it was decided on still holds: owner, epoch, a target that has the room."""
     request = world.book.open.get(int(action.sequence))
-    source, target = world.by_name[action.source], world.by_name[action.target]
+    source, target = world.by_name.get(action.source), world.by_name.get(action.target)
     if (
         request is None or request.key in world.moves or request.instance is not source
-        or request.epoch != action.epoch or not target.alive
+        or request.epoch != action.epoch or target is None or not target.alive
     ):  # fmt: skip
         world.book.aborted += 1
         return ()
@@ -121,7 +137,7 @@ def begin(at_seconds: float, action: Migrate, world: Any) -> Iterable[Event]:
         return ()
     context = request.prompt + source.engine.generated_tokens(request.key)
     moving = world.spec.moving
-    seconds = world.spec.model.kv_bytes_per_token * context / moving.bytes_per_second
+    seconds = request.service.model.kv_bytes_per_token * context / moving.bytes_per_second
     room = context + moving.lag_tokens + int(2.0 * seconds / STEP_SECONDS)
     if target.group.engine.admission == "reserve":
         room = request.prompt + request.output
@@ -135,7 +151,7 @@ def begin(at_seconds: float, action: Migrate, world: Any) -> Iterable[Event]:
 def send(at_seconds: float, move: Move, context: int, world: Any) -> Iterable[Event]:
     """Copy what the target lacks of a context."""
     move.stage += 1
-    size = world.spec.model.kv_bytes_per_token * (context - move.copied)
+    size = move.request.service.model.kv_bytes_per_token * (context - move.copied)
     name = f"{move.request.key}.{move.request.epoch}.{move.stage}"
     sent: list[Event] = world.wires.send(at_seconds, move.source.node, name, size, copied, (move, context))
     return sent
@@ -182,7 +198,7 @@ def decode(at_seconds: float, subject: tuple[Instance, int], world: Any) -> Iter
     if request is None or request.instance is not source or not source.engine.holds(key):
         return ()  # its prefill instance died: it is replayed
     generated = source.engine.generated_tokens(key)
-    target = choose(at_seconds, request, world, world.back, generated)
+    target = choose(at_seconds, request, world, request.service.back, generated)
     again = (at_seconds + RETRY_SECONDS, decode, subject)
     if isinstance(target, Reject):
         source.engine.release(key)
@@ -201,7 +217,7 @@ def decode(at_seconds: float, subject: tuple[Instance, int], world: Any) -> Iter
         at_seconds,
         source.node,
         name,
-        world.spec.model.kv_bytes_per_token * context,
+        request.service.model.kv_bytes_per_token * context,
         delivered,
         (move, context),
     )

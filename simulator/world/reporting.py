@@ -32,22 +32,22 @@ def report(at_seconds: float, subject: list[Instance], world: Any) -> Iterable[E
             world.live(instance, at_seconds)
             load = instance.load()
             left = load.kv_free_tokens - load.queued_tokens
-            tells = world.migration is not None and left < crowded * load.kv_capacity_tokens
+            tells = instance.service.migration is not None and left < crowded * load.kv_capacity_tokens
             loads.append((instance, load, instance.engine.decoding() if tells else []))
     said = Said(subject[0].node, at_seconds, loads)
     again = (at_seconds + delays.report_seconds, report, subject)
     told = (at_seconds + delays.gateway_seconds, tell_gateway, said)
-    if world.migration is None:
+    if not world.listens:
         return (told, again)
     late = delays.agent_low_seconds + world.draw() * (delays.agent_high_seconds - delays.agent_low_seconds)
     return (told, (at_seconds + late, tell_operator, said), again)
 
 
-def tell_gateway(_: float, subject: Said, world: Any) -> Iterable[Event]:
+def tell_gateway(_: float, subject: Said, _world: Any) -> Iterable[Event]:
     """A report reaches the rows that dispatch reads."""
     for instance, load, _running in subject.loads:
         if instance.alive and instance.started <= subject.made_seconds:
-            world.pool_of(instance).rows.report(instance.row, load, subject.made_seconds)
+            instance.pool.rows.report(instance.row, load, subject.made_seconds)
     return ()
 
 

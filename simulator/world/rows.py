@@ -36,8 +36,11 @@ class Rows:
         self._columns = columns
         self._unreported: list[deque[tuple[float, int]]] = [deque() for _ in keys]
         self.ready_count = count
-        borrowed = {name: column.view() for name, column in columns.items()}
-        self.table = InstanceTable(keys=tuple(keys), **borrowed).freeze()
+        self._publish(tuple(keys))
+
+    def _publish(self, keys: tuple[str, ...]) -> None:
+        borrowed = {name: column.view() for name, column in self._columns.items()}
+        self.table = InstanceTable(keys=keys, **borrowed).freeze()
 
     def sent(self, row: int, at_seconds: float, tokens: int) -> None:
         """Charge a request of so many prompt tokens until a report accounts for it."""
@@ -58,6 +61,32 @@ class Rows:
                 unreported.popleft()
             columns["pending"][row] = len(unreported)
             columns["pending_tokens"][row] = sum(tokens for _, tokens in unreported)
+
+    def join(self, key: str, capacity_tokens: int) -> int:
+        """A row for one more instance: ready, unloaded, and of the weight that the others have on average. Its number."""
+        count = len(self._unreported)
+        fresh = Rows([key], [capacity_tokens])
+        self._columns = {
+            name: np.append(column, fresh._columns[name]) for name, column in self._columns.items()
+        }
+        if count:
+            self._columns["route_weight"][count] = self._columns["route_weight"][:count].mean()
+        self._unreported.append(deque())
+        self.ready_count += 1
+        self._publish((*self.table.keys, key))
+        return count
+
+    def leave(self, row: int) -> None:
+        """An instance is gone; the rows after it move up."""
+        self.ready_count -= int(self._columns["ready"][row])
+        self._columns = {name: np.delete(column, row) for name, column in self._columns.items()}
+        del self._unreported[row]
+        keys = self.table.keys
+        self._publish(keys[:row] + keys[row + 1 :])
+
+    def weigh(self, row: int, weight: float) -> None:
+        """Put a route weight in force."""
+        self._columns["route_weight"][row] = weight
 
     def open(self, row: int, ready: bool) -> None:
         """Say whether new requests may go to a row; one that opens is new and owns nothing."""

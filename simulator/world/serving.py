@@ -14,29 +14,33 @@ from simulator.traces.requests import TraceRequest
 from simulator.world.book import Open
 from simulator.world.core import Event
 from simulator.world.instances import Instance
+from simulator.world.served import Served
 
 SERVICE = "world/service"
+"""The name of a service that its scenario gives none."""
 
 
-def arrive(at_seconds: float, subject: TraceRequest, world: Any) -> Iterable[Event]:
-    """A request of the trace arrives, and the next one is looked up."""
-    prefix = (
-        subject.block_hashes[: subject.input_tokens // subject.block_tokens] if subject.block_tokens else ()
-    )
-    request = world.book.begin(at_seconds, subject.input_tokens, max(subject.output_tokens, 1), prefix)
-    following = world.next_arrival()
+def arrive(at_seconds: float, subject: tuple[Served, TraceRequest], world: Any) -> Iterable[Event]:
+    """A request of a service's trace arrives, and the next one is looked up."""
+    service, given = subject
+    prefix = given.block_hashes[: given.input_tokens // given.block_tokens] if given.block_tokens else ()
+    output = max(given.output_tokens, 1)
+    request = world.book.begin(at_seconds, given.input_tokens, output, prefix, service)
+    if service.load is not None:
+        service.load.add(at_seconds, given.input_tokens, output)
+    following = service.next_arrival()
     if following is not None:
-        world.kernel.push((following.arrived_seconds, arrive, following))
-    if world.held:
-        return hold(at_seconds, request, world)
+        world.kernel.push((following.arrived_seconds, arrive, (service, following)))
+    if service.held:
+        return hold(at_seconds, request)
     return place(at_seconds, request, world)
 
 
 def place(at_seconds: float, request: Open, world: Any, generated: int = 0) -> Iterable[Event]:
     """Give a request to an instance that takes them from the gateway, or let it wait."""
-    chosen = choose(at_seconds, request, world, world.front, generated)
+    chosen = choose(at_seconds, request, world, request.service.front, generated)
     if chosen is None:
-        return hold(at_seconds, request, world, generated)
+        return hold(at_seconds, request, generated)
     if isinstance(chosen, Reject):
         world.refuse(request)
         return ()
@@ -47,19 +51,19 @@ def choose(
     at_seconds: float, request: Open, world: Any, pool: Any, generated: int = 0
 ) -> Instance | Reject | None:
     """What the dispatch policy says of a pool of instances: one of them, a refusal, or None for wait."""
-    prompt = request.prompt + generated
+    prompt, service = request.prompt + generated, request.service
     view = DispatchView(
         request=Request(
-            id=str(request.key), service=SERVICE, prompt_tokens=prompt,
+            id=str(request.key), service=service.name, prompt_tokens=prompt,
             expected_output_tokens=request.output - generated, arrived_seconds=request.arrived,
-            deadline_seconds=request.arrived + world.spec.hold_seconds,
+            deadline_seconds=request.arrived + service.hold_seconds,
         ),
-        instances=pool.rows.table, held=len(world.held), hold_limit=world.spec.hold_limit,
+        instances=pool.rows.table, held=len(service.held), hold_limit=service.hold_limit,
     )  # fmt: skip
     ctx = Context(
-        now_seconds=at_seconds, tick=request.key, seed=world.spec.seed, loop="dispatch", scope=(SERVICE,)
+        now_seconds=at_seconds, tick=request.key, seed=world.spec.seed, loop="dispatch", scope=(service.name,)
     )
-    decision = world.dispatch.decide(view, pool.state, ctx)
+    decision = service.dispatch.decide(view, pool.state, ctx)
     pool.state = decision.state
     (action,) = decision.plan.actions
     if isinstance(action, Dispatch):
@@ -93,23 +97,23 @@ def submit(
     return instance.attend()
 
 
-def hold(at_seconds: float, request: Open, world: Any, generated: int = 0) -> Iterable[Event]:
+def hold(at_seconds: float, request: Open, generated: int = 0) -> Iterable[Event]:
     """Let a request wait for an instance, until the hold deadline."""
-    world.held.append((request, generated))
-    return ((max(request.arrived + world.spec.hold_seconds, at_seconds), overdue, request),)
+    request.service.held.append((request, generated))
+    return ((max(request.arrived + request.service.hold_seconds, at_seconds), overdue, request),)
 
 
 def overdue(_: float, subject: Open, world: Any) -> Iterable[Event]:
     """A request that nobody took waited too long."""
     if subject.instance is None and subject.key in world.book.open:
-        world.held = [entry for entry in world.held if entry[0] is not subject]
+        subject.service.let_go(subject)
         world.refuse(subject)
     return ()
 
 
-def let_in(at_seconds: float, _: Any, world: Any) -> Iterable[Event]:
-    """Somebody is ready: who was held is dispatched, oldest first."""
-    held, world.held = world.held, []
+def let_in(at_seconds: float, subject: Served, world: Any) -> Iterable[Event]:
+    """Somebody of a service is ready: who was held is dispatched, oldest first."""
+    held, subject.held = subject.held, []
     events: list[Event] = []
     for request, generated in held:
         if request.key in world.book.open:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -25,27 +25,14 @@ from simulator.physics.sequence import EventKind
 from simulator.traces.requests import TraceRequest
 from simulator.world import failing, moving, reporting
 from simulator.world.book import Book, Open
-from simulator.world.core import Kernel
+from simulator.world.core import Event, Kernel
 from simulator.world.instances import Instance
-from simulator.world.rows import Rows
+from simulator.world.served import Served
 from simulator.world.serving import SERVICE, arrive
 from simulator.world.spec import Choice, ScenarioError, WorldSpec, check
 from simulator.world.wires import Wires
 
 _FIRST, _FINISHED, _LEFT = EventKind.FIRST_TOKEN, EventKind.FINISHED, EventKind.HANDED_OVER
-
-
-class Pool:
-    """Instances that one dispatch decision chooses among, and the state of the policy that chooses."""
-
-    __slots__ = ("by_name", "rows", "state")
-
-    def __init__(self, instances: list[Instance], state: Any) -> None:
-        self.by_name = {instance.name: instance for instance in instances}
-        for row, instance in enumerate(instances):
-            instance.row = row
-        self.rows = Rows(list(self.by_name), [instance.engine.capacity_tokens for instance in instances])
-        self.state = state
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,67 +67,85 @@ class World:
 
     def __init__(self, spec: WorldSpec, requests: Iterable[TraceRequest]) -> None:
         check(spec)
+        self._found(spec)
+        dispatch = policy_of("dispatch", spec.dispatch)
+        migration = policy_of("migration", spec.migration) if spec.migration is not None else None
+        instances = _instances(spec)
+        holds = (spec.hold_seconds, spec.hold_limit)
+        self.services += [Served(SERVICE, 0, spec.model, dispatch, migration, holds, instances, requests)]
+        self.listens = migration is not None
+        for instance in instances:
+            self._know(instance)
+            self.observer.fold(
+                ev.Seen(source="watch", observed_seconds=0.0, delivered_seconds=0.0, noun=_replica(instance))
+            )
+        self._begin()
+
+    def _found(self, spec: Any) -> None:
+        """What every world has, before there is anybody in it. `spec` has seed, event_budget, delays and moving."""
         self.spec = spec
-        self.dispatch = _policy("dispatch", spec.dispatch)
-        self.migration = _policy("migration", spec.migration) if spec.migration is not None else None
-        self.migration_state = self.migration.initial() if self.migration is not None else None
         self.kernel = Kernel(spec.event_budget)
         self.book = Book()
         self.observer = Observer()
         self.wires = Wires(spec.moving.bytes_per_second)
-        self.rates: Any = np.zeros((0, 0))
-        self.decided_on: tuple[Any, int, int] = (None, 0, 0)
         self.moves: dict[int, moving.Move] = {}
-        self.held: list[tuple[Open, int]] = []
+        self.services: list[Served] = []
+        self.listens = False
+        """Whether anybody reads the operator's model, so that reports need to reach it."""
         self.rng = np.random.Generator(np.random.PCG64(stable_hash(spec.seed, "world")))
         self._draws: list[float] = []
-        self.instances = _instances(spec)
-        self.by_name = {instance.name: instance for instance in self.instances}
-        self.front = Pool([each for each in self.instances if each.front], self.dispatch.initial())
-        self.back = Pool([each for each in self.instances if not each.front], self.dispatch.initial())
-        self._arrivals: Iterator[TraceRequest] = iter(requests)
-        self._exhausted = False
-        self._begin()
+        self.instances: list[Instance] = []
+        """Every instance there ever was, in the order they came."""
+        self.by_name: dict[str, Instance] = {}
+        """Those that are there."""
+        self.nodes: dict[str, list[Instance]] = {}
+        """Those that are there, by node."""
+
+    def _know(self, instance: Instance) -> None:
+        self.instances.append(instance)
+        self.by_name[instance.name] = instance
+        self.nodes.setdefault(instance.node, []).append(instance)
+
+    def add(self, instance: Instance, service: Served) -> None:
+        """An instance of a service comes up and takes requests."""
+        instance.service = service
+        self._know(instance)
+        service.pool_for(instance).join(instance)
+
+    def remove(self, instance: Instance, at_seconds: float) -> list[Event]:
+        """An instance goes for good; what it still had is replayed elsewhere."""
+        events = failing.halt(at_seconds, instance, self) if instance.alive else []
+        instance.gone = at_seconds
+        instance.pool.leave(instance)
+        del self.by_name[instance.name]
+        self.nodes[instance.node].remove(instance)
+        return events
 
     def _begin(self) -> None:
         """Queue what happens by itself: reports, the migration loop, failures, the first request."""
-        by_node: dict[str, list[Instance]] = {}
-        for instance in self.instances:
-            by_node.setdefault(instance.node, []).append(instance)
-            self.observer.fold(
-                ev.Seen(source="watch", observed_seconds=0.0, delivered_seconds=0.0, noun=_replica(instance))
-            )
-        for members in by_node.values():
+        for members in self.nodes.values():
             self.kernel.push((self.draw() * self.spec.delays.report_seconds, reporting.report, members))
-        if self.migration is not None:
-            self.kernel.push((self.spec.moving.every_seconds, moving.tick, 1))
+        for service in self.services:
+            if service.migration is not None:
+                self.kernel.push((self.spec.moving.every_seconds, moving.tick, (service, 1)))
         for each in self.spec.failures:
             handler = failing.warn if each.notice_seconds else failing.die
             self.kernel.push((each.at_seconds, handler, each))
-        first = self.next_arrival()
-        if first is not None:
-            self.kernel.push((first.arrived_seconds, arrive, first))
-
-    def next_arrival(self) -> TraceRequest | None:
-        """The next request of the stream; None when it has ended."""
-        request = next(self._arrivals, None)
-        self._exhausted = request is None
-        return request
+        for service in self.services:
+            first = service.next_arrival()
+            if first is not None:
+                self.kernel.push((first.arrived_seconds, arrive, (service, first)))
 
     @property
     def done(self) -> bool:
         """Whether every request has ended and none is to come."""
-        return self._exhausted and not self.book.open
+        return not self.book.open and all(service.stream is None for service in self.services)
 
     def draw(self) -> float:
         """A number below 1 of the world's own stream."""
         if not self._draws:
             self._draws = self.rng.random(1024).tolist()
         return self._draws.pop()
-
-    def pool_of(self, instance: Instance) -> Pool:
-        """The pool that an instance is chosen from."""
-        return self.front if instance.front else self.back
 
     def refuse(self, request: Open) -> None:
         """A request is turned away for good."""
@@ -183,14 +188,15 @@ class World:
         book, now = self.book, self.kernel.now
         if complete and book.completed:
             now = float(book.finished_seconds.max())
-        totals = np.array([instance.totals() for instance in self.instances]).sum(axis=0).tolist()
+        totals = np.array([(0, 0, 0), *(each.totals() for each in self.instances)]).sum(axis=0).tolist()
         busy = sum(
             each.busy_seconds + each.engine.phases().busy_seconds * each.alive for each in self.instances
         )
+        there = sum(max(0.0, min(now, each.gone) - each.placed) for each in self.instances)
         ttft, tpot = _percentiles(book.ttft_seconds), _percentiles(book.tpot_seconds)
         return Outcome(
             complete=complete, arrived=book.arrived, completed=book.completed, refused=book.refused,
-            seconds=now, events=self.kernel.handled, utilisation=busy / max(now * len(self.instances), 1e-9),
+            seconds=now, events=self.kernel.handled, utilisation=busy / max(there, 1e-9),
             preemptions=totals[0], migrations=book.moved, migrations_aborted=book.aborted, handed_over=book.handed,
             replayed=book.replayed, prefix_hit_tokens=totals[1], prefill_chunks=totals[2],
             output_tokens=int(book.output_tokens.sum()), ttft_p50_seconds=ttft[0], ttft_p99_seconds=ttft[1],
@@ -198,7 +204,8 @@ class World:
         )  # fmt: skip
 
 
-def _policy(loop: str, choice: Choice) -> Any:
+def policy_of(loop: str, choice: Choice) -> Any:
+    """A policy of the registry, built. ScenarioError for one that is not there or a setting that it does not know."""
     try:
         return build(loop, choice.name, choice.config)
     except PolicyConfigError as error:

@@ -14,6 +14,7 @@ from simulator.physics.roofline import kv_capacity_tokens, step_cost
 from simulator.physics.specs import EngineSpec
 from simulator.traces.requests import TraceRequest
 from simulator.world import moving
+from simulator.world.instances import Instance
 from simulator.world.spec import Choice, Delays, Failing, Group, Moving, ScenarioError, WorldSpec
 from simulator.world.world import World
 from tests.physics.worlds import A100, LLAMA_7B, engine_for
@@ -165,14 +166,14 @@ def test_nothing_is_known_before_its_delay():
     delays = Delays(agent_low_seconds=1.0, agent_high_seconds=2.0)
     world = World(spec(Group(gpu=A100, engine=ENGINE, count=20), delays=delays, **LLUMNIX),
                   asks(*[(0.3 * i, 500, 400) for i in range(60)]))  # fmt: skip
-    decide = world.migration.decide
+    decide = world.services[0].migration.decide
 
     class Watching:
         def decide(self, view, state, ctx):
             ages.extend((ctx.now_seconds - view.instances.observed_seconds).tolist())
             return decide(view, state, ctx)
 
-    world.migration = Watching()
+    world.services[0].migration = Watching()
     world.run()
     known = np.array([age for age in ages if not np.isnan(age)])
     assert known.size > 100
@@ -269,6 +270,36 @@ def test_the_same_seed_gives_the_same_world(seed):
 def test_the_capacity_a_policy_reads_is_the_engines():
     world = World(spec(), asks((0.0, 10, 10)))
     assert (
-        world.front.rows.table.kv_capacity_tokens.tolist() == [kv_capacity_tokens(A100, LLAMA_7B, ENGINE)] * 2
+        world.services[0].front.rows.table.kv_capacity_tokens.tolist()
+        == [kv_capacity_tokens(A100, LLAMA_7B, ENGINE)] * 2
     )
     assert isinstance(world.instances[0].engine, EngineInstance)
+
+
+def test_an_instance_that_joins_takes_requests_and_one_that_leaves_gives_its_requests_back():
+    world = World(
+        spec(Group(gpu=A100, engine=ENGINE, count=1)), asks(*[(0.5 * i, 400, 300) for i in range(12)])
+    )
+    (service,) = world.services
+    joined = []
+
+    def join(at, _subject, world):
+        joined.append(Instance("late", "node-late", 1, world.instances[0].group, LLAMA_7B, at))
+        world.add(joined[0], service)
+        return ()
+
+    def leave(at, _subject, world):
+        assert joined[0].engine.request_ids(), "it had something to lose"
+        return world.remove(joined[0], at)
+
+    world.kernel.push((1.0, join, None))
+    world.kernel.push((4.0, leave, None))
+    outcome = world.run()
+    assert (outcome.completed, outcome.refused) == (12, 0)
+    assert outcome.replayed > 0
+    assert list(service.front.by_name) == list(service.front.rows.table.keys) == ["i000000"]
+    assert service.front.rows.ready_count == 1
+    alone = outcome.seconds + 3.0
+    assert outcome.utilisation == pytest.approx(
+        (joined[0].busy_seconds + world.instances[0].engine.phases().busy_seconds) / alone, rel=1e-9
+    )
