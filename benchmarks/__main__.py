@@ -49,6 +49,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "requests simulated per second: published traces at high utilisation, and a million requests",
     ),
     "mix": ("benchmarks.mix", "GPU selection against the published optima, row by row"),
+    "selection": (
+        "benchmarks.selection",
+        "GPU selection for one model: exact optima without and with headroom, dense loads, AIBrix's and WVA's rules beside",
+    ),
     "packing": (
         "benchmarks.packing",
         "GPU allocation on Alibaba's openb traces at 130 % arrival, beside FGD and the other published rules",

@@ -49,7 +49,7 @@ class Solved(msgspec.Struct, frozen=True):
 def run(args: Arguments) -> Result:
     """Solves every row with pool headroom off and on. Raises BenchmarkError when the data is not there."""
     folder = data_folder(args, "gpu-selection")
-    rows, workloads = _load(folder)
+    rows, workloads = load(folder)
     if args.quick:
         rows = rows[::8]
     profiles: dict[str, dict[str, Any]] = {}
@@ -70,7 +70,8 @@ def run(args: Arguments) -> Result:
     )
 
 
-def _load(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
+def load(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """Rows of the reference table and the histograms. Raises BenchmarkError."""
     table, histograms = folder / "reference_costs_single_model.csv", folder / "workloads_10x6.json"
     for path in (table, histograms):
         if not path.is_file():
@@ -85,7 +86,8 @@ def _load(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
     return rows, json.loads(histograms.read_text())
 
 
-def _profile(folder: Path, tpot_ms: str, profiles: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def profile_of(folder: Path, tpot_ms: str, profiles: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The profile of a TPOT, read once. Raises BenchmarkError."""
     if tpot_ms not in profiles:
         path = folder / f"profile_roofline_llama2-7b_12gpu_tpot{tpot_ms}ms.json"
         if not path.is_file():
@@ -137,12 +139,12 @@ def _types(count: int, known: tuple[str, ...]) -> tuple[str, ...]:
 def _solve_row(
     folder: Path, row: dict[str, str], workloads: dict[str, Any], profiles: dict[str, dict[str, Any]]
 ) -> Solved:
-    profile = _profile(folder, row["tpot_slo_ms"], profiles)
+    profile = profile_of(folder, row["tpot_slo_ms"], profiles)
     plain = instance(row, workloads, profile, headroom=False)
     padded = instance(row, workloads, profile, headroom=True)
-    off, off_ms = _timed(plain)
-    on, on_ms = _timed(padded)
-    faults = (*_faults(plain, off), *_faults(padded, on))
+    off, off_ms = timed(plain)
+    on, on_ms = timed(padded)
+    faults = (*faults_of(plain, off), *faults_of(padded, on))
     optimum = float(row["optimal_fractional_cost"])
     cost = recomputed_cost(plain, off) if not faults else math.inf
     name = f"{row['n_gpu_types']} types, {row['workload']}, {row['rate_rps']} req/s"
@@ -150,20 +152,29 @@ def _solve_row(
     return Solved(name, optimum, cost, gap, off_ms, on_ms, faults)
 
 
-def _timed(problem: MixProblem) -> tuple[MixSolution, tuple[float, ...]]:
-    times = []
+def timed(problem: MixProblem) -> tuple[MixSolution, tuple[float, ...]]:
+    """The solution, and milliseconds of each of `REPEATS` runs."""
+    solution, times, _ = timed_both(problem)
+    return solution, times
+
+
+def timed_both(problem: MixProblem) -> tuple[MixSolution, tuple[float, ...], tuple[float, ...]]:
+    """The same with milliseconds of the process's own CPU time beside, which a loaded machine leaves alone."""
+    times, busy = [], []
     solution = MixSolution(feasible=False, why="not solved")
     for _ in range(REPEATS):
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         try:
             solution = solve_mix(problem)
         except (SelectionInputError, SolverError) as error:
             solution = MixSolution(feasible=False, why=str(error))
         times.append((time.perf_counter() - started) * 1e3)
-    return solution, tuple(times)
+        busy.append((time.process_time() - worked) * 1e3)
+    return solution, tuple(times), tuple(busy)
 
 
-def _faults(problem: MixProblem, solution: MixSolution) -> tuple[str, ...]:
+def faults_of(problem: MixProblem, solution: MixSolution) -> tuple[str, ...]:
+    """What the checker finds, demand left unserved, or a missing proof of optimality."""
     faults = check(problem, solution)
     if not solution.feasible:
         return (*faults, solution.why)
