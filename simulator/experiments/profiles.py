@@ -19,7 +19,14 @@ import yaml
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from simulator.physics.measured import MILLI, MeasuredCost, lines, with_large_batches
+from simulator.physics.measured import (
+    MILLI,
+    Band,
+    MeasuredCost,
+    MeasuredPower,
+    lines,
+    with_large_batches,
+)
 from simulator.physics.stepcost import StepCost
 
 LEAST_ROWS = 4
@@ -61,13 +68,20 @@ def fit(name: str, source: str, rows: Sequence[Measurement], kv_tokens: int = 0)
         np.column_stack([np.ones(len(rows)), contexts, batches]), [row.decode_seconds for row in rows]
     )
     cost = lines(prefill, decode)
+    errors = _errors(cost, rows)
     return MeasuredCost(
         name=name,
         source=f"{source}; fitted to {len(rows)} measurements by relative least squares",
         cost=cost,
-        error=median(_errors(cost, rows)),
+        error=median(abs(error) for error in errors),
+        band=_band(errors),
         kv_tokens=kv_tokens,
     )
+
+
+def _band(errors: Sequence[float]) -> Band:
+    low, high = np.quantile(errors, [0.05, 0.95]).tolist()
+    return low, high
 
 
 def _relative(columns: NDArray[np.float64], seconds: Sequence[float]) -> tuple[float, float, float]:
@@ -83,33 +97,96 @@ def _errors(cost: StepCost, rows: Iterable[Measurement]) -> list[float]:
     for row in rows:
         prefill = cost.seconds(0, row.batch * row.prompt, 0, row.batch * row.prompt**2 / 2)
         decode = cost.at(row.batch).seconds(row.batch, 0, round(row.context), 0.0)
-        found += [abs(prefill / row.prefill_seconds - 1.0), abs(decode / row.decode_seconds - 1.0)]
+        found += [prefill / row.prefill_seconds - 1.0, decode / row.decode_seconds - 1.0]
     return found
+
+
+class PowerRow(NamedTuple):
+    """Fractions of TDP over a prompt phase of `tokens` and the decode behind it: the peak and the mean of both phases."""
+
+    tokens: int
+    prefill_seconds: float
+    decode_seconds: float
+    peak: float
+    mean: float
+
+
+FILLING_TOKENS = 1_024
+"""Prompts of so many tokens keep the arithmetic units of every measured engine busy."""
+MOSTLY = 0.95
+"""Where decode took at least this share of the time, the mean is that of decode."""
+
+
+def fit_power(source: str, rows: Sequence[PowerRow]) -> MeasuredPower | None:
+    """Fractions of TDP from measured peaks and means; None where no row has power, or none tells one of the two phases.
+
+    The error counts all peaks and means, those too that chose neither number: short prompts peak lower.
+    """
+    rows = [row for row in rows if row.peak > 0.0 and row.mean > 0.0]
+    peaks = [row.peak for row in rows if row.tokens >= FILLING_TOKENS]
+    means = [
+        row.mean for row in rows if row.decode_seconds >= MOSTLY * (row.prefill_seconds + row.decode_seconds)
+    ]
+    if not (peaks and means):
+        return None
+    prefill, decode = median(peaks), median(means)
+    errors = []
+    for row in rows:
+        joules = prefill * row.prefill_seconds + decode * row.decode_seconds
+        errors += [
+            prefill / row.peak - 1.0,
+            joules / (row.prefill_seconds + row.decode_seconds) / row.mean - 1.0,
+        ]
+    return MeasuredPower(
+        source=f"{source}; medians of {len(peaks)} peaks behind {FILLING_TOKENS} tokens or more, and of {len(means)} means",
+        prefill_fraction=prefill,
+        decode_fraction=decode,
+        error=median(abs(error) for error in errors),
+        band=_band(errors),
+    )
 
 
 SPLITWISE = "Splitwise (Patel et al., ISCA'24), measured performance model of splitwise-sim"
 SPLITWISE_COLUMNS = (
     "model", "hardware", "tensor_parallel", "prompt_size", "batch_size", "token_size", "prompt_time", "token_time",
+    "e2e_time", "peak_power", "average_power",
 )  # fmt: skip
+APART = 1.5
+"""A request that took so many times its prompt and steps did not run with its whole batch at once: no step of that batch."""
 
 
 def read_splitwise(path: Path) -> dict[tuple[str, str, int], MeasuredCost]:
-    """A cost model for each (model, hardware, tensor parallel degree) of a table of measurements [ms].
+    """A cost model for each (model, hardware, tensor parallel degree) of a table of measurements [ms, fractions of TDP].
 
-    Raises ProfileError for a file that cannot be read, a missing column or a cell that is no number, with its line.
+    A power of 0 means that none was measured. Batches that did not run at once are left out, and answers that ended early count
+    as long as they took. Raises ProfileError for a file that cannot be read, a missing column or a cell that is no number, with
+    its line.
     """
     tables: dict[tuple[str, str, int], list[Measurement]] = {}
+    powers: dict[tuple[str, str, int], list[PowerRow]] = {}
     for line, row in _rows(path, SPLITWISE_COLUMNS):
         try:
-            prompt, batch, output = (int(row[name]) for name in ("prompt_size", "batch_size", "token_size"))
-            times = [float(row[name]) * MILLI for name in ("prompt_time", "token_time")]
+            prompt, batch, asked = (int(row[name]) for name in ("prompt_size", "batch_size", "token_size"))
+            first, step, whole = (
+                float(row[name]) * MILLI for name in ("prompt_time", "token_time", "e2e_time")
+            )
+            peak, mean = float(row["peak_power"]), float(row["average_power"])
             key = (row["model"], row["hardware"], int(row["tensor_parallel"]))
         except ValueError as error:
             raise ProfileError(f"{path}:{line}: {error}. Correct the cell.") from None
-        tables.setdefault(key, []).append(Measurement(batch, prompt, batch * (prompt + output / 2), *times))
-    return {
-        key: fit(f"{key[0]} on {key[2]} x {key[1]}", SPLITWISE, rows) for key, rows in sorted(tables.items())
-    }
+        table, power = tables.setdefault(key, []), powers.setdefault(key, [])
+        if whole > APART * (first + asked * step):
+            continue
+        output = min(asked, (whole - first) / step) if step > 0.0 else asked
+        table.append(Measurement(batch, prompt, batch * (prompt + output / 2), first, step))
+        power.append(PowerRow(batch * prompt, first, max(whole - first, 0.0), peak, mean))
+    return {key: _splitwise(key, tables[key], powers[key]) for key in sorted(tables)}
+
+
+def _splitwise(key: tuple[str, str, int], rows: list[Measurement], powers: list[PowerRow]) -> MeasuredCost:
+    model, hardware, ways = key
+    found = fit(f"{model} on {ways} x {hardware}", SPLITWISE, rows)
+    return msgspec.structs.replace(found, gpus=ways, power=fit_power(SPLITWISE, powers))
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
@@ -166,12 +243,17 @@ def _milli(values: tuple[float, float, float]) -> tuple[float, float, float]:
 
 
 class UserProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user measured: `name`, `source`, and rows of (batch, prompt tokens, context tokens, prefill s, decode s)."""
+    """What a user measured: `name`, `source`, and rows of (batch, prompt tokens, context tokens, prefill s, decode s).
+
+    `gpus` is the tensor parallel degree it was measured at, `power` the fractions of TDP that were seen, with a source of its own.
+    """
 
     name: str
     source: str
     measurements: tuple[tuple[int, int, float, float, float], ...]
     kv_tokens: int = 0
+    gpus: int = 0
+    power: MeasuredPower | None = None
 
 
 def read_profile(path: Path) -> MeasuredCost:
@@ -179,12 +261,13 @@ def read_profile(path: Path) -> MeasuredCost:
     try:
         given: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         profile = msgspec.convert(given, UserProfile, strict=False)
-        return fit(
+        found = fit(
             profile.name,
             profile.source,
             [Measurement(*row) for row in profile.measurements],
             profile.kv_tokens,
         )
+        return msgspec.structs.replace(found, gpus=profile.gpus, power=profile.power)
     except OSError as error:
         raise ProfileError(f"{path}: {error.strerror or error}. Give the path of a readable file.") from error
     except (ValueError, yaml.YAMLError) as error:

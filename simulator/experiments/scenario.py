@@ -19,7 +19,8 @@ from simulator.experiments.runs import Value
 from simulator.experiments.traffic import Strict, Traffic, check_traffic
 from simulator.physics.catalogue import GPU_SPECS
 from simulator.physics.loading import StartSpec
-from simulator.physics.measured import KNOWN, MeasuredCost
+from simulator.physics.measured import MeasuredCost
+from simulator.physics.published import PUBLISHED
 from simulator.physics.specs import Admission, EngineSpec, ModelSpec, Precision
 from simulator.world.spec import Choice, Delays, Failing, Group, Moving, ScenarioError, WorldSpec, check
 
@@ -224,11 +225,14 @@ def _group(given: Instances, where: str) -> Group:
 def _cost(given: Instances, where: str) -> MeasuredCost | None:
     if given.cost and given.profile:
         raise ScenarioError(where, "has both cost and profile; give one")
-    if given.cost and given.cost not in KNOWN:
-        raise ScenarioError(f"{where}.cost", f"is {given.cost!r}; known are {', '.join(sorted(KNOWN))}")
+    if given.cost and given.cost not in PUBLISHED:
+        raise ScenarioError(f"{where}.cost", f"is {given.cost!r}; known are {', '.join(sorted(PUBLISHED))}")
+    cost = PUBLISHED.get(given.cost)
     if given.profile:
         try:
-            return read_profile(Path(given.profile))
+            cost = read_profile(Path(given.profile))
         except ProfileError as error:
             raise ScenarioError(f"{where}.profile", f"cannot be used: {error}") from error
-    return KNOWN.get(given.cost)
+    if cost is not None and cost.gpus not in (0, given.gpus):
+        raise ScenarioError(f"{where}.gpus", f"is {given.gpus}; {cost.name} was measured on {cost.gpus}")
+    return cost

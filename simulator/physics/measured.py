@@ -20,12 +20,40 @@ COEFFICIENTS = (
 )  # fmt: skip
 
 
+Band = tuple[float, float]
+"""5th and 95th percentile of the relative error, (model / measured) - 1."""
+
+
+class MeasuredPower(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What each GPU draws at full clock, as fractions of its TDP: prompts that fill it, and decode.
+
+    ``source``, ``error`` and ``band`` as in `MeasuredCost`. Raises ValueError for a fraction that is not positive or above 2
+    (boards peak a little above their TDP, not at twice of it), or an empty source.
+    """
+
+    source: str
+    prefill_fraction: float
+    decode_fraction: float
+    error: float | None = None
+    band: Band | None = None
+
+    def __post_init__(self) -> None:
+        _sourced("measured power", self.source)
+        for field in ("prefill_fraction", "decode_fraction"):
+            value = getattr(self, field)
+            if not 0.0 < value <= 2.0:
+                raise ValueError(
+                    f"{field} of measured power is {value}; it is a fraction of TDP, above 0 and at most 2"
+                )
+
+
 class MeasuredCost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A step cost at full clock, with its provenance.
 
     ``source`` says where the numbers were read and what was fitted or derived, ``error`` is the median relative error
-    against what it was fitted on (None where the source tells none). ``kv_tokens`` is the KV capacity that was measured
-    with it; 0 takes it from the GPU's memory.
+    against what it was fitted on and ``band`` where nine tenths of the errors lie (None where the source tells none).
+    ``kv_tokens`` is the KV capacity that was measured with it; 0 takes it from the GPU's memory. ``gpus`` is the tensor
+    parallel degree it was measured at (0: not told), ``power`` what its GPUs drew.
 
     Raises ValueError when a coefficient is negative or not finite, or the source is empty.
     """
@@ -34,13 +62,13 @@ class MeasuredCost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     source: str
     cost: StepCost
     error: float | None = None
+    band: Band | None = None
     kv_tokens: int = 0
+    gpus: int = 0
+    power: MeasuredPower | None = None
 
     def __post_init__(self) -> None:
-        if not self.source.strip():
-            raise ValueError(
-                f"cost model {self.name} does not say where its numbers come from: fill in `source`"
-            )
+        _sourced(f"cost model {self.name}", self.source)
         cost: StepCost | None = self.cost
         while cost is not None:
             for field in COEFFICIENTS:
@@ -52,6 +80,11 @@ class MeasuredCost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             if cost.seconds(1, 0, 1, 0.0) <= 0.0:
                 raise ValueError(f"cost model {self.name} gives a step that takes no time")
             cost = cost.beyond
+
+
+def _sourced(what: str, source: str) -> None:
+    if not source.strip():
+        raise ValueError(f"{what} does not say where its numbers come from: fill in `source`")
 
 
 def lines(prefill: tuple[float, float, float], decode: tuple[float, float, float]) -> StepCost:
@@ -81,8 +114,11 @@ LLAMA_7B_A10_LLUMNIX = MeasuredCost(
     source=(
         "Llumnix (OSDI'24) fig. 10: recompute times of 256 to 8k tokens give 5.6 + 0.203 n + 5.1e-6 n^2 ms, decode steps at "
         "8k tokens in all give 43.3 ms + 0.27 ms a further sequence. What the figure cannot tell, the share of the 8k tokens, "
-        "is their bytes over 80 % of the A10's 600 GB/s: 0.5 MiB a token, 1.092e-3 ms. KV: 851 blocks of 16 tokens, as its artifact."
+        "is their bytes over 80 % of the A10's 600 GB/s: 0.5 MiB a token, 1.092e-3 ms. KV: 851 blocks of 16 tokens, as its artifact. "
+        "The error is that of the six recompute times; that of the decode steps cannot be told from two points."
     ),
+    error=0.008,
+    band=(-0.015, 0.014),
     cost=lines(
         prefill=(5.6 * MILLI, 0.203 * MILLI, 5.1e-6 * MILLI),
         decode=((43.3 - 0.27 - 8_192 * 1.092e-3) * MILLI, 1.092e-3 * MILLI, 0.27 * MILLI),
@@ -95,8 +131,10 @@ OPT_13B_A100_DISTSERVE = MeasuredCost(
     name="opt-13b on A100 (DistServe)",
     source=(
         "simdistserve's profile of DistServe's engine, OPT-13B, tensor parallel 1: prompt 18.10 + 0.1019 n + 7.122e-6 n^2 ms; decode "
-        "19.93 + 6.269e-4 context + 0.03851 batch ms, from 95 sequences on 7.166 + 5.798e-4 context + 0.1583 batch ms."
+        "19.93 + 6.269e-4 context + 0.03851 batch ms, from 95 sequences on 7.166 + 5.798e-4 context + 0.1583 batch ms. The "
+        "profile has the coefficients alone and tells no error of them."
     ),
+    gpus=1,
     cost=with_large_batches(
         lines(
             (18.10 * MILLI, 0.1019 * MILLI, 7.122e-6 * MILLI),

@@ -19,6 +19,7 @@ import math
 import msgspec
 
 from simulator.physics.clocks import snap_mhz
+from simulator.physics.measured import MeasuredPower
 from simulator.physics.specs import GpuSpec
 
 
@@ -70,6 +71,20 @@ class PhaseShares(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 DEFAULT_POWER = PowerConstants()
+
+
+def constants_of(measured: MeasuredPower | None) -> PowerConstants:
+    """Constants with the fractions that were measured; the usual ones where nothing was.
+
+    What measured decode draws beyond its fraction as its batch grows, and how power follows the clock, stays as usual.
+    """
+    if measured is None:
+        return DEFAULT_POWER
+    return msgspec.structs.replace(
+        DEFAULT_POWER,
+        prefill_fraction=measured.prefill_fraction,
+        decode_fraction=measured.decode_fraction,
+    )
 
 
 class GpuPower:

@@ -10,13 +10,19 @@ import pytest
 
 from simulator.experiments.profiles import (
     Measurement,
+    PowerRow,
     ProfileError,
     fit,
+    fit_power,
     read_distserve,
     read_profile,
     read_splitwise,
 )
-from simulator.physics.measured import lines
+from simulator.physics.measured import MeasuredCost, MeasuredPower, lines
+from simulator.physics.power import DEFAULT_POWER, constants_of
+from simulator.physics.provenance import provenance
+from simulator.physics.published import PUBLISHED
+from simulator.physics.specs import EngineSpec, RooflineConstants
 from simulator.physics.stepcost import StepCost
 
 TRUE = lines((0.006, 2e-4, 5e-9), (0.034, 1.1e-6, 3e-4))
@@ -73,26 +79,94 @@ def test_a_table_that_carries_no_fit_is_refused(rows: list[Measurement], sentenc
         fit("x", "a bench", rows)
 
 
-SPLITWISE = (
-    "model,hardware,prompt_size,batch_size,token_size,peak_power,prompt_time,token_time,tensor_parallel\n"
-)
+SPLITWISE = "model,hardware,prompt_size,batch_size,token_size,peak_power,average_power,prompt_time,token_time,e2e_time,tensor_parallel\n"
+
+
+def splitwise_row(row: Measurement, ways: int, power: str = "0,0", longer: float = 1.0) -> str:
+    first, step = row.prefill_seconds * 1e3, row.decode_seconds * 1e3
+    whole = (first + 128 * step) * longer
+    return f"llama,h100,{row.prompt},{row.batch},128,{power},{first},{step},{whole},{ways}\n"
 
 
 def test_a_table_of_measurements_gives_a_cost_for_each_engine(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     rows = [(row, ways) for ways in (2, 4) for row in measured(TRUE)]
-    path.write_text(
-        SPLITWISE
-        + "".join(
-            f"llama,h100,{row.prompt},{row.batch},128,1,{row.prefill_seconds * 1e3},{row.decode_seconds * 1e3},{ways}\n"
-            for row, ways in rows
-        )
-    )
+    path.write_text(SPLITWISE + "".join(splitwise_row(row, ways) for row, ways in rows))
     found = read_splitwise(path)
     assert list(found) == [("llama", "h100", 2), ("llama", "h100", 4)]
     cost = found["llama", "h100", 4]
-    assert cost.name == "llama on 4 x h100"
+    assert (cost.name, cost.gpus, cost.power) == ("llama on 4 x h100", 4, None)
     assert cost.cost.matmul == pytest.approx(TRUE.matmul, rel=1e-6)
+
+
+def test_a_batch_that_did_not_run_at_once_is_no_measurement_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    late = measured(TRUE)[-1]._replace(batch=64, prefill_seconds=0.1)
+    rows = [splitwise_row(row, 2) for row in measured(TRUE)]
+    path.write_text(SPLITWISE + "".join([*rows, splitwise_row(late, 2, longer=9.0)]))
+    cost = read_splitwise(path)["llama", "h100", 2]
+    assert cost.cost.matmul == pytest.approx(TRUE.matmul, rel=1e-6)
+    assert cost.band == pytest.approx((0.0, 0.0), abs=1e-9)
+
+
+def test_measured_power_is_that_of_full_prompts_and_of_decode_with_its_errors(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = []
+    for row in measured(TRUE):
+        first, rest = row.prefill_seconds, 128 * row.decode_seconds
+        peak = 1.02 if row.batch * row.prompt >= 1_024 else 0.7
+        rows.append(splitwise_row(row, 2, f"{peak},{(1.02 * first + 0.6 * rest) / (first + rest)}"))
+    path.write_text(SPLITWISE + "".join(rows))
+    power = read_splitwise(path)["llama", "h100", 2].power
+    assert power is not None
+    assert power.prefill_fraction == pytest.approx(1.02)
+    assert power.decode_fraction == pytest.approx(0.6, abs=0.02)  # a mean with at most 5 % of prefill in it
+    assert power.error is not None
+    assert power.error < 0.02
+    assert power.band is not None
+    assert power.band[1] > 0.05  # the short prompt, which peaks lower than the number says
+    constants = constants_of(power)
+    assert (constants.prefill_fraction, constants.compute_exponent) == (1.02, DEFAULT_POWER.compute_exponent)
+    assert constants_of(None) == DEFAULT_POWER
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        pytest.param(
+            [PowerRow(4_096, 1.0, 1.0, 1.0, 0.8)], "no row tells decode alone", id="long prompts alone"
+        ),
+        pytest.param([PowerRow(128, 0.1, 9.0, 0.7, 0.6)], "no row fills the GPU", id="short prompts alone"),
+        pytest.param([PowerRow(2_048, 0.1, 9.0, 0.0, 0.0)], "nothing was measured", id="zeros"),
+    ],
+)
+def test_no_power_is_made_up_where_a_phase_was_not_measured(rows: list[PowerRow], why: str) -> None:
+    assert fit_power("a bench", rows) is None, why
+
+
+@pytest.mark.parametrize("cost", PUBLISHED.values(), ids=lambda cost: cost.name)
+def test_each_shipped_cost_says_where_it_is_from_and_how_far_off_it_may_be(cost: MeasuredCost) -> None:
+    times, power = provenance(EngineSpec(tensor_parallel=cost.gpus or 1, measured=cost)).sentences()
+    assert times.startswith(f"{cost.name}: ")
+    assert ("Median error" in times) == (cost.error is not None)
+    assert power.startswith("Power: ")
+    assert 0.001 < cost.cost.seconds(1, 0, 1_000, 0.0) < 0.2
+    if cost.band is not None:
+        assert cost.band[0] <= 0.0 <= cost.band[1]
+
+
+def test_the_roofline_says_so_and_constants_of_ones_own_have_no_error_of_ours() -> None:
+    times, _ = provenance(EngineSpec()).sentences()
+    assert times.startswith("roofline: roofline with four numbers")
+    assert times.endswith("Median error 16.0%.")
+    own = EngineSpec(constants=RooflineConstants(fixed_seconds=0.01))
+    assert provenance(own).sentences()[0] == "roofline: constants as given. Its error is not known."
+
+
+@pytest.mark.parametrize("changed", [{"source": ""}, {"prefill_fraction": 0.0}, {"decode_fraction": 400.0}])
+def test_a_power_that_cannot_be_is_refused(changed: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="measured power"):
+        MeasuredPower(**({"source": "x", "prefill_fraction": 1.0, "decode_fraction": 0.6} | changed))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -100,10 +174,12 @@ def test_a_table_of_measurements_gives_a_cost_for_each_engine(tmp_path: Path) ->
     [
         pytest.param("model,hardware\n", "line 1 has no column 'tensor_parallel'", id="a column is missing"),
         pytest.param(
-            SPLITWISE + "llama,h100,many,1,1,1,1,1,2\n", "table.csv:2: invalid literal", id="no number"
+            SPLITWISE + "llama,h100,many,1,1,1,1,1,1,1,2\n", "table.csv:2: invalid literal", id="no number"
         ),
         pytest.param(SPLITWISE + "llama,h100,128\n", "table.csv:2: ", id="a short row"),
-        pytest.param(SPLITWISE + "llama,h100,128,1,128,1,5,5,2\n", "1 measurements, needs 4", id="one row"),
+        pytest.param(
+            SPLITWISE + "llama,h100,128,1,128,1,1,5,5,645,2\n", "1 measurements, needs 4", id="one row"
+        ),
     ],
 )
 def test_a_table_that_cannot_be_read_says_where(text: str, sentence: str, tmp_path: Path) -> None:
@@ -131,8 +207,12 @@ def test_distserves_profile_is_read_with_its_two_lines(tmp_path: Path) -> None:
 def test_a_users_profile_is_fitted_and_keeps_their_word_for_its_source(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     rows = "".join(f"  - {list(row)}\n" for row in measured(TRUE))
-    path.write_text(f"name: mine\nsource: our bench of June\nkv_tokens: 5000\nmeasurements:\n{rows}")
+    power = "power: {source: a clamp, prefill_fraction: 0.9, decode_fraction: 0.5}\n"
+    path.write_text(
+        f"name: mine\nsource: our bench of June\nkv_tokens: 5000\ngpus: 4\n{power}measurements:\n{rows}"
+    )
     found = read_profile(path)
+    assert (found.gpus, found.power and found.power.source) == (4, "a clamp")
     assert (found.name, found.kv_tokens) == ("mine", 5_000)
     assert found.source.startswith("our bench of June; fitted to 9")
 

@@ -75,6 +75,7 @@ def test_a_scenario_becomes_a_world() -> None:
         pytest.param(changed("traffic.trace", {"path": "x"}), "traffic", "has 2 of trace, power_law and clients", id="two sources"),
         pytest.param(changed("traffic", {}), "traffic", "has 0 of trace", id="no source"),
         pytest.param(changed("traffic", {"trace": {"path": "x", "format": "pcap"}}), "traffic.trace.format", "is 'pcap'", id="no such format"),
+        pytest.param(with_settings(SMALL, [("groups.0.gpus", 2), ("groups.0.cost", "opt-13b on A100 (DistServe)")]), "groups[0].gpus", "was measured on 1", id="a cost of another degree"),
         pytest.param(changed("groups.0.profile", "x"), "groups[0]", "both cost and profile", id="two cost models"),
     ],
 )  # fmt: skip
