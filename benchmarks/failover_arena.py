@@ -40,9 +40,10 @@ from runtime.clock import WallClock
 from runtime.keyring import Keyring
 from simulator.fleet.fleet import Fleet
 from simulator.fleet.node import HubAddress
-from simulator.fleet.specs import StartProfile, uniform_fleet
+from simulator.fleet.specs import uniform_fleet
 from simulator.physics.catalogue import GPU_SPECS
 from simulator.physics.loading import WeightTier
+from simulator.physics.shapes import StartProfile
 
 WORK = "shop"
 HUB = Identity(Role.OPERATOR, "hub")

@@ -21,9 +21,10 @@ from runtime.keyring import Keyring
 from runtime.pausing import pause
 from simulator.fleet.fleet import Fleet
 from simulator.fleet.node import HubAddress
-from simulator.fleet.specs import FleetSpec, StartProfile, uniform_fleet
+from simulator.fleet.specs import FleetSpec, uniform_fleet
 from simulator.physics.catalogue import GPU_SPECS
 from simulator.physics.loading import WeightTier
+from simulator.physics.shapes import StartProfile
 from simulator.physics.specs import GpuSpec
 
 log = logging.getLogger("plimsoll.fleet")

@@ -10,11 +10,11 @@ from simulator.fleet.specs import (
     ROCE,
     FleetSpec,
     Group,
-    StartProfile,
     demo_fleet,
 )
 from simulator.physics.catalogue import A10G, A100_80, H100, L4
 from simulator.physics.loading import WeightTier
+from simulator.physics.shapes import StartProfile
 
 ROW_LABEL = {"plimsoll.dev/row": "row-a"}
 """Marks the machines behind the demo's breaker (examples/demo/power.yaml)."""

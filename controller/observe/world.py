@@ -16,6 +16,7 @@ from cluster.base import Ref
 from cluster.hardware import AcceleratorClass
 from cluster.observer import Observer
 from cluster.refused import Refused
+from cluster.silence import silent_nodes
 from cluster.training import GangPhase, JobPhase
 from controller.hub.messages import InventorySeen
 from controller.observe import intents, nodes, pods
@@ -38,9 +39,6 @@ from controller.resources.trainingjob import TrainingJob
 
 ACQUAINT_SECONDS = 5.0
 """How long after a start agents are waited for before anything is planned: their longest pause between two tries."""
-SILENT_SECONDS = 10.0
-"""A node whose agent has not reported for this long gives no capacity (two lease lifetimes)."""
-
 FORGET_SECONDS = 60.0
 """What an agent told is kept for this long while there is no Node object: the two come in any order."""
 
@@ -197,18 +195,15 @@ class World:
         return self.objects["Namespace"].get(key.rpartition("/")[0])
 
     def _silence(self, now: float) -> list[str]:
-        """Nodes that fell silent or came back since the last call.
-
-        When several are known and all are silent, the fault is rather ours (a hub, a network): what serves is left to
-        serve, and everybody gets the time anew that they get after a restart.
-        """
+        """Nodes that fell silent or came back since the last call (`cluster.silence`)."""
         turned = []
         quiet = {n: now - max(self.last_report.get(n, 0.0), self.started_seconds) for n in self.inventories}
-        if len(quiet) > 1 and min(quiet.values()) > SILENT_SECONDS:
+        silents = silent_nodes(quiet)
+        if silents is None:
             self.started_seconds = now
             quiet = dict.fromkeys(quiet, 0.0)
         for node, silence in quiet.items():
-            silent = silence > SILENT_SECONDS
+            silent = silents is not None and node in silents
             if silence > FORGET_SECONDS and node not in self.objects["Node"]:
                 for book in (self.inventories, self.told, self.last_report, self.workloads.engines):
                     book.pop(node, None)

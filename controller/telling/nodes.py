@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar, cast
 
+from cluster.silence import SILENT_SECONDS
 from cluster.snapshot import Snapshot
 from controller.hub.messages import DeviceSeen, InventorySeen, NicSeen
 from controller.observe import labels
 from controller.observe.recognise import product_names
 from controller.observe.told import AgentTold
-from controller.observe.world import SILENT_SECONDS, World
+from controller.observe.world import World
 from controller.resources.acceleratornode import AcceleratorNodeStatus, CachedWeights, NodeGpu, NodeNic
 from controller.resources.base import API_VERSION, Condition, render
 from controller.resources.kinds import ACCELERATOR_NODE

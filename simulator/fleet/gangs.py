@@ -15,8 +15,8 @@ import msgspec
 from agent.node.drivers.base import GangState
 from cluster.launch import RankLaunch
 from simulator.fleet.machine import Machine
-from simulator.fleet.shapes import training_of
 from simulator.physics.rendezvous import JOINED, Attendance, CheckpointVault, JoinResult, Rendezvous
+from simulator.physics.shapes import training_of
 from simulator.physics.training import Gang, GangPhase
 
 _PHASES = {

@@ -27,9 +27,8 @@ from simulator.fleet.machine import Machine
 from simulator.fleet.objects import Pod
 from simulator.fleet.pantry import Pantry
 from simulator.fleet.reports import Report
-from simulator.fleet.shapes import engine_of, model_of, rank_start_of, start_of
-from simulator.fleet.specs import StartProfile
 from simulator.physics.loading import Stage, StageEvent
+from simulator.physics.shapes import StartProfile, engine_of, model_of, rank_start_of, start_of
 from simulator.physics.specs import EngineSpec
 
 

@@ -13,9 +13,9 @@ import msgspec
 
 from simulator.physics.catalogue import A10G, A100_80, H100, L4
 from simulator.physics.failures import Failure
-from simulator.physics.loading import WeightTier
 from simulator.physics.network import NicClass, NicSpec
 from simulator.physics.server import NodeSpec as ServerSpec
+from simulator.physics.shapes import StartProfile
 from simulator.physics.specs import EngineSpec, GpuSpec
 
 GIB: Final = 2**30
@@ -85,26 +85,6 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
             speed=self.speed,
             safe_watts=safe_watts,
         )
-
-
-class StartProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a pod takes to start, medians; the physics draws the rest (research/cold-start.md §2.2).
-
-    `images_present` leaves the pull out, as on nodes that a pre-pull has warmed; else an image is pulled once per
-    node. `rank_seconds` is the start of a training process up to its rendezvous. `broken_images` never run: to each
-    the kubelet's word for it, `CrashLoopBackOff` or one of a pull in vain such as `ImagePullBackOff`.
-    """
-
-    images_present: bool = True
-    image_bytes: int = 5_600_000_000
-    container_seconds: float = 3.0
-    process_seconds: float = 20.0
-    engine_seconds: float = 19.6
-    warm_up_seconds: float = 2.0
-    rank_seconds: float = 15.0
-    tier: WeightTier = WeightTier.REMOTE
-    jitter: float = 0.1
-    broken_images: dict[str, str] = {}
 
 
 class FleetSpec(msgspec.Struct, frozen=True, kw_only=True):

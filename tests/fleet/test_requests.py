@@ -22,8 +22,9 @@ from runtime.clock import VirtualClock, WallClock
 from simulator.fleet.barrier import Conductor
 from simulator.fleet.fleet import Fleet
 from simulator.fleet.node import HubAddress
-from simulator.fleet.specs import StartProfile, uniform_fleet
+from simulator.fleet.specs import uniform_fleet
 from simulator.physics.failures import Failure, FailureKind
+from simulator.physics.shapes import StartProfile
 from tests.fleet.worlds import ORIGIN, QUICK, Idle, engine_pod, run
 from tests.hub.support import until
 

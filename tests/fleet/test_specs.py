@@ -10,11 +10,11 @@ from cluster.launch import EngineLaunch, RankLaunch
 from cluster.serving import Variant
 from placement.profiles.belief import step_time
 from placement.profiles.steptime import GpuFigures
-from simulator.fleet.shapes import engine_of, model_of, training_of
 from simulator.fleet.specs import FleetSpec, demo_fleet, uniform_fleet
 from simulator.physics.catalogue import GPU_SPECS, H100
 from simulator.physics.power import server_watts
 from simulator.physics.roofline import kv_capacity_tokens, step_cost
+from simulator.physics.shapes import engine_of, model_of, training_of
 from simulator.physics.specs import EngineSpec, GpuSpec
 from tests.fleet.worlds import MODEL, SHAPE, rank_pod
 

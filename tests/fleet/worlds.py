@@ -23,7 +23,8 @@ from runtime.clock import VirtualClock, WallClock
 from simulator.fleet.barrier import Conductor
 from simulator.fleet.fleet import Fleet
 from simulator.fleet.node import HubAddress
-from simulator.fleet.specs import FleetSpec, StartProfile, uniform_fleet
+from simulator.fleet.specs import FleetSpec, uniform_fleet
+from simulator.physics.shapes import StartProfile
 
 ORIGIN = 1_700_000_000.0
 QUICK = StartProfile(

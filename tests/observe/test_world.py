@@ -10,8 +10,9 @@ from cluster.base import Ref
 from cluster.hardware import Offer
 from cluster.overlay import Overlay
 from cluster.serving import ReplicaPhase
+from cluster.silence import SILENT_SECONDS
 from controller.observe import labels
-from controller.observe.world import FORGET_SECONDS, SILENT_SECONDS
+from controller.observe.world import FORGET_SECONDS
 from controller.resources.podpart import Wish
 from tests.observe import objects as made
 from tests.observe.objects import NOW, Play, device, engine_pod, inventory, node, pod, rank_pod

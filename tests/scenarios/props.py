@@ -11,11 +11,11 @@ from simulator.fleet.specs import (
     INFINIBAND_NDR,
     FleetSpec,
     Group,
-    StartProfile,
     demo_fleet,
 )
 from simulator.physics.catalogue import A10G, H100, L4
 from simulator.physics.loading import WeightTier
+from simulator.physics.shapes import StartProfile
 
 QUICK = StartProfile(
     container_seconds=0.5,

@@ -8,12 +8,31 @@ import msgspec
 
 from cluster.launch import EngineLaunch, RankLaunch
 from placement.training.degrees import parameters
-from simulator.fleet.specs import StartProfile
-from simulator.physics.loading import StartSpec
+from simulator.physics.loading import StartSpec, WeightTier
 from simulator.physics.specs import BYTES_PER_PARAMETER, EngineSpec, ModelSpec
 from simulator.physics.training import TrainingSpec
 
 _SIXTEEN_BIT: Final = BYTES_PER_PARAMETER["bf16"]
+
+
+class StartProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a pod takes to start, medians; the physics draws the rest (research/cold-start.md §2.2).
+
+    `images_present` leaves the pull out, as on nodes that a pre-pull has warmed; else an image is pulled once per
+    node. `rank_seconds` is the start of a training process up to its rendezvous. `broken_images` never run: to each
+    the kubelet's word for it, `CrashLoopBackOff` or one of a pull in vain such as `ImagePullBackOff`.
+    """
+
+    images_present: bool = True
+    image_bytes: int = 5_600_000_000
+    container_seconds: float = 3.0
+    process_seconds: float = 20.0
+    engine_seconds: float = 19.6
+    warm_up_seconds: float = 2.0
+    rank_seconds: float = 15.0
+    tier: WeightTier = WeightTier.REMOTE
+    jitter: float = 0.1
+    broken_images: dict[str, str] = {}
 
 
 def model_of(launch: EngineLaunch) -> ModelSpec:
