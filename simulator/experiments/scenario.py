@@ -21,7 +21,7 @@ from simulator.physics.catalogue import GPU_SPECS
 from simulator.physics.loading import StartSpec
 from simulator.physics.measured import MeasuredCost
 from simulator.physics.published import PUBLISHED
-from simulator.physics.specs import Admission, EngineSpec, ModelSpec, Precision
+from simulator.physics.specs import Admission, EngineSpec, ModelSpec, Precision, Scheduling
 from simulator.world.spec import Choice, Delays, Failing, Group, Moving, ScenarioError, WorldSpec, check
 
 
@@ -34,6 +34,7 @@ class Engine(Strict, frozen=True, kw_only=True):
     prefix_block_tokens: int = 0
     max_model_tokens: int = 0
     admission: Admission = "grow"
+    scheduling: Scheduling = "chunked"
 
 
 class Instances(Strict, frozen=True, kw_only=True):

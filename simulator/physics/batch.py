@@ -242,6 +242,10 @@ class Batch:
         if sequence.hand_over and not sequence.cancelled:
             self._hold(sequence, at, events)
             return
+        self._decode(sequence, left)
+
+    def _decode(self, sequence: Sequence, left: int) -> None:
+        """``sequence`` decodes from the next step on, with ``left`` tokens to emit."""
         tick = self.tick
         sequence.state = DECODE
         sequence.joined_tick = tick

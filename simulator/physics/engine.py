@@ -23,6 +23,7 @@ from heapq import heapify, heappop, heappush
 
 from simulator.physics.batch import Batch
 from simulator.physics.handing import Handing
+from simulator.physics.prefill_first import PrefillFirst
 from simulator.physics.roofline import kv_capacity_tokens, step_cost
 from simulator.physics.sequence import (
     EngineEvent,
@@ -70,7 +71,7 @@ class EngineInstance(Handing):
         self.spec = engine
         self._limit = min(capacity, engine.max_model_tokens or capacity)
         self.now = self.started = started_seconds
-        self._batch = Batch(engine, capacity)
+        self._batch = (PrefillFirst if engine.scheduling == "prefill_first" else Batch)(engine, capacity)
         self._cost_key = (gpu, model, engine)
         self._costs: dict[tuple[float, float], StepCost] = {}
         self._prefill_cost = self._decode_cost = self._cost(1.0, 1.0)

@@ -7,6 +7,7 @@ up as a difference in event times.
 
 import math
 
+from simulator.physics.prefill_first import WATERMARK
 from simulator.physics.roofline import kv_capacity_tokens, step_cost
 from simulator.physics.sequence import EngineEvent, EventKind, Handover
 from simulator.physics.specs import EngineSpec, GpuSpec, ModelSpec
@@ -42,7 +43,7 @@ class PerTokenEngine:
     ) -> None:
         self._specs = (gpu, model, engine)
         self._engine = engine
-        self._free = kv_capacity_tokens(gpu, model, engine) // engine.block_tokens
+        self._free = self._total = kv_capacity_tokens(gpu, model, engine) // engine.block_tokens
         self.now = started_seconds
         self.preemptions = 0
         self._pending: list[_Row] = []
@@ -219,20 +220,15 @@ class PerTokenEngine:
         events.append(EngineEvent(at, EventKind.HANDED_OVER, row.request_id, row.generated))
 
     def _begin_step(self, at: float) -> None:
-        engine, preempted = self._engine, False
-        decoding = [row for row in self._running if row.decoding]
-        if engine.admission == "grow":
-            while sum(self._missing(row) for row in decoding) > self._free:
-                self._preempt(max(self._running, key=lambda row: row.rank))
-                preempted = True
-                decoding = [row for row in decoding if row in self._running]
-            for row in decoding:
-                missing = self._missing(row)
-                row.blocks += missing
-                self._free -= missing
-            self._trim()
-        self._step = [(row, 1) for row in decoding]
-        budget = engine.chunk_tokens - len(decoding)
+        engine, preempted, budget = self._engine, False, 0
+        self._step = []
+        if engine.scheduling == "prefill_first":
+            self._prompts_alone()
+        decoding = [row for row in self._running if row.decoding and not self._step]
+        if not self._step:
+            preempted = self._grow(decoding)
+            self._step = [(row, 1) for row in decoding]
+            budget = engine.chunk_tokens - len(decoding) if engine.scheduling == "chunked" else 0
         prefilling = [row for row in self._running if not row.decoding]
         while prefilling and budget:
             budget -= self._chunk(prefilling.pop(0), budget)
@@ -245,8 +241,45 @@ class PerTokenEngine:
             budget -= self._chunk(row, budget)
         self._step_end = at + self._seconds(decoding) if self._step else math.inf
 
-    def _admit(self, row: _Row) -> bool:
-        """Take the blocks of ``row``, sharing what is cached of its prompt; False when they are not free."""
+    def _grow(self, decoding: list[_Row]) -> bool:
+        """Take the blocks of a step of ``decoding``, preempting the youngest (out of the list too) where they lack."""
+        preempted = False
+        if self._engine.admission == "grow":
+            while sum(self._missing(row) for row in decoding) > self._free:
+                self._preempt(max(self._running, key=lambda row: row.rank))
+                preempted = True
+                decoding[:] = [row for row in decoding if row in self._running]
+            for row in decoding:
+                missing = self._missing(row)
+                row.blocks += missing
+                self._free -= missing
+            self._trim()
+        return preempted
+
+    def _prompts_alone(self) -> None:
+        """A step of whole prompts where any fits; who lacks but its last token decodes from the next such step on."""
+        engine = self._engine
+        kept, budget = math.floor(WATERMARK * self._total), engine.chunk_tokens
+        while self._waiting and len(self._running) < engine.max_num_seqs:
+            row = self._waiting[0]
+            left = row.target - row.computed
+            resumes = row.generated > 0 and left == 1
+            if self._step and not resumes and left > budget:
+                break
+            if not self._admit(row, 0 if row.reserved or not self._running else kept):
+                break
+            self._running.append(self._waiting.pop(0))
+            if not resumes:
+                budget -= self._chunk(row, row.target)
+                continue
+            row.target = row.computed
+            if engine.admission == "grow":
+                held = math.ceil(row.computed / engine.block_tokens)
+                self._free += row.blocks - held
+                row.blocks = held
+
+    def _admit(self, row: _Row, kept: int = 0) -> bool:
+        """Take the blocks of ``row``, sharing what is cached of its prompt; False when they, and ``kept`` more, are not free."""
         engine, size = self._engine, self._engine.prefix_block_tokens
         tokens = row.target if engine.admission == "grow" else row.prompt + row.output
         blocks = math.ceil(tokens / engine.block_tokens)
@@ -258,7 +291,7 @@ class PerTokenEngine:
                 found.append(key)
         held = sum(1 for key in found if key in self._holders)
         need = blocks - row.reserved - held * (size // engine.block_tokens)
-        if need > self._free:
+        if need + kept > self._free:
             return False
         for key in found:
             self._idle.pop(key, None)

@@ -15,6 +15,7 @@ from simulator.physics.measured import MeasuredCost
 Link = Literal["nvlink", "pcie"]
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"]
 Admission = Literal["reserve", "grow"]
+Scheduling = Literal["chunked", "prefill_first"]
 
 BYTES_PER_PARAMETER: Final[dict[str, float]] = {
     "fp32": 4.0,
@@ -115,7 +116,8 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``chunk_tokens`` is the token budget of a step, decode tokens included. ``admission`` "reserve" sets aside the
     KV blocks of prompt and output at admission; "grow" takes blocks as tokens come and, when they run out,
-    preempts the youngest sequence and recomputes it later, as vLLM does. ``max_model_tokens`` 0 means that only
+    preempts the youngest sequence and recomputes it later, as vLLM does. ``scheduling`` "chunked" mixes chunks of prompts into the steps of decodes;
+    "prefill_first" gives whole prompts steps of their own, as engines before chunked prefill do. ``max_model_tokens`` 0 means that only
     the KV cache limits the length of a request. ``prefix_block_tokens`` is the granularity at which prompts share KV
     (a multiple of ``block_tokens``; 0: no prefix cache). ``measured`` step times replace the roofline of ``constants``.
 
@@ -131,6 +133,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reserve_bytes: int = 0
     max_model_tokens: int = 0
     admission: Admission = "reserve"
+    scheduling: Scheduling = "chunked"
     prefix_block_tokens: int = 0
     constants: RooflineConstants = RooflineConstants()
     measured: MeasuredCost | None = None

@@ -11,7 +11,7 @@ from simulator.physics.sequence import EventKind
 from tests.physics.worlds import A100, LLAMA_7B, engine_for
 
 
-def scenario(seed: int):
+def scenario(seed: int, scheduling: str = "chunked"):
     """A random load with its engine: (engine spec, requests, commands)."""
     rng = np.random.Generator(np.random.PCG64(seed))
     kv_tokens = int(rng.choice([1024, 2048, 6000, 40000]))
@@ -21,6 +21,7 @@ def scenario(seed: int):
         kv_tokens,
         prefix_block_tokens=int(rng.choice([0, 64, 256])),
         admission=str(rng.choice(["reserve", "grow"])),
+        scheduling=scheduling,
         max_num_seqs=seqs,
         chunk_tokens=int(rng.choice([seqs + 1, 128, 512, 2048])),
         block_tokens=block,
@@ -73,10 +74,13 @@ def by_request(events):
     return {(event.request_id, event.kind): event for event in events}
 
 
-@given(st.integers(0, 2**32))
-@settings(max_examples=150)
-def test_skipping_agrees_with_every_token_computed(seed):
-    spec, requests, commands = scenario(seed)
+SCHEDULING = st.sampled_from(["chunked", "prefill_first"])
+
+
+@given(st.integers(0, 2**32), SCHEDULING)
+@settings(max_examples=200)
+def test_skipping_agrees_with_every_token_computed(seed, scheduling):
+    spec, requests, commands = scenario(seed, scheduling)
     fast = EngineInstance(A100, LLAMA_7B, spec)
     slow = PerTokenEngine(A100, LLAMA_7B, spec)
     got, want = by_request(play(fast, requests, commands)), by_request(play(slow, requests, commands))
@@ -113,9 +117,9 @@ def _latencies(events, request_id, arrived):
     return first - arrived[request_id], (last.at_seconds - first) / max(last.tokens - 1, 1), last.at_seconds
 
 
-@given(st.integers(0, 2**32), st.integers(1, 60))
-def test_how_time_is_cut_does_not_change_a_single_bit(seed, pieces):
-    spec, requests, commands = scenario(seed)
+@given(st.integers(0, 2**32), st.integers(1, 60), SCHEDULING)
+def test_how_time_is_cut_does_not_change_a_single_bit(seed, pieces, scheduling):
+    spec, requests, commands = scenario(seed, scheduling)
     whole = play(EngineInstance(A100, LLAMA_7B, spec), requests, commands)
     engine = EngineInstance(A100, LLAMA_7B, spec)
     for at, request_id, prompt, output, priority, prefix in requests:
@@ -144,9 +148,9 @@ def check_bounds(engine, requests):
     assert busy + phases.idle_seconds == pytest.approx(engine.now - engine.started, abs=1e-9)
 
 
-@given(st.integers(0, 2**32))
-def test_work_is_conserved_and_time_runs_forward(seed):
-    spec, requests, _ = scenario(seed)
+@given(st.integers(0, 2**32), SCHEDULING)
+def test_work_is_conserved_and_time_runs_forward(seed, scheduling):
+    spec, requests, _ = scenario(seed, scheduling)
     engine = EngineInstance(A100, LLAMA_7B, spec)
     events = play(engine, requests, [])
     times = [event.at_seconds for event in events]
@@ -166,10 +170,10 @@ def test_work_is_conserved_and_time_runs_forward(seed):
     assert phases.prefill_tokens + load.prefix_hit_tokens >= prompts
 
 
-@given(st.integers(0, 2**32))
-@settings(max_examples=60)
-def test_requests_that_change_engines_agree_too(seed):
-    spec, requests, _ = scenario(seed)
+@given(st.integers(0, 2**32), SCHEDULING)
+@settings(max_examples=80)
+def test_requests_that_change_engines_agree_too(seed, scheduling):
+    spec, requests, _ = scenario(seed, scheduling)
     rng = np.random.Generator(np.random.PCG64([seed, 1]))
     moves = sorted(
         (float(rng.uniform(0, requests[-1][0] + 2.0)), int(rng.integers(0, 40))) for _ in range(12)
