@@ -22,6 +22,7 @@ from cluster.views import DispatchView
 from policies.dispatch.waiting import wait
 
 Array = NDArray[np.float64]
+Measures = tuple[Array, Array, Array]
 
 EMPTY: Final = 1e12
 """Tokens a request of room on an instance that has none: freer than any that has one."""
@@ -61,11 +62,13 @@ class _MemoryLoad(ABC):
         if not table.keys:
             return Decision(wait(view, ctx, self._config.retry_after_seconds), state)
         tokens = request.prompt_tokens + request.expected_output_tokens
-        score = self._score(table)
-        # What is missing compares false: a weight or readiness that nobody knows shuts a row, a capacity does not.
-        score[~(table.ready * table.route_weight > 0.0) | (table.kv_capacity_tokens < tokens)] = -np.inf
+        score = self._merits(table, tokens, reported(table))
         best = int(score.argmax())
         top = float(score[best])
+        if math.isnan(top):  # the maximum of an array is nan where any of it is: a row has not reported
+            score = self._merits(table, tokens, believed(table))
+            best = int(score.argmax())
+            top = float(score[best])
         if top == -np.inf:
             return Decision(wait(view, ctx, self._config.retry_after_seconds), state)
         score[best] = -np.inf
@@ -77,9 +80,20 @@ class _MemoryLoad(ABC):
         )  # fmt: skip
         return Decision(Plan(actions=(action,)), state)
 
+    def _merits(self, table: InstanceTable, tokens: int, measures: Measures) -> Array:
+        """How much each row is to be preferred [n]; -inf for those that are shut or too small.
+
+        What is missing compares false: a weight or readiness that nobody knows shuts a row, a capacity does not.
+        """
+        score = self._score(measures)
+        shut = ~(table.ready * table.route_weight > 0.0)
+        shut |= table.kv_capacity_tokens < tokens
+        np.copyto(score, -np.inf, where=shut)
+        return score
+
     @abstractmethod
-    def _score(self, table: InstanceTable) -> Array:
-        """How much each row is to be preferred [n]."""
+    def _score(self, measures: Measures) -> Array:
+        """How much each row would be preferred if all were open [n], in an array of its own."""
 
 
 class InfaasPlusPlus(_MemoryLoad):
@@ -88,8 +102,8 @@ class InfaasPlusPlus(_MemoryLoad):
     code = "LeastMemory"
     _sign = -1.0
 
-    def _score(self, table: InstanceTable) -> Array:
-        capacity, left, _ = measures(table)
+    def _score(self, measures: Measures) -> Array:
+        capacity, left, _ = measures
         shares: Array = (left - capacity) / np.maximum(capacity, 1.0)
         return shares
 
@@ -99,27 +113,28 @@ class LlumnixDispatch(_MemoryLoad):
 
     code = "MostFreeness"
 
-    def _score(self, table: InstanceTable) -> Array:
-        _, left, requests = measures(table)
+    def _score(self, measures: Measures) -> Array:
+        _, left, requests = measures
         shares: Array = left / np.maximum(requests, 1.0)
-        shares += EMPTY * (requests <= 0.0)
+        np.add(shares, EMPTY, out=shares, where=requests <= 0.0)
         return shares
 
 
-def measures(table: InstanceTable) -> tuple[Array, Array, Array]:
+def reported(table: InstanceTable) -> Measures:
     """Capacity in tokens [n], what is left of it after the demand of the queue and of what was sent since the last report
-    [n], and requests there [n]. What is left is negative where more is asked for than there is.
-
-    A row that has not reported is empty but for what is pending.
+    [n], and requests there [n]. What is left is negative where more is asked for than there is; nan is what a row has not said.
     """
-    capacity = table.kv_capacity_tokens
     left = table.kv_free_tokens - table.kv_reserved_tokens
     left -= table.pending_tokens
     requests = table.running + table.waiting
     requests += table.pending
-    if math.isnan(left.sum() + requests.sum() + capacity.sum()):
-        capacity = np.nan_to_num(capacity)
-        free = np.where(np.isnan(table.kv_free_tokens), capacity, table.kv_free_tokens)
-        left = free - np.nan_to_num(table.kv_reserved_tokens) - np.nan_to_num(table.pending_tokens)
-        requests = np.nan_to_num(table.running) + np.nan_to_num(table.waiting) + np.nan_to_num(table.pending)
+    return table.kv_capacity_tokens, left, requests
+
+
+def believed(table: InstanceTable) -> Measures:
+    """`reported`, where a row that has not said something is empty but for what is pending."""
+    capacity = np.nan_to_num(table.kv_capacity_tokens)
+    free = np.where(np.isnan(table.kv_free_tokens), capacity, table.kv_free_tokens)
+    left = free - np.nan_to_num(table.kv_reserved_tokens) - np.nan_to_num(table.pending_tokens)
+    requests = np.nan_to_num(table.running) + np.nan_to_num(table.waiting) + np.nan_to_num(table.pending)
     return capacity, left, requests

@@ -20,6 +20,7 @@ How time is cut into calls does not change the events.
 
 import math
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 from simulator.physics.batch import Batch
 from simulator.physics.handing import Handing
@@ -38,6 +39,7 @@ from simulator.physics.sequence import (
 from simulator.physics.specs import EngineSpec, GpuSpec, ModelSpec
 from simulator.physics.stepcost import StepCost
 
+_NEVER: Final = math.inf
 _IDLE, _RUN, _MIXED = (
     0,
     1,
@@ -237,16 +239,23 @@ class EngineInstance(Handing):
         batch = self._batch
         return batch.generated(batch.by_id[request_id], batch.tick + self._steps_done())
 
+    def standing(self) -> tuple[int, int, int, int]:
+        """Of `load`, what changes a decision: running, waiting, free tokens of KV, tokens that the waiting ask for."""
+        batch = self._batch
+        kv = batch.kv
+        free = kv.free - kv.needed(batch.tick + 1, self._steps_done())
+        return batch.running, len(batch.waiting), free * kv.block_tokens, batch.queued_tokens
+
     def load(self) -> EngineLoad:
         """Occupancy at ``now``; tokens move at step boundaries."""
         batch, steps = self._batch, self._steps_done()
-        free = batch.kv.free - batch.kv.needed(batch.tick + 1, steps)
+        running, waiting, free, queued = self.standing()
         owed = batch.owed - steps * (batch.batch + self._chunk)
         oldest = batch.oldest_without_token()
         return EngineLoad(
-            running=batch.running,
-            waiting=len(batch.waiting),
-            kv_free_tokens=free * batch.kv.block_tokens,
+            running=running,
+            waiting=waiting,
+            kv_free_tokens=free,
             kv_capacity_tokens=self.capacity_tokens,
             outstanding_tokens=owed,
             generated_tokens=batch.first_tokens + batch.decode_tokens + steps * batch.batch,
@@ -255,7 +264,7 @@ class EngineInstance(Handing):
             preemptions=batch.preemptions,
             draining=self._draining,
             prefill_chunks=batch.prefill_chunks,
-            queued_tokens=batch.queued_tokens,
+            queued_tokens=queued,
             prefix_hit_tokens=batch.kv.cache.hit_tokens if batch.kv.cache is not None else 0,
         )
 
@@ -287,16 +296,17 @@ class EngineInstance(Handing):
         events: list[EngineEvent] = []
         arrivals = self._arrivals
         while True:
-            arrival, end = arrivals[0][0] if arrivals else math.inf, self._end
-            if arrival <= end:
-                if arrival > until_seconds or arrival == math.inf:
+            end = self._end
+            if arrivals and arrivals[0][0] <= end:
+                arrival = arrivals[0][0]
+                if arrival > until_seconds or arrival == _NEVER:
                     break
                 may_join = self._batch.enqueue(heappop(arrivals)[2])
                 if self._kind == _IDLE:
                     self._end = arrival  # wake at once, after all that arrive at this very instant
                 elif may_join and self._kind == _RUN:
                     self._truncate(arrival)
-            elif end > until_seconds:
+            elif end > until_seconds or end == _NEVER:
                 break
             else:
                 self._boundary(end, events)

@@ -10,7 +10,8 @@ class KvBlocks:
     Without ``growing`` a sequence takes the blocks of prompt and output at admission and keeps them. With it, it
     takes those of its prompt, and each further block in the step that writes the block's first token. Which
     sequences do so in a given step depends only on the step's number modulo the block size, so a counter per
-    residue tells the need of any run of steps without a loop over sequences.
+    residue tells the need of any run of steps without a loop over sequences; the counters stand twice in a row, so that
+    the remainder of a run is one slice.
 
     With ``prefix_tokens`` prompts share their leading blocks (``cache``); ``free`` then counts the cache's idle ones too.
     """
@@ -23,7 +24,7 @@ class KvBlocks:
         self.block_tokens = block_tokens
         self.growing = growing
         self._members = 0
-        self._due = [0] * block_tokens
+        self._due = [0] * (2 * block_tokens)
 
     def demand(self, sequence: Sequence) -> int:
         """Blocks that admitting ``sequence`` takes, beside those that were set aside for it and those it would share."""
@@ -70,8 +71,7 @@ class KvBlocks:
     def join(self, sequence: Sequence) -> None:
         """``sequence`` decodes from its ``joined_tick`` on, with ``context`` tokens in that step."""
         if self.growing:
-            self._due[self._residue(sequence)] += 1
-            self._members += 1
+            self._count(sequence, 1)
 
     def leave(self, sequence: Sequence, tick: int) -> None:
         """A decoding ``sequence`` ends before step ``tick``: its blocks are free again."""
@@ -81,8 +81,7 @@ class KvBlocks:
     def settle(self, sequence: Sequence, tick: int) -> None:
         """A decoding ``sequence`` leaves the batch before step ``tick`` and keeps the blocks it has written."""
         if self.growing:
-            self._due[self._residue(sequence)] -= 1
-            self._members -= 1
+            self._count(sequence, -1)
             written = sequence.context + tick - sequence.joined_tick - 1
             sequence.blocks = -(-written // self.block_tokens)
 
@@ -102,18 +101,17 @@ class KvBlocks:
         """Blocks that the decoding sequences take in ``steps`` steps from ``tick`` on."""
         if not self.growing or steps <= 0:
             return 0
-        size, due = self.block_tokens, self._due
-        cycles, rest = divmod(steps, size)
-        first = tick % size
-        partial = sum(due[first : first + rest]) + sum(due[: max(first + rest - size, 0)])
-        return cycles * self._members + partial
+        size = self.block_tokens
+        first, rest = tick % size, steps % size
+        return steps // size * self._members + sum(self._due[first : first + rest])
 
     def steps_that_fit(self, tick: int, steps: int) -> int:
         """Most steps, at most ``steps``, from ``tick`` on for which the free blocks suffice."""
-        if self.needed(tick, steps) <= self.free:
+        free, members = self.free, self._members
+        if (steps // self.block_tokens + 1) * members <= free or self.needed(tick, steps) <= free:
             return steps
-        cycles = self.free // self._members
-        fitting, left = cycles * self.block_tokens, self.free - cycles * self._members
+        cycles = free // members
+        fitting, left = cycles * self.block_tokens, free - cycles * members
         while True:
             left -= self._due[(tick + fitting) % self.block_tokens]
             if left < 0:
@@ -123,7 +121,7 @@ class KvBlocks:
     def clear(self) -> None:
         """Forget every sequence."""
         self.free, self._members = self.total, 0
-        self._due = [0] * self.block_tokens
+        self._due = [0] * (2 * self.block_tokens)
         if self.cache is not None:
             self.cache.clear()
 
@@ -132,5 +130,9 @@ class KvBlocks:
         tokens = sequence.prompt + (sequence.generated if self.growing else sequence.output)
         return -(-tokens // self.block_tokens)
 
-    def _residue(self, sequence: Sequence) -> int:
-        return (1 - sequence.context + sequence.joined_tick) % self.block_tokens
+    def _count(self, sequence: Sequence, change: int) -> None:
+        due, size = self._due, self.block_tokens
+        residue = (1 - sequence.context + sequence.joined_tick) % size
+        due[residue] += change
+        due[residue + size] += change
+        self._members += change

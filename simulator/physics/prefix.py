@@ -74,7 +74,7 @@ class PrefixCache:
     def trim(self, free_blocks: int) -> None:
         """Forget the least recently used idle entries until they fit into ``free_blocks``."""
         idle = self._idle
-        while len(idle) * self.kv_blocks > free_blocks:
+        for _ in range(len(idle) - max(free_blocks // self.kv_blocks, 0)):
             idle.popitem(last=False)
 
     def clear(self) -> None:

@@ -40,8 +40,9 @@ class Kernel:
     def push(self, event: Event) -> None:
         """Queue an event; one that lies in the past happens now."""
         at, handler, subject = event
+        now = self.now
         self._pushed += 1
-        heappush(self._heap, (max(self.now, at), self._pushed, handler, subject))
+        heappush(self._heap, (max(now, at), self._pushed, handler, subject))
 
     def run(self, world: Any) -> bool:
         """Handle events until there are none, or `world.done` says so. False when the budget ran out before."""
@@ -52,6 +53,7 @@ class Kernel:
             at, _, handler, subject = heappop(heap)
             self.now = at
             self.handled += 1
-            for event in handler(at, subject, world):
-                self.push(event)
+            for then, what, whom in handler(at, subject, world):
+                self._pushed += 1
+                heappush(heap, (max(at, then), self._pushed, what, whom))
         return True

@@ -8,7 +8,6 @@ from typing import Any
 
 from cluster.serving import Role
 from simulator.physics.engine import EngineInstance
-from simulator.physics.sequence import EngineLoad
 from simulator.physics.specs import ModelSpec
 from simulator.world.core import Event
 from simulator.world.spec import Group
@@ -73,10 +72,6 @@ class Instance:
             return ()
         self.scheduled = at
         return ((at, wake, self),)
-
-    def load(self) -> EngineLoad:
-        """What the engine says of itself now."""
-        return self.engine.load()
 
     def totals(self) -> tuple[int, int, int]:
         """Preemptions, prompt tokens found cached and chunks since the beginning."""

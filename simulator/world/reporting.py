@@ -10,30 +10,34 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from cluster import events as ev
-from simulator.physics.sequence import EngineLoad
 from simulator.world.core import Event
 from simulator.world.instances import Instance
 
+Standing = tuple[int, int, int, int]
+Running = list[tuple[int, int]]
+
 
 class Said(NamedTuple):
-    """What the instances of one node said at one moment; `running` only of those that are crowded."""
+    """What the instances of one node said at one moment: `EngineInstance.standing`, and what runs where it is crowded."""
 
     node: str
     made_seconds: float
-    loads: list[tuple[Instance, EngineLoad, list[tuple[int, int]]]]
+    loads: list[tuple[Instance, Standing, Running]]
 
 
 def report(at_seconds: float, subject: list[Instance], world: Any) -> Iterable[Event]:
     """The instances of a node say how they are."""
-    loads = []
-    delays, crowded = world.spec.delays, world.spec.moving.crowded_share
+    loads: list[tuple[Instance, Standing, Running]] = []
+    delays, live = world.spec.delays, world.live
+    crowded = world.spec.moving.crowded_share
     for instance in subject:
         if instance.alive:
-            world.live(instance, at_seconds)
-            load = instance.load()
-            left = load.kv_free_tokens - load.queued_tokens
-            tells = instance.service.migration is not None and left < crowded * load.kv_capacity_tokens
-            loads.append((instance, load, instance.engine.decoding() if tells else []))
+            live(instance, at_seconds)
+            engine = instance.engine
+            standing = engine.standing()
+            left = standing[2] - standing[3]
+            tells = left < crowded * engine.capacity_tokens and instance.service.migration is not None
+            loads.append((instance, standing, engine.decoding() if tells else []))
     said = Said(subject[0].node, at_seconds, loads)
     again = (at_seconds + delays.report_seconds, report, subject)
     told = (at_seconds + delays.gateway_seconds, tell_gateway, said)
@@ -43,25 +47,25 @@ def report(at_seconds: float, subject: list[Instance], world: Any) -> Iterable[E
     return (told, (at_seconds + late, tell_operator, said), again)
 
 
-def tell_gateway(_: float, subject: Said, _world: Any) -> Iterable[Event]:
+def tell_gateway(_at_seconds: float, subject: Said, _world: Any) -> Iterable[Event]:
     """A report reaches the rows that dispatch reads."""
-    for instance, load, _running in subject.loads:
-        if instance.alive and instance.started <= subject.made_seconds:
-            instance.pool.rows.report(instance.row, load, subject.made_seconds)
+    made = subject.made_seconds
+    for instance, standing, _running in subject.loads:
+        if instance.alive and instance.started <= made:
+            instance.pool.rows.report(instance.row, standing, made)
     return ()
 
 
 def tell_operator(at_seconds: float, subject: Said, world: Any) -> Iterable[Event]:
     """A report reaches the operator's model of the cluster."""
     instances: dict[str, dict[str, float]] = {}
-    for instance, load, running in subject.loads:
+    for instance, (running, waiting, free, queued), seen in subject.loads:
         if not instance.alive or instance.started > subject.made_seconds:
             continue
-        instance.seen = running
+        instance.seen = seen
         instances[instance.name] = {
-            "kv_free_tokens": load.kv_free_tokens, "kv_capacity_tokens": load.kv_capacity_tokens,
-            "kv_reserved_tokens": load.queued_tokens, "running": load.running, "waiting": load.waiting,
-            "ready": 1.0,
+            "kv_free_tokens": free, "kv_capacity_tokens": instance.engine.capacity_tokens, "kv_reserved_tokens": queued,
+            "running": running, "waiting": waiting, "ready": 1.0,
         }  # fmt: skip
     world.observer.fold(
         ev.AgentReport(

@@ -91,9 +91,11 @@ def submit(
         return ()
     request.instance, request.since = instance, at_seconds
     request.epoch += 1
-    engine.advance_to(at_seconds)
     if leaves:
         instance.leaving += 1
+    if not instance.leaving:
+        return ()  # it is looked at soon enough
+    engine.advance_to(at_seconds)
     return instance.attend()
 
 

@@ -154,7 +154,7 @@ class World:
     def live(self, instance: Instance, at_seconds: float) -> None:
         """Let an instance live up to and including then, and take in what happened to its requests."""
         engine = instance.engine
-        if not instance.alive or at_seconds <= engine.now:
+        if not instance.alive or at_seconds < engine.now:
             return
         book = self.book
         for event in engine.advance_to(at_seconds):
