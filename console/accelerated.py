@@ -18,8 +18,8 @@ from runtime.clock import WallClock
 QUICK: Mapping[str, Sequence[str]] = {
     "kube-controller-manager": (
         # A node is silent after forty of our seconds; the fleet sees to that (simulator/fleet/settling.py).
-        "--node-monitor-grace-period=5s",
-        "--node-startup-grace-period=5s",
+        "--node-monitor-grace-period=8s",
+        "--node-startup-grace-period=8s",
         "--node-monitor-period=500ms",
         # One eviction in ten seconds, and none in a small cluster of which more than half is silent, are limits of
         # wall time too.

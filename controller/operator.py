@@ -48,6 +48,7 @@ from controller.provisioning.provisioner import Provisioner
 from controller.records import Recorder
 from controller.routes import RoutesServicer
 from controller.routing import RouteBook
+from controller.starts import StartBeliefs
 from controller.store.interface import Store
 from controller.telling.faults import faults_found
 from controller.telling.narrator import Narrator
@@ -109,6 +110,7 @@ class Operator:
         self.statuses = StatusWriter(store, clock, config.writes_at_once, config.gateway_url, self.refusals)
         self.nodes = NodeWriter(store, clock, config.writes_at_once)
         self.beliefs = CapacityBeliefs()
+        self.starts = StartBeliefs()
         self.sketches = SketchBook()
         self.measuring = Measuring(metrics or Metrics(VERSION))
         self.term = Term(self.elector, hub, ledger, self.measuring.metrics, VERSION)
@@ -196,6 +198,7 @@ class Operator:
         changed |= await self.provisioner.follow(now)
         self.observer.expire(now)
         self.beliefs.refresh(self.observer, now)
+        self.starts.refresh(self.observer, now)
         return changed
 
     def _hear_agents(self, now: float) -> None:

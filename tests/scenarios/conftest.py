@@ -9,9 +9,12 @@ from console.controlplane import ControlPlane, ControlPlaneError
 from tests.scenarios.kube_tier import KubeTier
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def kube_tier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeTier]:
-    """A real control plane for the scenarios of a module, quick to judge nodes; it fails where there are no binaries."""
+    """A real control plane for a worker's scenarios, quick to judge nodes; it fails where there are no binaries.
+
+    One for all modules: a new one's garbage collector takes half a minute to learn of our kinds.
+    """
     try:
         plane = ControlPlane(extra=QUICK, logs=tmp_path_factory.mktemp("control-plane")).start()
     except ControlPlaneError as error:
