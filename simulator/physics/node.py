@@ -339,7 +339,7 @@ class NodePhysics:
                 shares = self._engine_shares(replica, seconds)
                 work.update(dict.fromkeys(replica.gpus, shares))
         for gang, gpus in self._gangs.values():
-            shares = _gang_shares(gang, self._settled - GANG_LAG_SECONDS, at - GANG_LAG_SECONDS)
+            shares = gang_shares(gang, self._settled - GANG_LAG_SECONDS, at - GANG_LAG_SECONDS)
             work.update(dict.fromkeys(gpus, shares))
         self._settled = at
         held, free = self._held, self._free
@@ -364,7 +364,8 @@ class NodePhysics:
         )
 
 
-def _gang_shares(gang: Gang, since: float, until: float) -> PhaseShares:
+def gang_shares(gang: Gang, since: float, until: float) -> PhaseShares:
+    """What a gang's GPUs did in an interval, as power sees it: exchange and checkpoints are the dip at a boundary."""
     spent = gang.shares(since, until)
     boundary = spent.get(GangPhase.EXCHANGE, 0.0) + spent.get(GangPhase.CHECKPOINT, 0.0)
     return PhaseShares(training=spent.get(GangPhase.COMPUTE, 0.0), boundary=boundary)

@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from simulator.physics.engine import EngineInstance
-from simulator.physics.loading import Loader, Stage
+from simulator.world import watching
 from simulator.world.core import Event
 from simulator.world.instances import Instance
 from simulator.world.moving import abort
-from simulator.world.serving import let_in, replay
+from simulator.world.serving import replay
 from simulator.world.spec import Failing
 
 
 def warn(at_seconds: float, subject: Failing, world: Any) -> Iterable[Event]:
-    """An instance is to be reclaimed: nothing new goes there, what runs may still end."""
+    """An instance is to be reclaimed: once that is known nothing new goes there, what runs may still end."""
     instance = world.instances[subject.instance]
-    instance.pool.rows.open(instance.row, ready=False)
-    return ((at_seconds + subject.notice_seconds, die, subject),)
+    told = watching.noticed(at_seconds, instance, world) if instance.alive else []
+    return (*told, (at_seconds + subject.notice_seconds, die, subject))
 
 
 def die(at_seconds: float, subject: Failing, world: Any) -> Iterable[Event]:
@@ -28,9 +28,7 @@ def die(at_seconds: float, subject: Failing, world: Any) -> Iterable[Event]:
         return ()
     events = halt(at_seconds, instance, world)
     if subject.start is not None:
-        loader = Loader(world.rng, at_seconds)
-        loader.begin(instance.name, subject.start)
-        events.append((loader.next_event_seconds(), starting, (instance, loader)))
+        events += world.starts.begin(at_seconds, instance, subject.start, up, world)
     return events
 
 
@@ -48,16 +46,15 @@ def halt(at_seconds: float, instance: Instance, world: Any) -> list[Event]:
     engine.kill()
     instance.alive, instance.leaving, instance.seen = False, 0, []
     instance.pool.rows.open(instance.row, ready=False)
-    return [(at_seconds, replay, handover) for handover in lost]
+    gone = watching.went(at_seconds, instance, world) if world.listens else []
+    return [*gone, *((at_seconds, replay, handover) for handover in lost)]
 
 
-def starting(at_seconds: float, subject: tuple[Instance, Loader], _: Any) -> Iterable[Event]:
-    """A stage of a cold start ends; after the last, the instance takes requests."""
-    instance, loader = subject
-    if any(event.stage is Stage.READY for event in loader.advance_to(at_seconds)):
-        group = instance.group
-        instance.engine = EngineInstance(group.gpu, instance.service.model, group.engine, at_seconds)
-        instance.alive, instance.started = True, at_seconds
-        instance.pool.rows.open(instance.row, ready=True)
-        return ((at_seconds, let_in, instance.service),)
-    return ((loader.next_event_seconds(), starting, subject),)
+def up(at_seconds: float, subject: Instance, world: Any) -> Iterable[Event]:
+    """A cold start has ended: the instance takes requests as soon as that is known."""
+    group = subject.group
+    subject.engine = EngineInstance(group.gpu, subject.service.model, group.engine, at_seconds)
+    subject.alive, subject.started = True, at_seconds
+    if world.drawing is not None:
+        world.drawing.came_up(subject, at_seconds, world)
+    return watching.came(at_seconds, subject, world)

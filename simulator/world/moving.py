@@ -153,7 +153,9 @@ def send(at_seconds: float, move: Move, context: int, world: Any) -> Iterable[Ev
     move.stage += 1
     size = move.request.service.model.kv_bytes_per_token * (context - move.copied)
     name = f"{move.request.key}.{move.request.epoch}.{move.stage}"
-    sent: list[Event] = world.wires.send(at_seconds, move.source.node, name, size, copied, (move, context))
+    sent: list[Event] = world.wires.send(
+        at_seconds, move.source, move.target, name, size, copied, (move, context)
+    )
     return sent
 
 
@@ -215,7 +217,8 @@ def decode(at_seconds: float, subject: tuple[Instance, int], world: Any) -> Iter
     name = f"{key}.{request.epoch}.d"
     sent: list[Event] = world.wires.send(
         at_seconds,
-        source.node,
+        source,
+        target,
         name,
         request.service.model.kv_bytes_per_token * context,
         delivered,

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import msgspec
 
 from cluster.serving import Role
 from simulator.physics.loading import StartSpec
 from simulator.physics.specs import EngineSpec, GpuSpec, ModelSpec
-
-
-class ScenarioError(ValueError):
-    """A scenario that cannot be run: `path` is the field at fault."""
-
-    def __init__(self, path: str, why: str) -> None:
-        """`why` goes on after the path."""
-        super().__init__(f"{path} {why}")
-        self.path = path
-
-
-class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A policy by its name in the registry, and its settings."""
-
-    name: str
-    config: dict[str, Any] = {}
+from simulator.world.parts import Parts, check_parts
+from simulator.world.terms import Choice as Choice  # noqa: PLC0414 - part of what a scenario says
+from simulator.world.terms import ScenarioError as ScenarioError  # noqa: PLC0414
 
 
 class Delays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,6 +82,20 @@ class WorldSpec(msgspec.Struct, frozen=True, kw_only=True):
     hold_limit: int = 100_000
     seed: int = 1
     event_budget: int = 1_000_000_000
+    parts: Parts = Parts()
+
+    def serving_nodes(self) -> tuple[str, ...]:
+        """The nodes that have instances, in order."""
+        return tuple(
+            node_of(number, count, group.per_node)
+            for number, group in enumerate(self.groups)
+            for count in range(0, group.count, group.per_node)
+        )
+
+
+def node_of(group: int, count: int, per_node: int) -> str:
+    """The node of the `count`-th instance of a group, both counted from 0."""
+    return f"node-{group}-{count // per_node:05d}"
 
 
 def check(spec: WorldSpec) -> None:
@@ -118,6 +118,7 @@ def check(spec: WorldSpec) -> None:
             "groups", "need instances of the role decode for prefill ones, and some that take requests"
         )
     _check_failures(spec)
+    check_parts(spec.parts, spec.serving_nodes(), len(spec.groups))
 
 
 def _check_failures(spec: WorldSpec) -> None:

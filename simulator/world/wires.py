@@ -7,6 +7,7 @@ from typing import Any
 
 from simulator.physics.network import SharedLink
 from simulator.world.core import Event, Handler
+from simulator.world.instances import Instance
 
 
 class Wires:
@@ -21,9 +22,11 @@ class Wires:
         self._then: dict[str, tuple[Handler, Any]] = {}
 
     def send(
-        self, at_seconds: float, node: str, name: str, size_bytes: float, then: Handler, subject: Any
-    ) -> list[Event]:
-        """Start a copy from a node; `then` happens to `subject` when all of it has arrived."""
+        self, at_seconds: float, source: Instance, _target: Instance, name: str, size_bytes: float, then: Handler,
+        subject: Any,
+    ) -> list[Event]:  # fmt: skip
+        """Start a copy between two instances; `then` happens to `subject` when all of it has arrived."""
+        node = source.node
         link = self._links.get(node)
         if link is None:
             link = self._links[node] = SharedLink(self._rate, at_seconds)

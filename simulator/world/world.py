@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,21 +17,23 @@ import msgspec
 import numpy as np
 
 from cluster import events as ev
-from cluster.base import Ref
 from cluster.observer import Observer
 from cluster.seeds import stable_hash
-from cluster.serving import Replica, ReplicaPhase, Role, Variant
 from policies.registry import PolicyConfigError, build
 from simulator.physics.sequence import EventKind
 from simulator.traces.requests import TraceRequest
-from simulator.world import failing, moving, reporting
+from simulator.world import failing, mounting, moving, reporting
 from simulator.world.book import Book, Open
 from simulator.world.core import Event, Kernel
+from simulator.world.drawing import Drawing
 from simulator.world.instances import Instance
+from simulator.world.jobs import Jobs
+from simulator.world.machines import Machines
 from simulator.world.served import Served
 from simulator.world.serving import SERVICE, arrive
-from simulator.world.spec import Choice, ScenarioError, WorldSpec, check
-from simulator.world.wires import Wires
+from simulator.world.spec import Choice, ScenarioError, WorldSpec, check, node_of
+from simulator.world.starts import Starts
+from simulator.world.watching import replica_of
 
 _FIRST, _FINISHED, _LEFT = EventKind.FIRST_TOKEN, EventKind.FINISHED, EventKind.HANDED_OVER
 
@@ -77,17 +80,26 @@ class World:
         for instance in instances:
             self._know(instance)
             self.observer.fold(
-                ev.Seen(source="watch", observed_seconds=0.0, delivered_seconds=0.0, noun=_replica(instance))
+                ev.Seen(
+                    source="watch", observed_seconds=0.0, delivered_seconds=0.0, noun=replica_of(instance)
+                )
             )
         self._begin()
 
     def _found(self, spec: Any) -> None:
-        """What every world has, before there is anybody in it. `spec` has seed, event_budget, delays and moving."""
+        """What every world has, before there is anybody in it. `spec` has seed, event_budget, delays, moving, parts and serving_nodes."""
         self.spec = spec
         self.kernel = Kernel(spec.event_budget)
         self.book = Book()
         self.observer = Observer()
-        self.wires = Wires(spec.moving.bytes_per_second)
+        self.machines = Machines()
+        self.starts = Starts()
+        self.wires = mounting.wires_of(
+            spec.parts, spec.moving.bytes_per_second, self.machines, set(spec.serving_nodes())
+        )
+        self.drawing: Drawing | None = None
+        self.jobs: Jobs | None = None
+        self.broken: Counter[Any] = Counter()
         self.moves: dict[int, moving.Move] = {}
         self.services: list[Served] = []
         self.listens = False
@@ -105,11 +117,14 @@ class World:
         self.instances.append(instance)
         self.by_name[instance.name] = instance
         self.nodes.setdefault(instance.node, []).append(instance)
+        self.machines.place(instance)
 
     def add(self, instance: Instance, service: Served) -> None:
         """An instance of a service comes up and takes requests."""
         instance.service = service
         self._know(instance)
+        if self.drawing is not None:
+            self.drawing.came_up(instance, self.kernel.now, self)
         service.pool_for(instance).join(instance)
 
     def remove(self, instance: Instance, at_seconds: float) -> list[Event]:
@@ -119,6 +134,7 @@ class World:
         instance.pool.leave(instance)
         del self.by_name[instance.name]
         self.nodes[instance.node].remove(instance)
+        self.machines.leave(instance)
         return events
 
     def _begin(self) -> None:
@@ -131,6 +147,7 @@ class World:
         for each in self.spec.failures:
             handler = failing.warn if each.notice_seconds else failing.die
             self.kernel.push((each.at_seconds, handler, each))
+        mounting.begin(self, self.spec.parts)
         for service in self.services:
             first = service.next_arrival()
             if first is not None:
@@ -138,8 +155,10 @@ class World:
 
     @property
     def done(self) -> bool:
-        """Whether every request has ended and none is to come."""
-        return not self.book.open and all(service.stream is None for service in self.services)
+        """Whether every request has ended and none is to come, nor any training job that is waited for."""
+        if self.book.open or not all(service.stream is None for service in self.services):
+            return False
+        return self.jobs is None or not self.jobs.awaited
 
     def draw(self) -> float:
         """A number below 1 of the world's own stream."""
@@ -182,11 +201,12 @@ class World:
                 gc.enable()
         for instance in self.instances:
             self.live(instance, self.kernel.now)
+        mounting.end(self)
         return self._outcome(complete)
 
     def _outcome(self, complete: bool) -> Outcome:
         book, now = self.book, self.kernel.now
-        if complete and book.completed:
+        if complete and book.completed and self.jobs is None:
             now = float(book.finished_seconds.max())
         totals = np.array([(0, 0, 0), *(each.totals() for each in self.instances)]).sum(axis=0).tolist()
         busy = sum(
@@ -217,19 +237,9 @@ def _instances(spec: WorldSpec) -> list[Instance]:
     made: list[Instance] = []
     for number, group in enumerate(spec.groups):
         for count in range(group.count):
-            node = f"node-{number}-{count // group.per_node:05d}"
+            node = node_of(number, count, group.per_node)
             made.append(Instance(f"i{len(made):06d}", node, len(made), group, spec.model))
     return made
-
-
-def _replica(instance: Instance) -> Replica:
-    """An instance as the core names it."""
-    engine, gpu = instance.group.engine, instance.group.gpu
-    variant = Variant(accelerator=gpu.product, gpus=engine.tensor_parallel, tensor=engine.tensor_parallel)
-    return Replica(
-        key=instance.name, ref=Ref("Replica", instance.name, instance.name), service=SERVICE, launcher=instance.name,
-        variant=variant, phase=ReplicaPhase.READY, role=Role(instance.group.role),
-    )  # fmt: skip
 
 
 def _percentiles(values: Any) -> tuple[float, float]:

@@ -10,11 +10,14 @@ from cluster.actions import Migrate
 from cluster.serving import Role
 from simulator.physics.engine import EngineInstance
 from simulator.physics.loading import StartSpec
+from simulator.physics.network import NicClass, NicSpec
 from simulator.physics.roofline import kv_capacity_tokens, step_cost
 from simulator.physics.specs import EngineSpec
+from simulator.physics.training import TrainingSpec
 from simulator.traces.requests import TraceRequest
 from simulator.world import moving
 from simulator.world.instances import Instance
+from simulator.world.parts import Breaking, Buses, Cap, Parts, Power, Training
 from simulator.world.spec import Choice, Delays, Failing, Group, Moving, ScenarioError, WorldSpec
 from simulator.world.world import World
 from tests.physics.worlds import A100, LLAMA_7B, engine_for
@@ -150,7 +153,8 @@ def test_a_request_waits_for_the_stages_of_a_cold_start():
     )
     outcome = world.run()
     seconds = start.container_seconds + start.process_seconds + start.engine_seconds + start.warm_up_seconds
-    assert outcome.ttft_p50_seconds == pytest.approx(1.0 + seconds - 2.0 + prefill(1000), rel=1e-9)
+    heard = 1.0 + seconds + world.spec.delays.watch_seconds
+    assert outcome.ttft_p50_seconds == pytest.approx(heard - 2.0 + prefill(1000), rel=1e-9)
 
 
 def test_a_request_that_nobody_takes_is_refused_at_its_deadline():
@@ -231,7 +235,8 @@ def anything(seed: int) -> tuple[WorldSpec, list[TraceRequest]]:
     policy = Choice(str(rng.choice(["round_robin", "least_outstanding", "infaas", "llumnix"])))
     choice = Choice("llumnix", {"source_below_blocks": 40.0, "target_above_blocks": 40.0})
     moves = Moving(every_seconds=0.2, crowded_share=1.0, bytes_per_second=float(rng.choice([2e8, 1e10])))
-    made = spec(*groups, dispatch=policy, migration=choice, moving=moves, failures=failures, seed=seed)
+    made = spec(*groups, dispatch=policy, migration=choice, moving=moves, failures=failures, seed=seed,
+                parts=any_parts(rng, start))  # fmt: skip
     at = np.cumsum(rng.exponential(0.05, 80)).tolist()
     requests = [
         TraceRequest(i, at[i], int(rng.integers(1, 1200)), int(rng.integers(1, 400)),
@@ -239,6 +244,27 @@ def anything(seed: int) -> tuple[WorldSpec, list[TraceRequest]]:
         for i in range(80)
     ]  # fmt: skip
     return made, requests
+
+
+def any_parts(rng: np.random.Generator, start: StartSpec) -> Parts:
+    """Random mechanisms, each on or off."""
+    node, on = "node-0-00000", rng.random(4) < 0.4
+    broken = tuple(
+        Breaking(node=node, gpu=int(rng.integers(-1, 3)), at_seconds=float(rng.uniform(0, 6)), start=start,
+                 repair_seconds=float(rng.choice([0.0, 2.0])))
+        for _ in range(3)
+    )  # fmt: skip
+    cap = Cap(at_seconds=float(rng.uniform(0, 4)), watts=int(rng.integers(300, 3_000)), until_seconds=6.0)
+    steps = TrainingSpec(parameters=1e9, tokens_per_step=65_536, steps=30, checkpoint_interval_seconds=1.0)
+    job = Training(
+        name="j", spec=steps, nodes=(node, "t"), gpu=A100, nic=NicSpec(NicClass.ROCE, 100e9), gpus=2
+    )
+    return Parts(
+        buses=Buses(bytes_per_second=3e9) if on[0] else None,
+        power=Power(caps=(cap,)) if on[1] else None,
+        breaking=broken if on[2] else (),
+        training=(job,) if on[3] else (),
+    )
 
 
 @given(st.integers(0, 2**32))
