@@ -60,7 +60,11 @@ def tick(at_seconds: float, subject: tuple[Served, int], world: Any) -> Iterable
     service.decided_on = known
     view = view_of(at_seconds, service, world)
     ctx = Context(
-        now_seconds=at_seconds, tick=number, seed=world.spec.seed, loop="migration", scope=(service.name,)
+        now_seconds=world.origin + at_seconds,
+        tick=number,
+        seed=world.spec.seed,
+        loop="migration",
+        scope=(service.name,),
     )
     decision = service.migration.decide(view, service.migration_state, ctx)
     service.migration_state = decision.state
@@ -86,7 +90,7 @@ def view_of(at_seconds: float, service: Served, world: Any) -> MigrationView:
                 epochs.append(request.epoch)
     tokens = np.array(context, dtype=np.float64)
     sequences = SequenceTable(
-        keys=tuple(keys), observed_seconds=np.full(len(keys), at_seconds),
+        keys=tuple(keys), observed_seconds=np.full(len(keys), world.origin + at_seconds),
         instance=np.array(instance, dtype=np.int64), epoch=np.array(epochs, dtype=np.int64), context_tokens=tokens,
         unique_tokens=tokens, priority=np.zeros(len(keys)), moves=np.array(moves, dtype=np.int64),
         resident_seconds=np.array(since, dtype=np.float64),
@@ -96,7 +100,7 @@ def view_of(at_seconds: float, service: Served, world: Any) -> MigrationView:
         for end in (move.source.name, move.target.name):
             flights[f"{key}/{end}"] = InFlight(
                 id=f"{key}/{end}", kind="Migrate", subject=Ref("Replica", end), loop="migration",
-                issued_seconds=at_seconds, deadline_seconds=move.deadline,
+                issued_seconds=world.origin + at_seconds, deadline_seconds=world.origin + move.deadline,
             )  # fmt: skip
     if service.rates.shape[0] != len(table.keys):
         every = (len(table.keys), len(table.keys))
@@ -144,7 +148,7 @@ def begin(at_seconds: float, action: Migrate, world: Any) -> Iterable[Event]:
     if not target.engine.reserve(request.key, room):
         world.book.aborted += 1
         return ()
-    move = world.moves[request.key] = Move(request, source, target, action.deadline_seconds)
+    move = world.moves[request.key] = Move(request, source, target, action.deadline_seconds - world.origin)
     return send(at_seconds, move, context, world)
 
 

@@ -102,6 +102,8 @@ class World:
         self.broken: Counter[Any] = Counter()
         self.moves: dict[int, moving.Move] = {}
         self.services: list[Served] = []
+        self.origin = 0.0
+        """UTC seconds of the world's second 0."""
         self.listens = False
         """Whether anybody reads the operator's model, so that reports need to reach it."""
         self.rng = np.random.Generator(np.random.PCG64(stable_hash(spec.seed, "world")))
