@@ -105,7 +105,7 @@ class World:
         self.origin = 0.0
         """UTC seconds of the world's second 0."""
         self.listens = False
-        """Whether anybody reads the operator's model, so that reports need to reach it."""
+        """Whether engines and their reports reach the operator's model by themselves."""
         self.rng = np.random.Generator(np.random.PCG64(stable_hash(spec.seed, "world")))
         self._draws: list[float] = []
         self.instances: list[Instance] = []

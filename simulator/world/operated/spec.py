@@ -18,6 +18,7 @@ from simulator.physics.network import NicClass
 from simulator.physics.server import NodeSpec
 from simulator.physics.shapes import StartProfile
 from simulator.physics.specs import EngineSpec
+from simulator.world.parts import Parts
 from simulator.world.spec import Choice, Delays, Moving, ScenarioError
 
 
@@ -70,6 +71,11 @@ class OperatedSpec(msgspec.Struct, frozen=True, kw_only=True):
     at_first: Snapshot | None = None
     seed: int = 1
     event_budget: int = 1_000_000_000
+    parts: Parts = Parts()
+
+    def serving_nodes(self) -> tuple[str, ...]:
+        """The nodes that may have instances, in order."""
+        return tuple(each.noun.name for each in self.machines)
 
 
 def machine(server: NodeSpec, noun: Node) -> Machine:

@@ -61,6 +61,8 @@ class OperatedWorld(World):
         self.epoch = EPOCH
         self.sites = {each.noun.name: Site(each, spec.seed) for each in spec.machines}
         self.nodes = {name: [] for name in self.sites}
+        for each in spec.machines:
+            self.machines.found(each.noun.name, each.server.gpu, each.server.gpus)
         self.units: dict[str, Unit] = {}
         self.created = self.runs = 0
         self.over = False
@@ -77,7 +79,6 @@ class OperatedWorld(World):
         self.power: Any = None
         self.services = [self._serve(n, each, requests) for n, each in enumerate(spec.services)]
         self.served = {service.name: service for service in self.services}
-        self.listens = True
         self._introduce()
         self._set_off()
 
