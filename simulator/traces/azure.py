@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from simulator.traces.lines import number
-from simulator.traces.requests import TraceRequest, tokens
+from simulator.traces.lines import PRIORITY, cell, number, optional
+from simulator.traces.requests import TraceRequest, priority, tokens
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
@@ -17,6 +17,7 @@ class AzureRows:
     def __init__(self, header: Sequence[str]) -> None:
         """Find the columns."""
         self._at, self._input, self._output = (header.index(column) for column in COLUMNS)
+        self._priority = optional(header, PRIORITY)
         self._widest = max(self._at, self._input, self._output)
 
     def request(self, line: int, cells: Sequence[str]) -> TraceRequest:
@@ -28,6 +29,7 @@ class AzureRows:
             timestamp(cells[self._at].strip()),
             tokens(cells[self._input], COLUMNS[1]),
             tokens(cells[self._output], COLUMNS[2]),
+            priority=priority(cell(cells, self._priority), PRIORITY),
         )
 
 

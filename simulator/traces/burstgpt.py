@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulator.traces.lines import number
-from simulator.traces.requests import TraceRequest, tokens
+from simulator.traces.lines import PRIORITY, cell, number, optional
+from simulator.traces.requests import TraceRequest, priority, tokens
 
 COLUMNS = ("Timestamp", "Model", "Request tokens", "Response tokens")
 SESSION = "Session ID"
@@ -17,7 +17,8 @@ class BurstRows:
     def __init__(self, header: Sequence[str]) -> None:
         """Find the columns."""
         self._at, self._model, self._input, self._output = (header.index(column) for column in COLUMNS)
-        self._session = header.index(SESSION) if SESSION in header else -1
+        self._session = optional(header, SESSION)
+        self._priority = optional(header, PRIORITY)
         self._widest = max(self._at, self._model, self._input, self._output, self._session)
 
     def request(self, line: int, cells: Sequence[str]) -> TraceRequest:
@@ -33,4 +34,5 @@ class BurstRows:
             tokens(cells[self._output], COLUMNS[3]),
             session=cells[self._session].strip() if self._session >= 0 else "",
             model=cells[self._model].strip(),
+            priority=priority(cell(cells, self._priority), PRIORITY),
         )

@@ -8,6 +8,8 @@ model's histogram of that time (log-uniform within a bucket) and scaled to the c
 from __future__ import annotations
 
 import heapq
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +71,8 @@ def read_windows(path: Path, model: str) -> ClientWindows:
             ]
         except KeyError as error:
             raise TraceError(f"{path}: no array {error.args[0]}; it is not whole.") from None
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise TraceError(f"{path}: an array cannot be read: {error}. Is it whole?") from error
     windows = ClientWindows(rates, cvs, *lengths)
     _check(windows, path)
     return windows
@@ -77,7 +81,7 @@ def read_windows(path: Path, model: str) -> ClientWindows:
 def _archive(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise TraceError(
             f"{path}: cannot be read as .npz: {error}. Give a file of client windows."
         ) from error
@@ -99,6 +103,12 @@ def _check(windows: ClientWindows, path: Path) -> None:
         )
     if not (np.isfinite(windows.rates).all() and (windows.rates >= 0.0).all()):
         raise TraceError(f"{path}: a rate is negative or not finite.")
+    for lengths in (windows.inputs, windows.outputs):
+        rows = lengths.histogram
+        if not (np.isfinite(rows).all() and (rows >= 0.0).all() and (rows.sum(axis=1) > 0.0).all()):
+            raise TraceError(f"{path}: a histogram of lengths is empty, negative or not finite.")
+        if not (np.isfinite(lengths.edges).all() and (np.diff(lengths.edges) > 0.0).all()):
+            raise TraceError(f"{path}: the edges of a histogram do not rise.")
 
 
 def client_requests(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from simulator.traces.requests import TraceError
 
+PRIORITY = "priority"
+"""The column of priorities, which any table may have: a higher one goes first, an empty cell is 0."""
 LONGEST_LINE = 1 << 17
 """Characters; a longer line is no request of any format (and the CSV reader takes no longer cell)."""
 
@@ -39,7 +42,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 number += 1
                 if line.strip():
                     yield number, line
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise TraceError(f"{path}: cannot be read beyond line {number}: {error}. Is it whole?") from error
 
 
@@ -67,6 +70,16 @@ def split(line: str) -> list[str]:
         return next(csv.reader((line,)), [])
     except csv.Error:
         return [line]
+
+
+def optional(header: Sequence[str], column: str) -> int:
+    """Where a column is that need not be there; -1 where it is not."""
+    return header.index(column) if column in header else -1
+
+
+def cell(cells: Sequence[str], where: int) -> str:
+    """The cell of an optional column; empty where the row or the table has none."""
+    return cells[where].strip() if 0 <= where < len(cells) else ""
 
 
 def number(text: str, name: str) -> float:

@@ -1,5 +1,7 @@
 """Mooncake traces (Qin et al., FAST'25): JSON lines of timestamp [ms], input_length, output_length, hash_ids.
 
+A line may have a `priority`; those published have none.
+
 `hash_ids` name the prompt's blocks of 512 tokens; the last block may be part full.
 """
 
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from simulator.traces.requests import TraceRequest, tokens
+from simulator.traces.requests import TraceRequest, priority, tokens
 
 BLOCK_TOKENS = 512
 
@@ -19,6 +21,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     input_length: int
     output_length: int
     hash_ids: tuple[int, ...] = ()
+    priority: int = 0
 
 
 _DECODER = msgspec.json.Decoder(Line)
@@ -40,4 +43,5 @@ def request(number: int, text: str) -> TraceRequest:
         tokens(line.output_length, "output_length"),
         line.hash_ids,
         BLOCK_TOKENS if line.hash_ids else 0,
+        priority=priority(line.priority, "priority"),
     )

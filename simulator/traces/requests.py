@@ -6,6 +6,8 @@ import msgspec
 
 MOST_TOKENS = 1_000_000
 """More tokens than any request has; a larger number is a fault of the line."""
+MOST_PRIORITY = 1_000
+"""Priorities lie between this and its negative."""
 FAULTS_KEPT = 20
 """So many faulty lines are kept with their sentence; all are counted."""
 
@@ -18,7 +20,8 @@ class TraceRequest(msgspec.Struct, frozen=True, gc=False):
     """One request: 1-based line of its file (or number of a generated one), seconds after the first arrival, tokens.
 
     `block_hashes` name the prompt's content in blocks of `block_tokens` tokens (0 where the trace has none): two requests
-    whose hashes begin alike share a prefix. `session` and `model` are empty where the trace does not tell.
+    whose hashes begin alike share a prefix. `session` and `model` are empty where the trace does not tell. A higher `priority`
+    goes first; 0 where the trace has none.
     """
 
     line: int
@@ -29,6 +32,7 @@ class TraceRequest(msgspec.Struct, frozen=True, gc=False):
     block_tokens: int = 0
     session: str = ""
     model: str = ""
+    priority: int = 0
 
 
 class Malformed(msgspec.Struct, frozen=True):
@@ -60,6 +64,19 @@ class Tally:
     def lines(self) -> int:
         """Lines that were judged: requests and malformed ones."""
         return self.requests + self.malformed
+
+
+def priority(text: str | int, name: str) -> int:
+    """A priority, 0 for an empty cell. Raises ValueError with a sentence for no whole number, or one beyond MOST_PRIORITY."""
+    if isinstance(text, str) and not text.strip():
+        return 0
+    try:
+        value = int(text)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} {str(text).strip()[:40]!r} is no whole number") from None
+    if abs(value) > MOST_PRIORITY:
+        raise ValueError(f"{name} is {value}, must lie between -{MOST_PRIORITY} and {MOST_PRIORITY}")
+    return value
 
 
 def tokens(text: str | int, name: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,24 @@ class Open:
         "moves",
         "output",
         "prefix",
+        "priority",
         "prompt",
         "service",
         "since",
     )
 
     def __init__(
-        self, key: int, arrived: float, prompt: int, output: int, prefix: tuple[int, ...], service: Any
+        self,
+        key: int,
+        arrived: float,
+        prompt: int,
+        output: int,
+        prefix: tuple[int, ...],
+        service: Any,
+        priority: int = 0,
     ) -> None:
         self.key, self.arrived, self.prompt, self.output, self.prefix = key, arrived, prompt, output, prefix
-        self.service = service
+        self.service, self.priority = service, priority
         self.instance: Instance | None = None
         self.epoch = self.moves = 0
         self.first = self.since = 0.0
@@ -42,7 +51,7 @@ class Open:
         """What another engine must know to go on with it."""
         return Handover(
             request_id=self.key, prompt_tokens=self.prompt, output_tokens=self.output, generated_tokens=generated,
-            arrived_seconds=self.arrived, prefix=self.prefix,
+            arrived_seconds=self.arrived, priority=self.priority, prefix=self.prefix,
         )  # fmt: skip
 
 
@@ -52,6 +61,7 @@ class Book:
     __slots__ = (
         "_finished",
         "_output",
+        "_priority",
         "_service",
         "_tpot",
         "_ttft",
@@ -61,6 +71,7 @@ class Book:
         "moved",
         "open",
         "refused",
+        "refused_of",
         "replayed",
     )
 
@@ -69,13 +80,24 @@ class Book:
         self.arrived = self.refused = self.moved = self.aborted = self.handed = self.replayed = 0
         self._ttft, self._tpot, self._finished = array("d"), array("d"), array("d")
         self._output, self._service = array("l"), array("H")
+        self._priority = array("h")
+        self.refused_of: Counter[int] = Counter()
+        """Requests turned away, by priority."""
 
-    def begin(self, arrived: float, prompt: int, output: int, prefix: tuple[int, ...], service: Any) -> Open:
+    def begin(
+        self,
+        arrived: float,
+        prompt: int,
+        output: int,
+        prefix: tuple[int, ...],
+        service: Any,
+        priority: int = 0,
+    ) -> Open:
         """A request of a service arrives."""
         key = self.arrived
         self.arrived = key + 1
         service.arrived += 1
-        request = self.open[key] = Open(key, arrived, prompt, output, prefix, service)
+        request = self.open[key] = Open(key, arrived, prompt, output, prefix, service, priority)
         return request
 
     def finish(self, key: int, at_seconds: float, tokens: int) -> None:
@@ -86,11 +108,14 @@ class Book:
         self._finished.append(at_seconds)
         self._output.append(tokens)
         self._service.append(request.service.number)
+        self._priority.append(request.priority)
 
     def refuse(self, key: int) -> None:
         """A request is turned away."""
-        self.open.pop(key).service.refused += 1
+        request = self.open.pop(key)
+        request.service.refused += 1
         self.refused += 1
+        self.refused_of[request.priority] += 1
 
     @property
     def completed(self) -> int:
@@ -121,3 +146,13 @@ class Book:
     def services(self) -> NDArray[np.uint16]:
         """Number of the service of each [completed]."""
         return np.array(self._service, dtype=np.uint16)
+
+    @property
+    def priorities(self) -> NDArray[np.int16]:
+        """Priority of each [completed]."""
+        return np.array(self._priority, dtype=np.int16)
+
+    def arrived_of(self, priority: int) -> int:
+        """Requests of a priority that arrived: finished, refused or open."""
+        still = sum(1 for request in self.open.values() if request.priority == priority)
+        return int((self.priorities == priority).sum()) + self.refused_of[priority] + still

@@ -25,7 +25,7 @@ def arrive(at_seconds: float, subject: tuple[Served, TraceRequest], world: Any) 
     service, given = subject
     prefix = given.block_hashes[: given.input_tokens // given.block_tokens] if given.block_tokens else ()
     output = max(given.output_tokens, 1)
-    request = world.book.begin(at_seconds, given.input_tokens, output, prefix, service)
+    request = world.book.begin(at_seconds, given.input_tokens, output, prefix, service, given.priority)
     if service.load is not None:
         service.load.add(at_seconds, given.input_tokens, output)
     following = service.next_arrival()
@@ -56,7 +56,7 @@ def choose(
         request=Request(
             id=str(request.key), service=service.name, prompt_tokens=prompt,
             expected_output_tokens=request.output - generated, arrived_seconds=request.arrived,
-            deadline_seconds=request.arrived + service.hold_seconds,
+            deadline_seconds=request.arrived + service.hold_seconds, priority=request.priority,
         ),
         instances=pool.rows.table, held=len(service.held), hold_limit=service.hold_limit,
     )  # fmt: skip
@@ -84,7 +84,7 @@ def submit(
         refusal = engine.take_over(request.handover(generated))
     else:
         refusal = engine.submit(
-            key, request.prompt, request.output, request.arrived, 0, request.prefix, leaves
+            key, request.prompt, request.output, request.arrived, request.priority, request.prefix, leaves
         )
     if refusal is not None:
         world.refuse(request)

@@ -132,6 +132,13 @@ def test_a_seed_gives_the_same_requests_and_a_part_is_drawn_alone(tmp_path: Path
         pytest.param(
             {"m_rate": np.array([[np.nan]])}, "negative or not finite", id="a rate that is no number"
         ),
+        pytest.param({"m_in_hist": np.zeros((1, 3))}, "is empty, negative", id="no lengths at all"),
+        pytest.param(
+            {"m_out_hist": np.array([[0.5, -0.1, 0.6]])}, "is empty, negative", id="fewer than none"
+        ),
+        pytest.param(
+            {"in_bucket_edges": np.array([0, 25, 25, 90])}, "do not rise", id="a bucket without width"
+        ),
     ],
 )
 def test_an_archive_that_cannot_be_used_is_refused_with_a_sentence(
@@ -147,6 +154,11 @@ def test_an_unknown_model_or_another_file_is_refused(tmp_path: Path) -> None:
     assert clients.models_of(path) == ("m",)
     with pytest.raises(TraceError, match="no model 'n'; it has m"):
         clients.read_windows(path, "n")
+    damaged = path.read_bytes()
+    for cut in (damaged[: len(damaged) // 2], damaged[:200] + bytes(40) + damaged[240:]):
+        path.write_bytes(cut)
+        with pytest.raises(TraceError, match=r"clients\.npz: "):
+            clients.read_windows(path, "m")
     other = tmp_path / "other.npz"
     other.write_text("no archive")
     with pytest.raises(TraceError, match=r"cannot be read as \.npz"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,67 @@ def test_a_packed_file_is_unpacked_and_one_that_was_cut_says_where(tmp_path: Pat
     assert sum(1 for _ in read(whole)) == 5_000
     with pytest.raises(TraceError, match=r"cut\.csv\.gz: cannot be read beyond line \d+"):
         list(read(cut))
+
+
+def test_a_packed_file_that_was_damaged_says_where(tmp_path: Path) -> None:
+    data = bytearray(
+        gzip.compress((AZURE + "".join(f"{n},{n * n + 1},{n % 97 + 1}\n" for n in range(9_000))).encode())
+    )
+    data[len(data) // 2 : len(data) // 2 + 40] = b"\xff" * 40
+    path = tmp_path / "bad.csv.gz"
+    path.write_bytes(bytes(data))
+    with pytest.raises(TraceError, match=r"bad\.csv\.gz"):
+        list(read(path, strict=True))
+
+
+def test_a_trace_four_times_as_long_takes_no_more_memory(tmp_path: Path) -> None:
+    peaks = []
+    for count in (6_000, 24_000):
+        path = tmp_path / f"{count}.csv"
+        path.write_text(AZURE + "".join(f"{n},{n % 900 + 1},1\n" for n in range(count)))
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in read(path)) == count
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+PRIORITIES = [
+    pytest.param("TIMESTAMP,ContextTokens,GeneratedTokens,priority\n1,5,5,2\n2,5,5,\n3,5,5\n", id="Azure"),
+    pytest.param(
+        "Timestamp,Model,Request tokens,Response tokens,priority\n1,m,5,5,2\n2,m,5,5,\n3,m,5,5\n",
+        id="BurstGPT",
+    ),
+    pytest.param("timestamp_s,input_tokens,output_tokens,priority\n1,5,5,2\n2,5,5,\n3,5,5\n", id="ServeGen"),
+    pytest.param(
+        '{"timestamp": 0, "input_length": 5, "output_length": 5, "priority": 2}\n'
+        '{"timestamp": 1, "input_length": 5, "output_length": 5, "priority": 0}\n'
+        '{"timestamp": 2, "input_length": 5, "output_length": 5}\n',
+        id="Mooncake",
+    ),
+]
+
+
+@pytest.mark.parametrize("text", PRIORITIES)
+def test_a_trace_may_have_priorities(text: str, tmp_path: Path) -> None:
+    assert [request.priority for request in read(file_of(tmp_path, text))] == [2, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        ("high", "priority 'high' is no whole number"),
+        ("1.5", "no whole number"),
+        ("-4000", "must lie between"),
+    ],
+)
+def test_a_priority_that_is_none_is_malformed(cell: str, why: str, tmp_path: Path) -> None:
+    text = "TIMESTAMP,ContextTokens,GeneratedTokens,priority\n1,5,5,-2\n2,5,5," + cell + "\n"
+    tally = Tally()
+    assert [request.priority for request in read(file_of(tmp_path, text), tally=tally)] == [-2]
+    assert why in tally.faults[0].why
 
 
 def test_a_line_without_end_is_malformed_and_never_held_whole(tmp_path: Path) -> None:

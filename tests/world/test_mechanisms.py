@@ -482,3 +482,45 @@ def test_long_runs_keep_their_watts_in_wider_bins() -> None:
     total = np.array(series["watts_phase_idle"]) + np.array(series["watts_phase_server"])
     assert total[:-1] == pytest.approx(server_watts(A100.idle_watts, 1), rel=1e-6)
     assert engine_for(1_000) is not None
+
+
+# --------------------------------------------------------------------------------------------------------- priorities
+
+
+@pytest.mark.parametrize(
+    ("priority", "last"),
+    [(0, 2), (3, 0)],
+    ids=["equal: in order of arrival", "higher: before who came before"],
+)
+def test_the_priority_of_a_request_reaches_its_engine_its_policy_and_its_next_owner(
+    priority: int, last: bool
+) -> None:
+    narrow = engine_for(40_000, max_num_seqs=1)
+    requests = asks((0.0, 100, 40), (0.1, 100, 40), (0.2, 100, 40))
+    requests[2] = msgspec.structs.replace(requests[2], priority=priority)
+    group = Group(gpu=A100, engine=narrow)
+    world = World(spec(group, failures=(Failing(instance=0, at_seconds=0.3, start=FAST),)), requests)
+    asked: list[int] = []
+    decide = world.services[0].dispatch.decide
+
+    class Asked:
+        def decide(self, view: Any, state: Any, ctx: Any) -> Any:
+            asked.append(view.request.priority)
+            return decide(view, state, ctx)
+
+    world.services[0].dispatch = Asked()
+    world.run()
+    assert asked[:3] == [0, 0, priority]
+    assert world.book.priorities.tolist() == ([0, 0, 0] if last else [0, 3, 0])
+    assert np.diff(world.book.finished_seconds).min() > 0.0
+    assert [world.book.arrived_of(each) for each in (0, 3)] == ([3, 0] if priority == 0 else [2, 1])
+    one = prefill(100) + COST.run_seconds(1, 101, 39)
+    assert np.diff(np.sort(world.book.finished_seconds))[-1] == pytest.approx(one, rel=1e-6)
+
+
+def test_who_is_refused_is_counted_with_its_priority() -> None:
+    lost = spec(ONE, failures=(Failing(instance=0, at_seconds=0.5),), hold_seconds=5.0)
+    request = msgspec.structs.replace(asks((1.0, 100, 5))[0], priority=7)
+    world = World(lost, [request])
+    world.run()
+    assert (world.book.refused_of[7], world.book.arrived_of(7)) == (1, 1)
