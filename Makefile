@@ -22,13 +22,16 @@ test: lint type control-plane ## Lint, types, contracts between rooms, then ever
 	@printf '\n-- tests (%s workers)\n' "$(WORKERS)"
 	@$(PYTEST) $(ARGS)
 
-.PHONY: test-all control-plane cluster lint format type bench mutants crds constraints setup clean help FORCE
+.PHONY: test-all compiled control-plane cluster lint format type bench mutants crds constraints setup clean help FORCE
 test-all: lint type control-plane ## The same with the slow tests and ten times the random cases
 	@printf '\n-- all tests (%s workers)\n' "$(WORKERS)"
 	@PLIMSOLL_PROPERTIES=thorough $(PYTEST) -m "" $(ARGS)
 
 control-plane: setup ## Build etcd, kube-apiserver, … and kubectl into a cache outside this folder (once: 5 to 8 minutes)
 	@$(BIN)/python -m console.controlplane build
+
+compiled: setup ## Compile the engines of the simulator to machine code, for speed alone (needs a C compiler; some 20 s)
+	@$(BIN)/python tools/compile_physics.py
 
 cluster: control-plane ## Run a real control plane and a simulated fleet until Ctrl-C. NODES=demo|N SEED=N ENROL=HOST:PORT
 	@exec $(BIN)/python -m console.controlplane up $(if $(ENROL),--enrol "$(ENROL)") $(if $(NODES),--nodes "$(NODES)") $(if $(SEED),--seed "$(SEED)")

@@ -1,21 +1,26 @@
 """How fast the discrete-event world simulates: published traces at high utilisation, and a million requests.
 
-Chunked prefill, preemption, prefix cache and migration are on in each case, and each must have happened. Processor time is the fair
-number on a shared machine. Anchors (other simulators, same traces, measured on a like machine): NVIDIA's Dynamo replay 2,380 to
-13,176 requests per CPU-second, Vidur 122 to 317 per second.
+Chunked prefill, preemption, prefix cache and migration are on in each case, and each must have happened. Each case is a process of
+its own, so that its memory is its own. Processor time is the fair number on a shared machine. The engines run as machine code where
+they can be compiled (`make compiled`; tried first), else interpreted: the remark says which. Anchors (other simulators, same
+traces, measured on a like machine): NVIDIA's Dynamo replay 2,380 to 13,176 requests per CPU-second, Vidur 122 to 317 per second.
 """
 
 from __future__ import annotations
 
 import itertools
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from benchmarks.base import Arguments, BenchmarkError, Figure, Result, Row, at_least, at_most, data_folder
+from simulator import compiled
 from simulator.physics.catalogue import A10G, A100_80
 from simulator.physics.engine import EngineInstance
 from simulator.physics.reference import PerTokenEngine
@@ -65,34 +70,74 @@ RATE = 1.3
 """Requests per second and instance of the million: that of Azure x16 on 64."""
 
 
+AGREEMENT = "agreement"
+"""The part that is no case: skipping against every token computed."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What the process of a part found: of a case its figures and rates, of the agreement the difference."""
+
+    figures: dict[str, Figure] = {}
+    wall_seconds: float = 0.0
+    req_per_s: float = 0.0
+    req_per_cpu_s: float = 0.0
+    peak_rss_mb: float = 0.0
+    difference: float = 0.0
+    machine_code: bool = False
+
+
 def run(args: Arguments) -> Result:
     """Simulate each case once. BenchmarkError when a trace is not there."""
-    azure, mooncake = _trace(args, AZURE), _trace(args, MOONCAKE)
-    if args.quick:
-        azure, mooncake = azure[:600], mooncake[:600]
-    runs = {
-        AZURE_8: with_prompts(azure),
-        MOONCAKE_8: mooncake,
-        AZURE_64: with_prompts(faster(azure, 16.0)),
-    }
-    walls, rates = [], []
-    by_case: dict[str, Mapping[str, Figure]] = {}
-    for case, requests in runs.items():
-        outcome, cpu, wall = simulate(case, list(requests), args.seed)
-        by_case[case.name] = told(outcome, cpu)
-        rates.append(outcome.completed / cpu)
-        walls.append(outcome.completed / wall)
-    count = 5_000 if args.quick else 1_000_000
-    case = msgspec.structs.replace(MILLION, instances=20) if args.quick else MILLION
-    outcome, cpu, wall = simulate(case, many(azure, count, RATE * case.instances, args.seed), args.seed)
-    by_case[case.name] = told(outcome, cpu)
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
-    error = disagreement(azure[: 100 if args.quick else 2_000])
+    root = Path(__file__).resolve().parent.parent
+    subprocess.run([sys.executable, root / "tools" / "compile_physics.py"], capture_output=True, check=False)
+    cases = (AZURE_8.name, MOONCAKE_8.name, AZURE_64.name, MILLION.name)
+    told = {name: _in_a_process(name, args) for name in (*cases, AGREEMENT)}
+    by_case = {name: told[name].figures for name in cases}
+    rate = min(told[name].req_per_cpu_s for name in cases)
+    last, error = told[MILLION.name], told[AGREEMENT].difference
     figures: dict[str, Figure | Mapping[str, Figure | Mapping[str, Figure]]] = {
-        "req_per_s": round(min(walls)), "req_per_cpu_s": round(min(rates)), "by_case": by_case,
-        "million_s": round(wall, 1), "peak_rss_mb": round(rss), "per_token_disagreement": error,
+        "req_per_s": round(min(told[name].req_per_s for name in cases)), "req_per_cpu_s": round(rate), "by_case": by_case,
+        "million_s": round(last.wall_seconds, 1), "peak_rss_mb": round(last.peak_rss_mb), "per_token_disagreement": error,
     }  # fmt: skip
-    return Result(rows=_rows(by_case, min(rates), wall, rss, error), figures=figures)
+    rows = _rows(by_case, rate, last.wall_seconds, last.peak_rss_mb, error)
+    how = "compiled to machine code" if all(each.machine_code for each in told.values()) else "interpreted"
+    return Result(rows=rows, figures=figures, remark=f"The engines were {how}.")
+
+
+def _in_a_process(name: str, args: Arguments) -> Told:
+    command = [sys.executable, "-m", "benchmarks.simulator_speed", name, msgspec.json.encode(args).decode()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchmarkError(done.stderr.strip().rpartition("\n")[2] or f"The case {name} has died.")
+    return msgspec.json.decode(done.stdout, type=Told)
+
+
+def part(name: str, args: Arguments) -> Told:
+    """Measure one part in this process. BenchmarkError when its trace is not there."""
+    requests = _trace(args, MOONCAKE if name == MOONCAKE_8.name else AZURE)
+    if args.quick:
+        requests = requests[: 100 if name == AGREEMENT else 600]
+    if name == AGREEMENT:
+        return Told(difference=disagreement(requests[:2_000]), machine_code=compiled.in_use())
+    case, stream = _case(name, requests, args)
+    outcome, cpu, wall = simulate(case, stream, args.seed)
+    return Told(
+        figures=told(outcome, cpu), wall_seconds=wall, req_per_s=outcome.completed / wall,
+        req_per_cpu_s=outcome.completed / cpu, peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
+        machine_code=compiled.in_use(),
+    )  # fmt: skip
+
+
+def _case(name: str, requests: list[TraceRequest], args: Arguments) -> tuple[Case, Iterable[TraceRequest]]:
+    if name == MILLION.name:
+        case = msgspec.structs.replace(MILLION, instances=20) if args.quick else MILLION
+        count = 5_000 if args.quick else 1_000_000
+        return case, many(requests, count, RATE * case.instances, args.seed)
+    if name == MOONCAKE_8.name:
+        return MOONCAKE_8, requests
+    if name == AZURE_64.name:
+        return AZURE_64, list(with_prompts(faster(requests, 16.0)))
+    return AZURE_8, list(with_prompts(requests))
 
 
 def simulate(case: Case, requests: Iterable[TraceRequest], seed: int) -> tuple[Outcome, float, float]:
@@ -196,3 +241,17 @@ def _rows(
         at_most("memory, peak", rss, 4096, "MB", 4),
         at_most("skipping against every token, TTFT and TPOT p50 and p99", error, 1e-3),
     )
+
+
+def main(name: str, args: str) -> int:
+    """The process of a part: what it found as JSON."""
+    try:
+        print(msgspec.json.encode(part(name, msgspec.json.decode(args, type=Arguments))).decode())
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

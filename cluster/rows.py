@@ -22,6 +22,7 @@ class Rows(Generic[TableT]):
         self._free: list[int] = []
         self._columns: dict[str, Column] = {name: self._blank(name, 16) for name in table.columns()}
         self._published: TableT | None = None
+        self._sorted: tuple[tuple[str, ...], Column | None] | None = None
 
     def _blank(self, name: str, size: int) -> Column:
         dtype = np.dtype(self._table.dtypes().get(name, "float64"))
@@ -34,6 +35,7 @@ class Rows(Generic[TableT]):
         row = self._index.get(key)
         if row is None:
             row = self._index[key] = self._free.pop() if self._free else self._grow()
+            self._sorted = None
         self._columns["observed_seconds"][row] = observed_seconds
         for name, value in values.items():
             column = self._columns.get(name)
@@ -60,7 +62,7 @@ class Rows(Generic[TableT]):
             for name, column in self._columns.items():
                 column[row] = self._blank(name, 1)[0]
             self._free.append(row)
-            self._published = None
+            self._published = self._sorted = None
 
     def __contains__(self, key: str) -> bool:
         """Whether the row exists."""
@@ -69,8 +71,18 @@ class Rows(Generic[TableT]):
     def publish(self) -> TableT:
         """An immutable copy, rows by sorted key; the same object until something changes."""
         if self._published is None:
-            keys = sorted(self._index)
-            rows = np.fromiter((self._index[k] for k in keys), dtype=np.intp, count=len(keys))
-            columns = {name: column[rows] for name, column in self._columns.items()}
-            self._published = self._table(keys=tuple(keys), **columns).freeze()
+            keys, rows = self._sorted = self._sorted or self._sort()
+            if rows is None:
+                columns = {name: column[: len(keys)].copy() for name, column in self._columns.items()}
+            else:
+                columns = {name: column[rows] for name, column in self._columns.items()}
+            self._published = self._table(keys=keys, **columns).freeze()
         return self._published
+
+    def _sort(self) -> tuple[tuple[str, ...], Column | None]:
+        """Keys in their order and where their rows are; None where the rows stand in that order."""
+        keys = tuple(sorted(self._index))
+        rows = [self._index[key] for key in keys]
+        if rows == list(range(len(keys))):
+            return keys, None
+        return keys, np.array(rows, dtype=np.intp)

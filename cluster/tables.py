@@ -6,6 +6,7 @@ borrowed read-only: `freeze` clears the write flag at publication.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -28,7 +29,7 @@ class Table(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False, forbi
     @classmethod
     def columns(cls) -> tuple[str, ...]:
         """Names of the numpy columns, in declaration order."""
-        return tuple(name for name in cls.__struct_fields__ if name != "keys")
+        return _columns_of(cls)
 
     @classmethod
     def dtypes(cls) -> dict[str, str]:
@@ -66,7 +67,7 @@ class Table(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False, forbi
     def freeze(self) -> Self:
         """Make every column read-only in place and return the table."""
         for name in self.columns():
-            getattr(self, name).flags.writeable = False
+            getattr(self, name).setflags(write=False)
         return self
 
     def __len__(self) -> int:
@@ -107,6 +108,11 @@ class Table(msgspec.Struct, frozen=True, gc=False, kw_only=True, eq=False, forbi
         for name in self.columns():
             hasher.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         return hasher.hexdigest()
+
+
+@functools.cache
+def _columns_of(table: type[Table]) -> tuple[str, ...]:
+    return tuple(name for name in table.__struct_fields__ if name != "keys")
 
 
 def _is_float(array: Column) -> bool:

@@ -9,6 +9,8 @@ import pytest
 
 import runtime  # noqa: F401 - before any test imports grpc: it leaves gRPC no TLS but 1.3
 
+os.environ.setdefault("PLIMSOLL_PHYSICS", "interpreted")  # tests look inside; read when simulator is imported
+
 pytest_plugins = ["tests.controlplane"]
 
 hypothesis.settings.register_profile(

@@ -179,7 +179,7 @@ class Sequence:
         self.finish_tick = 0
         self.cancelled = self.hand_over = False
         self.prefix: tuple[int, ...] = ()
-        self.shared: list[int] | None = None
+        self.shared: list[object] | None = None
         self.hits = self.reserved = 0
         self.state = SequenceState.PENDING
 

@@ -27,6 +27,7 @@ from simulator.world.serving import choose, replay
 
 RETRY_SECONDS = 0.05
 """How soon a prefilled request asks again for room on a decode instance."""
+NOBODY = SequenceTable.empty()
 STEP_SECONDS = 0.005
 """No engine is faster than this a token: what may be generated while a context is copied."""
 
@@ -77,24 +78,6 @@ def tick(at_seconds: float, subject: tuple[Served, int], world: Any) -> Iterable
 def view_of(at_seconds: float, service: Served, world: Any) -> MigrationView:
     """What the operator knows of a service: its table of instances, the requests of crowded ones, moves in flight."""
     table = _table_of(service, world)
-    keys, instance, context, moves, since, epochs = [], [], [], [], [], []
-    for row, name in enumerate(table.keys):
-        for key, now in world.by_name[name].seen:
-            request = world.book.open.get(key)
-            if request is not None:
-                keys.append(str(key))
-                instance.append(row)
-                context.append(now)
-                moves.append(request.moves)
-                since.append(at_seconds - request.since)
-                epochs.append(request.epoch)
-    tokens = np.array(context, dtype=np.float64)
-    sequences = SequenceTable(
-        keys=tuple(keys), observed_seconds=np.full(len(keys), world.origin + at_seconds),
-        instance=np.array(instance, dtype=np.int64), epoch=np.array(epochs, dtype=np.int64), context_tokens=tokens,
-        unique_tokens=tokens, priority=np.zeros(len(keys)), moves=np.array(moves, dtype=np.int64),
-        resident_seconds=np.array(since, dtype=np.float64),
-    )  # fmt: skip
     flights = {}
     for key, move in world.moves.items():
         for end in (move.source.name, move.target.name):
@@ -106,8 +89,35 @@ def view_of(at_seconds: float, service: Served, world: Any) -> MigrationView:
         every = (len(table.keys), len(table.keys))
         service.rates = np.broadcast_to(np.float64(world.spec.moving.bytes_per_second), every)
     return MigrationView(
-        instances=table, sequences=sequences.freeze(), bytes_per_second=service.rates, moves=flights
+        instances=table,
+        sequences=_sequences(at_seconds, table, world),
+        bytes_per_second=service.rates,
+        moves=flights,
     )
+
+
+def _sequences(at_seconds: float, table: InstanceTable, world: Any) -> SequenceTable:
+    """The requests that crowded instances were last known to decode, and that have not ended."""
+    keys, instance, context, moves, since, epochs = [], [], [], [], [], []
+    for row, name in enumerate(table.keys):
+        for key, now in world.by_name[name].seen:
+            request = world.book.open.get(key)
+            if request is not None:
+                keys.append(str(key))
+                instance.append(row)
+                context.append(now)
+                moves.append(request.moves)
+                since.append(at_seconds - request.since)
+                epochs.append(request.epoch)
+    if not keys:
+        return NOBODY
+    tokens = np.array(context, dtype=np.float64)
+    return SequenceTable(
+        keys=tuple(keys), observed_seconds=np.full(len(keys), world.origin + at_seconds),
+        instance=np.array(instance, dtype=np.int64), epoch=np.array(epochs, dtype=np.int64), context_tokens=tokens,
+        unique_tokens=tokens, priority=np.zeros(len(keys)), moves=np.array(moves, dtype=np.int64),
+        resident_seconds=np.array(since, dtype=np.float64),
+    ).freeze()  # fmt: skip
 
 
 def _table_of(service: Served, world: Any) -> InstanceTable:

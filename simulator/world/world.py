@@ -247,5 +247,14 @@ def _instances(spec: WorldSpec) -> list[Instance]:
 def _percentiles(values: Any) -> tuple[float, float]:
     if not len(values):
         return math.nan, math.nan
-    low, high = np.percentile(values, [50, 99])
-    return float(low), float(high)
+    ordered = np.sort(values)
+    return _quantile(ordered, 0.50), _quantile(ordered, 0.99)
+
+
+def _quantile(ordered: Any, share: float) -> float:
+    """As `numpy.quantile` (linear) tells it, which would first import the masked arrays: a tenth of a second."""
+    place = (len(ordered) - 1) * share
+    below = int(place)
+    low, high = float(ordered[below]), float(ordered[min(below + 1, len(ordered) - 1)])
+    part = place - below
+    return high - (high - low) * (1.0 - part) if part >= 0.5 else low + (high - low) * part

@@ -98,6 +98,23 @@ def test_skipping_agrees_with_every_token_computed(seed, scheduling):
 
 
 @given(st.integers(0, 2**32))
+@settings(max_examples=100)
+def test_the_percentiles_of_ttft_and_tpot_agree_within_a_thousandth(seed):
+    """What the figure `simulator-speed` tells for one trace, for any load: prefixes, priorities, cancellations, clocks."""
+    spec, requests, commands = scenario(seed)
+    told = []
+    for kind in (EngineInstance, PerTokenEngine):
+        events = by_request(play(kind(A100, LLAMA_7B, spec), requests, commands))
+        arrived = {request_id: at for at, request_id, *_ in requests}
+        ends = [key for key, what in events if what is EventKind.FINISHED]
+        seen = [
+            _latencies(events, key, arrived)[:2] for key in ends if (key, EventKind.FIRST_TOKEN) in events
+        ]
+        told.append(np.percentile(seen or [(1.0, 1.0)], [50, 99], axis=0))
+    assert told[0] == pytest.approx(told[1], rel=1e-3, abs=1e-12)
+
+
+@given(st.integers(0, 2**32))
 @settings(max_examples=25)
 def test_seconds_since_1970_are_fine_enough(seed):
     spec, requests, _ = scenario(seed)
