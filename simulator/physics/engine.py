@@ -246,6 +246,12 @@ class EngineInstance(Handing):
         free = kv.free - kv.needed(batch.tick + 1, self._steps_done())
         return batch.running, len(batch.waiting), free * kv.block_tokens, batch.queued_tokens
 
+    def step_now(self) -> tuple[float, float, bool] | None:
+        """The step (or run of decode steps) under way: when it began, seconds of its first step, whether it is one of
+        prompts. None when nothing runs.
+        """
+        return None if self._kind == _IDLE else (self._start, self._first_step, self._kind == _MIXED)
+
     def load(self) -> EngineLoad:
         """Occupancy at ``now``; tokens move at step boundaries."""
         batch, steps = self._batch, self._steps_done()

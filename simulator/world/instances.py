@@ -10,6 +10,7 @@ from cluster.serving import Role
 from simulator.physics.engine import EngineInstance
 from simulator.physics.specs import ModelSpec
 from simulator.world.core import Event
+from simulator.world.hearing import Told
 from simulator.world.spec import Group
 
 
@@ -39,6 +40,7 @@ class Instance:
         "service",
         "spent",
         "started",
+        "told",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +58,7 @@ class Instance:
         self.gone = math.inf
         self.busy_seconds = 0.0
         self.seen: list[tuple[int, int]] = []
+        self.told = Told()
         self.spent = (0, 0, 0)  # preemptions, hit tokens and chunks of engines that are gone
 
     @property

@@ -202,9 +202,22 @@ def left(at_seconds: float, subject: tuple[Instance, int], world: Any) -> Iterab
         return ()  # the instance died with it
     source.leaving -= 1
     move = world.moves.get(key)
+    if move is not None and world.spec.moving.copy_last:
+        return rest(at_seconds, move, world)
     if move is not None:
         return ((at_seconds + world.spec.moving.commit_seconds, commit, move),)
     return decode(at_seconds, subject, world)
+
+
+def rest(at_seconds: float, move: Move, world: Any) -> Iterable[Event]:
+    """Copy what was generated since the last stage, while nobody decodes."""
+    key, source, model = move.request.key, move.source, move.request.service.model
+    context = move.request.prompt + source.engine.generated_tokens(key)
+    size = model.kv_bytes_per_token * (context - move.copied)
+    sent: list[Event] = world.wires.send(
+        at_seconds, source, move.target, f"{key}.{move.request.epoch}.r", size, delivered, (move, context)
+    )
+    return sent
 
 
 def decode(at_seconds: float, subject: tuple[Instance, int], world: Any) -> Iterable[Event]:

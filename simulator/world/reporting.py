@@ -40,11 +40,13 @@ def report(at_seconds: float, subject: list[Instance], world: Any) -> Iterable[E
             loads.append((instance, standing, engine.decoding() if tells else []))
     said = Said(subject[0].node, at_seconds, loads)
     again = (at_seconds + delays.report_seconds, report, subject)
-    told = (at_seconds + delays.gateway_seconds, tell_gateway, said)
+    told: tuple[Event, ...] = ((at_seconds + delays.gateway_seconds, tell_gateway, said),)
+    if delays.each_step:
+        told = ()
     if not world.listens:
-        return (told, again)
+        return (*told, again)
     late = delays.agent_low_seconds + world.draw() * (delays.agent_high_seconds - delays.agent_low_seconds)
-    return (told, (at_seconds + late, tell_operator, said), again)
+    return (*told, (at_seconds + late, tell_operator, said), again)
 
 
 def tell_gateway(_at_seconds: float, subject: Said, _world: Any) -> Iterable[Event]:

@@ -68,6 +68,21 @@ class Rows:
             self._pending[row] = len(unreported)
             self._sent[row] = self._owed[row] = owed
 
+    def told(
+        self, row: int, standing: tuple[int, int, int, int], told_seconds: float, at_seconds: float
+    ) -> None:
+        """Take in what an engine is at `at_seconds` but for what was sent after `told_seconds`, which it has not told of.
+
+        What is not told counts as pending below zero.
+        """
+        self._observed[row] = at_seconds
+        self._running[row], self._waiting[row], self._free[row], self._queued[row] = standing
+        unreported = self._unreported[row]
+        while unreported and unreported[0][0] <= told_seconds:
+            self._owed[row] -= unreported.popleft()[1]
+        self._pending[row] = -len(unreported)
+        self._sent[row] = -self._owed[row]
+
     def join(self, key: str, capacity_tokens: int) -> int:
         """A row for one more instance: ready, unloaded, and of the weight that the others have on average. Its number."""
         count = len(self._unreported)

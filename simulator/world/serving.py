@@ -13,6 +13,7 @@ from simulator.physics.sequence import Handover
 from simulator.traces.requests import TraceRequest
 from simulator.world.book import Open
 from simulator.world.core import Event
+from simulator.world.hearing import hear
 from simulator.world.instances import Instance
 from simulator.world.served import Served
 
@@ -52,6 +53,8 @@ def choose(
 ) -> Instance | Reject | None:
     """What the dispatch policy says of a pool of instances: one of them, a refusal, or None for wait."""
     prompt, service = request.prompt + generated, request.service
+    if world.spec.delays.each_step:
+        hear(at_seconds, pool, world)
     view = DispatchView(
         request=Request(
             id=str(request.key), service=service.name, prompt_tokens=prompt,

@@ -19,7 +19,8 @@ class Delays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Engines report to the gateways' rows and to their agents every `report_seconds`; the rows have it after
     `gateway_seconds`, the operator's model between `agent_low_seconds` and `agent_high_seconds` later (drawn per report), and
-    a change of an object after `watch_seconds`.
+    a change of an object after `watch_seconds`. With `each_step` the rows have instead what each engine told at the end of
+    its last step, and no account is kept of what was sent since (`simulator/world/hearing.py`).
     """
 
     report_seconds: float = 1.0
@@ -27,6 +28,7 @@ class Delays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     agent_low_seconds: float = 1.0
     agent_high_seconds: float = 2.0
     watch_seconds: float = 0.1
+    each_step: bool = False
 
 
 class Moving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,7 +37,8 @@ class Moving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Whole contexts are copied while the source goes on, in up to `stages` stages, until at most `lag_tokens` are left; those
     are computed again by the target, so no KV is copied while nobody decodes. A commit takes `commit_seconds`. All copies
     that leave a node share `bytes_per_second`. `every_seconds` the policy is asked. Only instances that have less than
-    `crowded_share` of their cache free tell which requests they run.
+    `crowded_share` of their cache free tell which requests they run. With `copy_last` the last tokens are copied too while
+    nobody decodes, as Llumnix does.
     """
 
     every_seconds: float = 0.5
@@ -44,6 +47,7 @@ class Moving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     stages: int = 3
     commit_seconds: float = 0.001
     crowded_share: float = 0.1
+    copy_last: bool = False
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +111,9 @@ def check(spec: WorldSpec) -> None:
             _positive(f"groups[{index}].{name}", getattr(group, name))
     for part in ("delays", "moving"):
         for name in getattr(spec, part).__struct_fields__:
-            _positive(f"{part}.{name}", getattr(getattr(spec, part), name))
+            value = getattr(getattr(spec, part), name)
+            if not isinstance(value, bool):
+                _positive(f"{part}.{name}", value)
     if spec.delays.agent_low_seconds > spec.delays.agent_high_seconds:
         raise ScenarioError("delays.agent_low_seconds", "is above delays.agent_high_seconds")
     for name in ("hold_seconds", "hold_limit"):
