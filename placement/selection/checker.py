@@ -1,11 +1,14 @@
 """An independent judge of a mix: recomputes cost, routing, feasibility, capacity and inventory from n and x alone.
 
-Shares no code with the solver, on purpose: plain Python over the problem's own numbers.
+Shares no code with the solver, on purpose: plain Python over the problem's own numbers, and scipy's linear programmes
+for what would be left unserved after a loss.
 """
 
 from __future__ import annotations
 
 import math
+
+from scipy.optimize import linprog
 
 from placement.selection.problem import MixProblem, MixSolution, VariantOption
 
@@ -26,6 +29,7 @@ def check(problem: MixProblem, solution: MixSolution) -> tuple[str, ...]:
         *_inventory(problem, solution, options),
         *_routing(problem, solution, options),
         *_capacity(problem, solution, options),
+        *_spot(problem, solution, options),
         *_costs(problem, solution, options),
     )
 
@@ -73,7 +77,66 @@ def _inventory(problem: MixProblem, solution: MixSolution, options: dict[str, Va
         free = problem.inventory.get(pool, 0)
         if free is not None and gpus > free:
             faults.append(f"{gpus} GPUs of pool {pool} are used, {free} are free")
+    for domain, budget in problem.budget_watts.items():
+        watts = math.fsum(
+            options[name].watts * count
+            for name, count in solution.counts.items()
+            if options[name].domain == domain
+        )
+        if watts > budget * (1.0 + SHARE_TOLERANCE):
+            faults.append(f"power domain {domain} draws {watts} W of {budget} W")
     return faults
+
+
+def _spot(problem: MixProblem, solution: MixSolution, options: dict[str, VariantOption]) -> list[str]:
+    faults = []
+    for each in problem.classes:
+        rate = math.fsum(problem.demand[cell] for cell in each.cells)
+        routed = math.fsum(
+            problem.demand[cell] * row[cell]
+            for name, row in solution.routing.items()
+            if options[name].spot
+            for cell in each.cells
+        )
+        if routed > rate * (each.spot_share + SHARE_TOLERANCE):
+            faults.append(
+                f"class {each.name} has {routed} of {rate} requests/s on spot, allowed is a share of {each.spot_share}"
+            )
+    return faults
+
+
+def exposed_dollars(problem: MixProblem, counts: dict[str, int]) -> float:
+    """Price of what the loss of one replica would leave unserved, of the classes that survive it: the worst case."""
+    asked = [cell for each in problem.classes if each.survives_loss for cell in each.cells]
+    asked = [cell for cell in asked if problem.demand[cell] > 0.0]
+    if not asked:
+        return 0.0
+    used = [name for name, count in counts.items() if count]
+    cases = [{**counts, name: counts[name] - 1} for name in used] or [{}]
+    return max(_left_unserved(problem, case, asked) for case in cases)
+
+
+def _left_unserved(problem: MixProblem, counts: dict[str, int], asked: list[int]) -> float:
+    """Least price of unserved load of some cells at fixed counts."""
+    prices = problem.unserved_prices()
+    pairs = [
+        (i, v)
+        for i, cell in enumerate(asked)
+        for v, option in enumerate(problem.variants)
+        if counts.get(option.name) and option.throughput[cell] > 0.0
+    ]
+    width = len(asked) + len(pairs)
+    served = [[0.0] * width for _ in asked]
+    busy = [[0.0] * width for _ in problem.variants]
+    for i in range(len(asked)):
+        served[i][i] = 1.0
+    for column, (i, v) in enumerate(pairs, start=len(asked)):
+        served[i][column] = 1.0
+        busy[v][column] = problem.demand[asked[i]] / problem.variants[v].throughput[asked[i]]
+    room = [usable(counts.get(each.name, 0), each.concurrency, problem.headroom) for each in problem.variants]
+    cost = [prices[cell] * problem.demand[cell] for cell in asked] + [0.0] * len(pairs)
+    found = linprog(cost, A_ub=busy, b_ub=room, A_eq=served, b_eq=[1.0] * len(asked), method="highs")
+    return float(found.fun)
 
 
 def _routing(problem: MixProblem, solution: MixSolution, options: dict[str, VariantOption]) -> list[str]:
@@ -111,9 +174,17 @@ def _costs(problem: MixProblem, solution: MixSolution, options: dict[str, Varian
     cost = math.fsum(options[name].dollars_per_hour * count for name, count in solution.counts.items())
     left = [rate * share for rate, share in zip(problem.demand, solution.unserved, strict=True)]
     prices = problem.unserved_prices()
-    objective = cost + math.fsum(price * rate for price, rate in zip(prices, left, strict=True))
+    startup = math.fsum(
+        options[name].startup_dollars * max(0, count - options[name].standing_units)
+        for name, count in solution.counts.items()
+    )
+    exposed = exposed_dollars(problem, solution.counts)
+    unserved = math.fsum(price * rate for price, rate in zip(prices, left, strict=True))
+    objective = cost + unserved + startup + exposed
     for name, stated, found in (
         ("cost_per_hour", solution.cost_per_hour, cost),
+        ("startup_per_hour", solution.startup_per_hour, startup),
+        ("exposed_per_hour", solution.exposed_per_hour, exposed),
         ("objective_per_hour", solution.objective_per_hour, objective),
         ("unserved_per_second", solution.unserved_per_second, math.fsum(left)),
     ):

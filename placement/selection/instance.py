@@ -6,6 +6,7 @@ Index v runs over the usable variants in name order, b over the cells with deman
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -27,6 +28,9 @@ class Instance(msgspec.Struct, frozen=True):
     ``load`` [b, v] is the units of v that all demand of cell b keeps busy (inf: infeasible), ``penalty`` [b] the
     dollars per hour of leaving all of it unserved, ``cost`` [v] dollars per hour of a unit, ``capacity`` [v] the
     table Cap(n) for n = 0..high[v]. Count vectors keep ``low <= n <= high`` and ``side @ n <= side_limit``.
+    ``startup`` [v] is charged for each unit beyond ``standing`` [v]. Of the requests per second ``share_rates``
+    [s, b] no more than ``share_limit`` [s] may go to variants that are ``spot`` [v]. ``exposed`` [b] prices all of a
+    cell's demand where it would be lost with one replica (0: nobody asks).
     """
 
     options: tuple[VariantOption, ...]
@@ -40,6 +44,12 @@ class Instance(msgspec.Struct, frozen=True):
     side: Floats
     side_limit: Floats
     forbidden: frozenset[tuple[int, ...]]
+    startup: Floats
+    standing: Ints
+    spot: NDArray[np.bool_]
+    share_rates: Floats
+    share_limit: Floats
+    exposed: Floats
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,6 +65,10 @@ class Instance(msgspec.Struct, frozen=True):
     def capacity_of(self, counts: Ints) -> Floats:
         """Cap_v(n_v) for a count vector."""
         return np.array([self.capacity[v][n] for v, n in enumerate(counts.tolist())])
+
+    def paid(self, counts: Ints) -> Any:
+        """Dollars per hour of count vectors (last axis: variants), with what their new units cost to start."""
+        return counts @ self.cost + np.maximum(counts - self.standing, 0) @ self.startup
 
 
 def build(problem: MixProblem, options: tuple[VariantOption, ...], spare_units: int = 0) -> Instance:
@@ -77,11 +91,13 @@ def build(problem: MixProblem, options: tuple[VariantOption, ...], spare_units: 
         low.append(option.min_units)
         high.append(len(table) - 1)
     side, side_limit = _side_constraints(problem, options)
+    share_rates, share_limit = _shares(problem, cells, rates)
+    prices = np.array(problem.unserved_prices(), dtype=np.float64)[cells]
     return Instance(
         options=options,
         cells=cells,
         load=load,
-        penalty=rates * np.array(problem.unserved_prices(), dtype=np.float64)[cells],
+        penalty=rates * prices,
         cost=np.array([option.dollars_per_hour for option in options], dtype=np.float64),
         capacity=tuple(tables),
         low=np.array(low, dtype=np.int64),
@@ -89,6 +105,12 @@ def build(problem: MixProblem, options: tuple[VariantOption, ...], spare_units: 
         side=side,
         side_limit=side_limit,
         forbidden=_forbidden(problem, options),
+        startup=np.array([option.startup_dollars for option in options], dtype=np.float64),
+        standing=np.array([option.standing_units for option in options], dtype=np.int64),
+        spot=np.array([option.spot for option in options], dtype=np.bool_),
+        share_rates=share_rates,
+        share_limit=share_limit,
+        exposed=rates * prices * _surviving(problem)[cells],
     )
 
 
@@ -104,12 +126,14 @@ def _capacity(problem: MixProblem, option: VariantOption, total_load: float, spa
     table = capacity_table(enough, option.concurrency, problem.headroom)
     needed = int(np.searchsorted(table, total_load * (1.0 - 1e-12)))
     # One more for each vector that is forbidden or taken: the next best may be the best with a spare unit.
-    useful = max(needed, problem.min_units, option.min_units) + spare + len(problem.forbidden)
+    # And one to lose, where a class must survive that.
+    lost = 1 if any(each.survives_loss for each in problem.classes) else 0
+    useful = max(needed + lost, problem.min_units, option.min_units) + spare + len(problem.forbidden)
     return capacity_table(max(min(limit, useful), option.min_units), option.concurrency, problem.headroom)
 
 
 def _side_constraints(problem: MixProblem, options: tuple[VariantOption, ...]) -> tuple[Floats, Floats]:
-    """Pools shared by several variants, and the bounds on the replicas in all, as side @ n <= limit."""
+    """Pools shared by several variants, watts, and the bounds on the replicas in all, as side @ n <= limit."""
     rows: list[list[float]] = []
     limits: list[float] = []
     for pool in sorted({option.pool for option in options}):
@@ -118,6 +142,11 @@ def _side_constraints(problem: MixProblem, options: tuple[VariantOption, ...]) -
         if free is not None and sum(1 for each in gpus if each) > 1:
             rows.append(gpus)
             limits.append(float(free))
+    for domain, watts in sorted(problem.budget_watts.items()):
+        drawn = [option.watts if option.domain == domain else 0.0 for option in options]
+        if any(drawn):
+            rows.append(drawn)
+            limits.append(float(watts))
     if problem.max_units is not None:
         rows.append([1.0] * len(options))
         limits.append(float(problem.max_units))
@@ -134,3 +163,20 @@ def _forbidden(problem: MixProblem, options: tuple[VariantOption, ...]) -> froze
         for vector in problem.forbidden
         if all(name in names for name, count in vector.items() if count)
     )
+
+
+def _shares(problem: MixProblem, cells: Ints, rates: Floats) -> tuple[Floats, Floats]:
+    """Requests per second of each class with a limited share on spot, and how many of them may go there."""
+    limited = [each for each in problem.classes if each.spot_share < 1.0]
+    rows = np.array([np.where(np.isin(cells, each.cells), rates, 0.0) for each in limited])
+    rows = rows.reshape(len(limited), len(cells))
+    return rows, rows.sum(axis=1) * np.array([each.spot_share for each in limited], dtype=np.float64)
+
+
+def _surviving(problem: MixProblem) -> Floats:
+    """1 for cells whose class must survive the loss of a replica."""
+    found = np.zeros(len(problem.demand))
+    for each in problem.classes:
+        if each.survives_loss:
+            found[list(each.cells)] = 1.0
+    return found

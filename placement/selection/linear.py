@@ -3,7 +3,9 @@
     minimise    sum_v cost_v n_v + sum_b penalty_b u_b
     subject to  sum_v x_bv + u_b = 1                                          each cell is served or left
                 sum_b load_bv x_bv <= chord of Cap_v over [low_v, high_v]     each variant's capacity
+                sum_{b in class, v spot} rate_b x_bv <= share_limit               each class's share on spot
                 side @ n <= side_limit,   low <= n <= high,   x, u >= 0
+    and startup_v s_v in the objective with n_v - s_v <= standing_v, s >= 0.
 
 Cap is convex, so its chord over the box lies above it: the value bounds every count vector in the box from below,
 and is exact when the box is a single one. One thread, fixed seed, dual simplex from the last basis.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import highspy
 import msgspec
 import numpy as np
+from scipy.sparse import csc_matrix
 
 from placement.selection.instance import Floats, Instance, Ints
 
@@ -21,11 +24,12 @@ _INFINITY = highspy.kHighsInf
 
 
 class BoxAnswer(msgspec.Struct, frozen=True):
-    """Value of the programme with the multipliers (>= 0) of capacities [v] and side constraints [q]."""
+    """Value of the programme with the multipliers (>= 0) of capacities [v], side constraints [q], spot shares [s]."""
 
     value: float
     prices: Floats
     side_prices: Floats
+    share_prices: Floats
     counts: Floats
     used: Floats
 
@@ -50,6 +54,8 @@ class BoxProgramme:
         cells, variants = instance.load.shape
         self._cells, self._variants, self._sides = cells, variants, len(instance.side_limit)
         self._row_of_cell, self._row_of_variant = np.nonzero(np.isfinite(instance.load))
+        self._shares = slice(variants + cells + 1, variants + cells + 1 + len(self._row_of_cell))
+        self._charged = np.flatnonzero(instance.startup > 0.0)
         self._highs = highspy.Highs()  # type: ignore[no-untyped-call] # HiGHS types everything but this
         for name, value in _OPTIONS.items():
             self._highs.setOptionValue(name, value)
@@ -57,44 +63,64 @@ class BoxProgramme:
         self.solved = 0
 
     def _model(self) -> highspy.HighsLp:
-        """Columns n, u, fill, x; rows cells, capacities, side constraints."""
-        cells, variants, sides = self._cells, self._variants, self._sides
+        """Columns n, u, fill, x, s; rows cells, capacities, side constraints, spot shares, starts."""
+        instance, cells, variants = self._instance, self._cells, self._variants
+        charged, limited = self._charged, len(instance.share_limit)
         shares = len(self._row_of_cell)
-        columns = variants + cells + 1 + shares
+        columns = variants + cells + 1 + shares + len(charged)
+        above = variants + self._sides + limited + len(charged)
         model = highspy.HighsLp()
-        model.num_col_, model.num_row_ = columns, cells + variants + sides
-        model.col_cost_ = np.concatenate([self._instance.cost, self._instance.penalty, np.zeros(1 + shares)])
+        model.num_col_, model.num_row_ = columns, cells + above
+        model.col_cost_ = np.concatenate(
+            [instance.cost, instance.penalty, np.zeros(1 + shares), instance.startup[charged]]
+        )
         model.col_lower_ = np.zeros(columns)
         upper = np.full(columns, _INFINITY)
         upper[variants + cells] = 0.0
         model.col_upper_ = upper
-        lower = np.concatenate([np.ones(cells), np.full(variants + sides, -_INFINITY)])
-        model.row_lower_ = lower
-        model.row_upper_ = np.concatenate([np.ones(cells), np.zeros(variants), self._instance.side_limit])
-        starts, index, value = self._matrix()
+        model.row_lower_ = np.concatenate([np.ones(cells), np.full(above, -_INFINITY)])
+        standing = instance.standing[charged].astype(np.float64)
+        model.row_upper_ = np.concatenate(
+            [np.ones(cells), np.zeros(variants), instance.side_limit, instance.share_limit, standing]
+        )
+        matrix = self._matrix(cells + above, columns)
         model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-        model.a_matrix_.start_, model.a_matrix_.index_, model.a_matrix_.value_ = starts, index, value
+        model.a_matrix_.start_ = matrix.indptr
+        model.a_matrix_.index_, model.a_matrix_.value_ = matrix.indices, matrix.data
         return model
 
-    def _matrix(self) -> tuple[Ints, Ints, Floats]:
-        cells, variants, sides = self._cells, self._variants, self._sides
-        capacity_rows = cells + np.arange(variants)
-        count_rows = np.hstack(
-            [capacity_rows[:, None], np.tile(cells + variants + np.arange(sides), (variants, 1))]
-        )
-        count_values = np.hstack([-np.ones((variants, 1)), self._instance.side.T])
-        share_rows = np.stack([self._row_of_cell, cells + self._row_of_variant], axis=1)
-        loads = self._instance.load[self._row_of_cell, self._row_of_variant]
-        share_values = np.stack([np.ones(len(loads)), loads], axis=1)
-        index = np.concatenate([count_rows.ravel(), np.arange(cells), capacity_rows, share_rows.ravel()])
-        value = np.concatenate(
-            [count_values.ravel(), np.ones(cells), -np.ones(variants), share_values.ravel()]
-        )
-        lengths = np.concatenate(
-            [np.full(variants, 1 + sides), np.ones(cells), [variants], np.full(len(loads), 2)]
-        )
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        return starts.astype(np.int32), index.astype(np.int32), value
+    def _matrix(self, rows: int, columns: int) -> csc_matrix:
+        """All coefficients; entries that are zero now but may change (slopes) are kept."""
+        instance, cells, variants = self._instance, self._cells, self._variants
+        b, v, charged = self._row_of_cell, self._row_of_variant, self._charged
+        first = variants + cells + 1
+        x = first + np.arange(len(b))
+        side_row, side_column = np.nonzero(instance.side)
+        class_row, entry = np.nonzero(instance.share_rates[:, b] * instance.spot[v])
+        side, share = cells + variants, cells + variants + self._sides
+        start, last = share + len(instance.share_limit), first + len(b)
+        ones, number = np.ones, np.arange
+        parts: list[tuple[Ints, Ints, Floats]] = [
+            (cells + number(variants), number(variants), -ones(variants)),
+            (number(cells), variants + number(cells), ones(cells)),
+            (cells + number(variants), np.full(variants, variants + cells), -ones(variants)),
+            (b, x, ones(len(b))),
+            (cells + v, x, instance.load[b, v]),
+            (side + side_row, side_column, instance.side[side_row, side_column]),
+            (share + class_row, x[entry], instance.share_rates[class_row, b[entry]]),
+            (start + number(len(charged)), charged, ones(len(charged))),
+            (start + number(len(charged)), last + number(len(charged)), -ones(len(charged))),
+        ]
+        row, column, value = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return csc_matrix((value, (row, column)), shape=(rows, columns))
+
+    def charge(self, instance: Instance) -> None:
+        """Takes over the prices and side limits of an instance that is otherwise the same."""
+        self._instance = instance
+        for v, dollars in enumerate(instance.cost.tolist()):
+            self._highs.changeColCost(v, dollars)
+        for q, limit in enumerate(instance.side_limit.tolist()):
+            self._highs.changeRowBounds(self._cells + self._variants + q, -_INFINITY, limit)
 
     def solve(self, low: Ints, high: Ints) -> BoxAnswer | None:
         """Value over the box of count vectors ``low <= n <= high``; None when no point keeps the side constraints."""
@@ -111,12 +137,14 @@ class BoxProgramme:
         solution = self._highs.getSolution()
         duals = np.array(solution.row_dual)
         capacities = slice(self._cells, self._cells + self._variants)
+        sides = slice(capacities.stop, capacities.stop + self._sides)
         counts = np.array(solution.col_value[: self._variants])
         used = self._loads(np.array(solution.col_value))
         return BoxAnswer(
             value=self._highs.getInfo().objective_function_value,
             prices=np.maximum(0.0, -duals[capacities]),
-            side_prices=np.maximum(0.0, -duals[self._cells + self._variants :]),
+            side_prices=np.maximum(0.0, -duals[sides]),
+            share_prices=np.maximum(0.0, -duals[sides.stop : sides.stop + len(self._instance.share_limit)]),
             counts=counts,
             used=used,
         )
@@ -133,7 +161,7 @@ class BoxProgramme:
             columns = self._balance(counts)
             fill = float(columns[self._variants + self._cells])
         shares = np.zeros((self._cells, self._variants))
-        shares[self._row_of_cell, self._row_of_variant] = columns[self._variants + self._cells + 1 :]
+        shares[self._row_of_cell, self._row_of_variant] = columns[self._shares]
         return Routing(shares=shares, unserved=unserved, fill=fill)
 
     def _balance(self, counts: Ints) -> Floats:
@@ -158,7 +186,7 @@ class BoxProgramme:
         return columns
 
     def _loads(self, columns: Floats) -> Floats:
-        shares = columns[self._variants + self._cells + 1 :]
+        shares = columns[self._shares]
         loads = self._instance.load[self._row_of_cell, self._row_of_variant] * shares
         used: Floats = np.bincount(self._row_of_variant, weights=loads, minlength=self._variants).astype(
             np.float64

@@ -13,10 +13,11 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from placement.selection.evaluated import Found
 from placement.selection.instance import Floats, Instance, Ints, build
 from placement.selection.linear import Routing
 from placement.selection.problem import MixProblem, MixSolution, Screened, screen
-from placement.selection.search import Found, Outcome, Search
+from placement.selection.search import Outcome, Search
 
 
 def solve_mix(problem: MixProblem) -> MixSolution:
@@ -41,10 +42,7 @@ def solve_ranked(problem: MixProblem, rank: int = 2) -> tuple[MixSolution, ...]:
     instance = build(problem, screened.options, spare_units=rank - 1)
     search = Search(instance, problem.work_units, problem.relative_gap)
     outcome = search.run(rank)
-    solutions = [
-        _solution(problem, screened, instance, outcome, found, search.programme.routing(_vector(found)))
-        for found in outcome.best
-    ]
+    solutions = [_solution(problem, screened, instance, outcome, found, search) for found in outcome.best]
     missing = rank - len(solutions)
     none = _nothing(problem, screened, outcome)
     return (*solutions, *(none for _ in range(missing)))
@@ -82,13 +80,16 @@ def _solution(
     instance: Instance,
     outcome: Outcome,
     found: Found,
-    routing: Routing,
+    search: Search,
 ) -> MixSolution:
     """A found vector and its routing, in the problem's own names and cells."""
     counts = _vector(found)
+    routing = search.programme.routing(counts)
     shares, unserved = _clean(routing)
     cost = float(instance.cost @ counts)
-    objective = cost + float(instance.penalty @ unserved)
+    startup = float(instance.paid(counts)) - cost
+    exposed = search.losses.worst(counts).dollars if search.losses is not None else 0.0
+    objective = cost + float(instance.penalty @ unserved) + startup + exposed
     rates = np.array(problem.demand, dtype=np.float64)
     left = _spread(instance, unserved, len(rates))
     demand, short = float(rates.sum()), float(rates @ left)
@@ -104,6 +105,8 @@ def _solution(
         unserved=tuple(left.tolist()),
         cost_per_hour=cost,
         objective_per_hour=objective,
+        startup_per_hour=startup,
+        exposed_per_hour=exposed,
         unserved_per_second=short,
         demand_per_second=demand,
         carried_per_second=demand / routing.fill if routing.fill > 0.0 and short <= 0.0 else demand - short,
@@ -177,6 +180,14 @@ def _without_variants(problem: MixProblem, screened: Screened, place: int) -> Mi
     price = sum(
         rate * dollars for rate, dollars in zip(problem.demand, problem.unserved_prices(), strict=True)
     )
+    surviving = {cell for each in problem.classes if each.survives_loss for cell in each.cells}
+    exposed = sum(problem.demand[cell] * problem.unserved_prices()[cell] for cell in sorted(surviving))
     return msgspec.structs.replace(
-        nothing, feasible=True, why=why, objective_per_hour=price, bound=price, optimal=True
+        nothing,
+        feasible=True,
+        why=why,
+        exposed_per_hour=exposed,
+        objective_per_hour=price + exposed,
+        bound=price + exposed,
+        optimal=True,
     )

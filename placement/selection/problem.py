@@ -52,7 +52,9 @@ class VariantOption(Noun, kw_only=True, frozen=True):
     """One column: a way to run the model, bought from one pool.
 
     ``throughput`` has one entry per cell, 0 = the objective cannot be met there. ``concurrency`` is B of the
-    pool-size headroom. ``min_units`` and ``max_units`` (None: no limit) bound its count.
+    pool-size headroom. ``min_units`` and ``max_units`` (None: no limit) bound its count. ``spot``: the pool may be
+    taken away. Each unit beyond ``standing_units`` is charged ``startup_dollars`` per hour, so that plans do not
+    churn. A unit draws ``watts`` in the power domain ``domain``.
     """
 
     name: str
@@ -63,6 +65,25 @@ class VariantOption(Noun, kw_only=True, frozen=True):
     concurrency: float = 1.0
     min_units: int = 0
     max_units: int | None = None
+    spot: bool = False
+    standing_units: int = 0
+    startup_dollars: float = 0.0
+    watts: float = 0.0
+    domain: str = ""
+
+
+class RequestClass(Noun, kw_only=True, frozen=True):
+    """Cells that are promised the same.
+
+    At most ``spot_share`` of the class's requests may be routed to spot variants. ``survives_loss``: when any one
+    replica is lost, the others carry the whole class (lower ones give way) at the same headroom; what they could not
+    is *exposed* and priced like unserved load.
+    """
+
+    name: str
+    cells: tuple[int, ...]
+    spot_share: float = 1.0
+    survives_loss: bool = False
 
 
 class MixProblem(Noun, kw_only=True, frozen=True):
@@ -72,6 +93,8 @@ class MixProblem(Noun, kw_only=True, frozen=True):
     one request per second unserved for an hour; ``cell_unserved_dollars`` replaces it cell by cell where cells
     belong to classes of different worth. ``min_units``/``max_units`` bound the replicas in all.
     ``excluded`` are variants ruled out before, by memory or objective: they only travel into the answer.
+    ``classes`` groups cells by promise (those in none have no promise but their price); ``budget_watts`` bounds the
+    watts of all units in a power domain.
     ``forbidden`` are count vectors the answer must differ from (no-good cuts; variants left out count as 0).
     ``relative_gap`` 0 asks for the exact optimum; ``work_units`` bounds the linear programmes solved.
     """
@@ -86,6 +109,8 @@ class MixProblem(Noun, kw_only=True, frozen=True):
     max_units: int | None = None
     forbidden: tuple[dict[str, int], ...] = ()
     excluded: tuple[Rejection, ...] = ()
+    classes: tuple[RequestClass, ...] = ()
+    budget_watts: dict[str, float] = {}
     relative_gap: float = 0.0
     work_units: int = 4000
 
@@ -99,7 +124,8 @@ class MixSolution(Noun, kw_only=True, frozen=True):
 
     ``counts`` leaves out zeros. ``routing`` maps a variant to the share of each cell's demand it gets; shares and
     ``unserved`` of a cell with demand sum to 1. ``objective_per_hour`` = ``cost_per_hour`` + price of the unserved
-    load; ``bound`` is a proven lower bound on it, ``optimal`` says that it is met. ``carried_per_second`` is the
+    load + ``startup_per_hour`` + ``exposed_per_hour`` (the most that losing one replica would leave unserved of the
+    classes that must survive it); ``bound`` is a proven lower bound on it, ``optimal`` says that it is met. ``carried_per_second`` is the
     demand of this shape the mix could carry at most under the same headroom. ``binding`` names the pools that are
     used up. ``feasible`` False (with ``why``) means that no count vector keeps the limits at all.
     """
@@ -114,6 +140,8 @@ class MixSolution(Noun, kw_only=True, frozen=True):
     unserved_per_second: float = 0.0
     demand_per_second: float = 0.0
     carried_per_second: float = 0.0
+    startup_per_hour: float = 0.0
+    exposed_per_hour: float = 0.0
     bound: float = 0.0
     optimal: bool = False
     units_used: int = 0
@@ -179,10 +207,30 @@ def check_limits(problem: MixProblem) -> None:
                 f"variant {option.name!r} allows {option.max_units} units at most and {option.min_units} at least; "
                 "raise max_units or lower min_units"
             )
+    _check_classes(problem)
     if problem.max_units is not None and problem.max_units < problem.min_units:
         raise SelectionInputError(
             f"max_units {problem.max_units} is below min_units {problem.min_units}; raise one or lower the other"
         )
+
+
+def _check_classes(problem: MixProblem) -> None:
+    """SelectionInputError unless each cell belongs to one class at most, and shares and budgets are usable."""
+    taken: dict[int, str] = {}
+    for each in problem.classes:
+        if not 0.0 <= each.spot_share <= 1.0:
+            raise SelectionInputError(f"spot_share of class {each.name!r} is {each.spot_share}; give 0 to 1")
+        for cell in each.cells:
+            if not 0 <= cell < len(problem.demand) or cell in taken:
+                raise SelectionInputError(
+                    f"cell {cell} of class {each.name!r} "
+                    + (f"is in class {taken[cell]!r} too" if cell in taken else "is not in the demand")
+                    + "; list each cell of the demand once"
+                )
+            taken[cell] = each.name
+    for domain, watts in problem.budget_watts.items():
+        if not 0.0 <= watts < math.inf:
+            raise SelectionInputError(f"budget of power domain {domain!r} is {watts} W; give 0 or more")
 
 
 def judge(option: VariantOption, problem: MixProblem) -> Rejection | None:
@@ -207,6 +255,9 @@ def _bad_numbers(option: VariantOption, cells: int) -> Rejection | None:
     if option.gpus < 1 or option.min_units < 0:
         text = f"{name} takes {option.gpus} GPUs and at least {option.min_units} units; use 1 GPU or more"
         return rejection(name, "ProfileHole", 1.0, option.gpus, "GPU", text)
+    if not (0.0 <= option.startup_dollars < math.inf and 0.0 <= option.watts < math.inf):
+        text = f"{name} starts for {option.startup_dollars} $/h and draws {option.watts} W; give both, from 0"
+        return rejection(name, "ProfileHole", 1.0, 0.0, "ratio", text)
     if not 0.0 < option.concurrency < math.inf:
         text = f"concurrency of {name} is {option.concurrency}; give the running requests of one replica"
         return rejection(name, "ProfileHole", 1.0, 0.0, "ratio", text)

@@ -13,9 +13,11 @@ import heapq
 import msgspec
 import numpy as np
 
-from placement.selection.cuts import CutPool
+from placement.selection.cuts import CutPool, Multipliers
+from placement.selection.evaluated import Evaluated, Found
 from placement.selection.instance import Floats, Instance, Ints
 from placement.selection.linear import BoxAnswer, BoxProgramme
+from placement.selection.losses import Losses
 
 LISTED_ELEMENTS = 400_000
 """Largest array (vectors x cuts) that listing a box may make before it is split instead."""
@@ -25,15 +27,6 @@ TOLERANCE = 1e-9
 
 DESCENT_STEPS = 40
 """Improvements tried on the first plan before the search proper begins."""
-
-
-class Found(msgspec.Struct, frozen=True, order=True):
-    """An evaluated count vector, ordered by objective, then by fewer variants, fewer units and the vector."""
-
-    objective: float
-    variants: int
-    units: int
-    counts: tuple[int, ...]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -54,7 +47,8 @@ class Search:
         self._gap = max(relative_gap, TOLERANCE)
         self._cuts = CutPool(instance)
         self.programme = BoxProgramme(instance)
-        self._seen: dict[tuple[int, ...], Found] = {}
+        self.losses = Losses(instance) if (instance.exposed > 0.0).any() else None
+        self.seen = Evaluated(instance)
         self._rank = 1
         self._low, self._high = instance.low, instance.high
         self._best: list[Found] = []
@@ -65,8 +59,7 @@ class Search:
         low = self._instance.low if low is None else low
         high = self._instance.high if high is None else high
         self._rank, self._low, self._high = rank, low, high
-        inside = [each for key, each in self._seen.items() if self._inside(np.array(key, dtype=np.int64))]
-        self._best = sorted(inside)[:rank]
+        self._best = self.seen.best(rank, low, high)
         if not self._box_possible(low, high):
             return Outcome((), np.inf, True, 0)
         spent = self.units_used()
@@ -94,7 +87,15 @@ class Search:
 
     def units_used(self) -> int:
         """Work done: programmes solved, plus one for every hundred thousand listed elements."""
-        return self.programme.solved + self._listed // 100_000
+        solved = self.programme.solved + (self.losses.solved if self.losses is not None else 0)
+        return solved + self._listed // 100_000
+
+    def charge(self, instance: Instance) -> None:
+        """Takes over the prices and side limits of an instance that is otherwise the same; what was learnt stays."""
+        self._instance = instance
+        self._cuts.charge(instance)
+        self.programme.charge(instance)
+        self.seen.charge(instance)
 
     def threshold(self) -> float:
         """Objectives from here on cannot change the answer."""
@@ -107,18 +108,21 @@ class Search:
 
     def _evaluate(self, counts: Ints) -> float:
         """Objective of an allowed count vector (memoised); remembers it and its cut."""
-        key = tuple(counts.tolist())
-        known = self._seen.get(key)
+        known = self.seen.objective(counts)
         if known is not None:
-            return known.objective
+            return known
         answer = self.programme.solve(counts, counts)
         if answer is None:
             return np.inf
-        self._cuts.add(answer.prices)
-        found = Found(_rounded(answer.value), sum(1 for count in key if count), sum(key), key)
-        self._seen[key] = found
+        objective, made = answer.value, _multipliers(answer)
+        if self.losses is not None:
+            exposure = self.losses.worst(counts)
+            objective += exposure.dollars
+            made = msgspec.structs.replace(made, lost=exposure.lost, lost_prices=exposure.prices)
+        self._cuts.add(msgspec.structs.replace(made, side=np.zeros_like(made.side)))
+        found = self.seen.add(counts, objective)
         self._best = sorted([*self._best, found])[: self._rank]
-        return answer.value
+        return objective
 
     def _start(self, low: Ints, high: Ints) -> bool:
         """First cuts and a good first plan: round the relaxation, then improve by single steps.
@@ -128,7 +132,7 @@ class Search:
         answer = self.programme.solve(low, high)
         if answer is None:
             return False
-        self._cuts.add(answer.prices, answer.side_prices)
+        self._cuts.add(_multipliers(answer))
         self._round(answer, low, high)
         for _ in range(DESCENT_STEPS):
             if not self._improve():
@@ -158,7 +162,7 @@ class Search:
             return False
         bounds = self._cuts.bound_points(points)
         for i in np.argsort(bounds, kind="stable")[:12].tolist():
-            if bounds[i] >= best - TOLERANCE or tuple(points[i].tolist()) in self._seen:
+            if bounds[i] >= best - TOLERANCE or self.seen.objective(points[i]) is not None:
                 continue
             if self._cuts.bound_points(points[i : i + 1])[0] >= best - TOLERANCE:
                 continue
@@ -202,7 +206,7 @@ class Search:
         answer = self.programme.solve(low, high)
         if answer is None:
             return []
-        self._cuts.add(answer.prices, answer.side_prices)
+        self._cuts.add(_multipliers(answer))
         self._round(answer, low, high)
         value = max(value, self._cuts.bound_box(low, high))
         if value >= self.threshold():
@@ -227,7 +231,7 @@ class Search:
         if not np.isfinite(limit):
             return low, high
         tables = [self._cuts.table(v) for v in range(len(low))]
-        least = [np.minimum(t[:, lo], t[:, hi]) for t, lo, hi in zip(tables, low, high, strict=True)]
+        least = [self._cuts.least(v, int(low[v]), int(high[v])) for v in range(len(low))]
         total = self._cuts.levels + np.sum(least, axis=0)
         for v in range(len(low)):
             values = (total - least[v])[:, None] + tables[v][:, low[v] : high[v] + 1]
@@ -235,7 +239,7 @@ class Search:
             if not len(fit):
                 return low, low - 1
             low[v], high[v] = low[v] + fit[0], low[v] + fit[-1]
-            now = np.minimum(tables[v][:, low[v]], tables[v][:, high[v]])
+            now = self._cuts.least(v, int(low[v]), int(high[v]))
             total = total - least[v] + now
             least[v] = now
         return low, high
@@ -244,7 +248,7 @@ class Search:
         """All vectors of the box below the threshold with their bounds, or None when they are too many."""
         limit, side = self.threshold(), self._instance.side
         tables = [self._cuts.table(v)[:, low[v] : high[v] + 1].T for v in range(len(low))]
-        least = [np.minimum(table[0], table[-1]) for table in tables]
+        least = [self._cuts.least(v, int(low[v]), int(high[v])) for v in range(len(low))]
         rest = np.sum(least, axis=0)
         side_rest = np.minimum(side * low, side * high)
         side_left = side_rest.sum(axis=1)
@@ -273,7 +277,7 @@ class Search:
         """Evaluates listed vectors, cheapest bound first, until none can change the answer."""
         bounds = bounds.copy()
         for i, point in enumerate(points.tolist()):
-            if tuple(point) in self._seen or tuple(point) in self._instance.forbidden:
+            if self.seen.objective(points[i]) is not None or tuple(point) in self._instance.forbidden:
                 bounds[i] = np.inf
         while len(points):
             i = int(np.argmin(bounds))
@@ -285,9 +289,8 @@ class Search:
             bounds = np.maximum(bounds, self._cuts.bound_points(points, since=before))
 
 
-def _rounded(objective: float) -> float:
-    """Objective to 11 significant digits: equal plans must compare equal so that ties are broken by counts."""
-    return float(f"{objective:.11g}")
+def _multipliers(answer: BoxAnswer) -> Multipliers:
+    return Multipliers(answer.prices, answer.side_prices, answer.share_prices)
 
 
 def _split(low: Ints, high: Ints, counts: Floats, cost: Floats) -> list[tuple[Ints, Ints]]:
