@@ -53,6 +53,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "benchmarks.selection",
         "GPU selection for one model: exact optima without and with headroom, dense loads, AIBrix's and WVA's rules beside",
     ),
+    "selection-multi": (
+        "benchmarks.selection_multi",
+        "GPU selection for many models on one inventory: reference instances, and generated ones of 20 and 100 models",
+    ),
     "packing": (
         "benchmarks.packing",
         "GPU allocation on Alibaba's openb traces at 130 % arrival, beside FGD and the other published rules",

@@ -55,6 +55,10 @@ class Evaluated:
         row = self._row.get(tuple(counts.tolist()))
         return None if row is None else float(self._objective[row])
 
+    def left_of(self, counts: Ints) -> float:
+        """Price of what a known vector leaves unserved or exposed."""
+        return float(self._left[self._row[tuple(counts.tolist())]])
+
     def add(self, counts: Ints, objective: float) -> Found:
         """Remembers a vector that was not known."""
         row = len(self)
@@ -84,13 +88,18 @@ class Evaluated:
 
     def allowed(self, low: Ints, high: Ints) -> NDArray[np.bool_]:
         """Which known vectors lie in a box, keep the side constraints and are not forbidden."""
-        points, instance = self.points, self._instance
+        return self.within(self.points, low, high)
+
+    def within(self, points: Ints, low: Ints, high: Ints) -> NDArray[np.bool_]:
+        """The same of any vectors [k, v]."""
+        instance = self._instance
         low, high = np.maximum(low, instance.low), np.minimum(high, instance.high)
         inside: NDArray[np.bool_] = ((points >= low) & (points <= high)).all(axis=1)
         if len(instance.side_limit):
-            inside &= (points @ instance.side.T <= instance.side_limit + 1e-9).all(axis=1)
+            kept: NDArray[np.bool_] = (points @ instance.side.T <= instance.side_limit + 1e-9).all(axis=1)
+            inside = inside & kept
         for vector in instance.forbidden:
-            inside &= (points != np.array(vector)).any(axis=1)
+            inside = inside & (points != np.array(vector)).any(axis=1)
         return inside
 
     def charge(self, instance: Instance) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from placement.selection.evaluated import Found
-from placement.selection.instance import Floats, Instance, Ints, build
+from placement.selection.instance import Floats, Instance, build
 from placement.selection.linear import Routing
 from placement.selection.problem import MixProblem, MixSolution, Screened, screen
 from placement.selection.search import Outcome, Search
@@ -38,7 +38,7 @@ def solve_ranked(problem: MixProblem, rank: int = 2) -> tuple[MixSolution, ...]:
     """
     screened = screen(problem)
     if not screened.options:
-        return tuple(_without_variants(problem, screened, place) for place in range(rank))
+        return tuple(without_variants(problem, screened, place) for place in range(rank))
     instance = build(problem, screened.options, spare_units=rank - 1)
     search = Search(instance, problem.work_units, problem.relative_gap)
     outcome = search.run(rank)
@@ -70,10 +70,6 @@ def forced_objectives(problem: MixProblem, names: tuple[str, ...]) -> dict[str, 
     return found
 
 
-def _vector(found: Found) -> Ints:
-    return np.array(found.counts, dtype=np.int64)
-
-
 def _solution(
     problem: MixProblem,
     screened: Screened,
@@ -82,38 +78,50 @@ def _solution(
     found: Found,
     search: Search,
 ) -> MixSolution:
-    """A found vector and its routing, in the problem's own names and cells."""
-    counts = _vector(found)
+    """A found vector as the answer of a search, with how good it is."""
+    solution = solution_of(problem, screened, instance, found.counts, search)
+    objective = solution.objective_per_hour
+    return msgspec.structs.replace(
+        solution,
+        bound=objective if outcome.complete else min(objective, outcome.bound),
+        optimal=outcome.complete and problem.relative_gap <= 0.0,
+        units_used=outcome.units_used,
+        binding=_binding(problem, screened, dict(zip(instance.names, found.counts, strict=True))),
+    )
+
+
+def solution_of(
+    problem: MixProblem, screened: Screened, instance: Instance, vector: tuple[int, ...], search: Search
+) -> MixSolution:
+    """A count vector and its routing, in the problem's own names and cells; nothing is said of how good it is.
+
+    ``search`` is one over ``instance``, at its own prices.
+    """
+    counts = np.array(vector, dtype=np.int64)
     routing = search.programme.routing(counts)
     shares, unserved = _clean(routing)
-    cost = float(instance.cost @ counts)
-    startup = float(instance.paid(counts)) - cost
+    cost = float(np.array([option.dollars_per_hour for option in screened.options]) @ counts)
+    startup = float(instance.startup @ np.maximum(counts - instance.standing, 0))
     exposed = search.losses.worst(counts).dollars if search.losses is not None else 0.0
-    objective = cost + float(instance.penalty @ unserved) + startup + exposed
     rates = np.array(problem.demand, dtype=np.float64)
     left = _spread(instance, unserved, len(rates))
     demand, short = float(rates.sum()), float(rates @ left)
-    bound = objective if outcome.complete else min(objective, outcome.bound)
     return MixSolution(
         feasible=True,
-        counts={name: n for name, n in zip(instance.names, found.counts, strict=True) if n},
+        counts={name: n for name, n in zip(instance.names, vector, strict=True) if n},
         routing={
             name: tuple(_spread(instance, shares[:, v], len(rates)).tolist())
             for v, name in enumerate(instance.names)
-            if found.counts[v]
+            if vector[v]
         },
         unserved=tuple(left.tolist()),
         cost_per_hour=cost,
-        objective_per_hour=objective,
+        objective_per_hour=cost + float(instance.penalty @ unserved) + startup + exposed,
         startup_per_hour=startup,
         exposed_per_hour=exposed,
         unserved_per_second=short,
         demand_per_second=demand,
         carried_per_second=demand / routing.fill if routing.fill > 0.0 and short <= 0.0 else demand - short,
-        bound=bound,
-        optimal=outcome.complete and problem.relative_gap <= 0.0,
-        units_used=outcome.units_used,
-        binding=_binding(problem, screened, dict(zip(instance.names, found.counts, strict=True))),
         rejections=(*problem.excluded, *screened.rejections),
     )
 
@@ -169,7 +177,7 @@ def _nothing(problem: MixProblem, screened: Screened, outcome: Outcome) -> MixSo
     )
 
 
-def _without_variants(problem: MixProblem, screened: Screened, place: int) -> MixSolution:
+def without_variants(problem: MixProblem, screened: Screened, place: int = 0) -> MixSolution:
     """Every column was refused: nothing runs, all demand is unserved. Only the first place can hold that answer."""
     nothing = _nothing(problem, screened, Outcome((), np.inf, True, 0))
     refused = ", ".join(each.variant for each in nothing.rejections) or "none was given"

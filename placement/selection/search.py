@@ -54,8 +54,11 @@ class Search:
         self._best: list[Found] = []
         self._listed = 0
 
-    def run(self, rank: int = 1, low: Ints | None = None, high: Ints | None = None) -> Outcome:
+    def run(
+        self, rank: int = 1, low: Ints | None = None, high: Ints | None = None, work_units: int | None = None
+    ) -> Outcome:
         """The ``rank`` cheapest vectors of the box ``low..high`` (all: None), until proven or out of work units."""
+        work = self._work_units if work_units is None else work_units
         low = self._instance.low if low is None else low
         high = self._instance.high if high is None else high
         self._rank, self._low, self._high = rank, low, high
@@ -73,7 +76,7 @@ class Search:
             if value >= self.threshold():
                 bound = value
                 break
-            if self.units_used() - spent >= self._work_units:
+            if self.units_used() - spent >= work:
                 bound, complete = value, False
                 break
             for child in self._visit(low, high, value):
@@ -105,6 +108,10 @@ class Search:
         return last - self._gap * max(1.0, abs(last))
 
     # ------------------------------------------------------------------------------------------- evaluation
+
+    def evaluate(self, counts: Ints) -> float:
+        """Objective of a count vector under the prices of now; infinite where side constraints forbid it."""
+        return self._evaluate(counts)
 
     def _evaluate(self, counts: Ints) -> float:
         """Objective of an allowed count vector (memoised); remembers it and its cut."""
