@@ -94,13 +94,15 @@ class Evaluated:
         """The same of any vectors [k, v]."""
         instance = self._instance
         low, high = np.maximum(low, instance.low), np.minimum(high, instance.high)
-        inside: NDArray[np.bool_] = ((points >= low) & (points <= high)).all(axis=1)
+        inside = np.logical_and.reduce((points >= low) & (points <= high), axis=1)
         if len(instance.side_limit):
-            kept: NDArray[np.bool_] = (points @ instance.side.T <= instance.side_limit + 1e-9).all(axis=1)
-            inside = inside & kept
+            kept = points @ instance.side.T <= instance.side_limit + 1e-9
+            inside = np.logical_and(inside, np.logical_and.reduce(kept, axis=1))
         for vector in instance.forbidden:
-            inside = inside & (points != np.array(vector)).any(axis=1)
-        return inside
+            other = np.logical_or.reduce(points != np.array(vector), axis=1)
+            inside = np.logical_and(inside, other)
+        allowed: NDArray[np.bool_] = inside
+        return allowed
 
     def charge(self, instance: Instance) -> None:
         """Prices every vector anew."""
