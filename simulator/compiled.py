@@ -22,7 +22,7 @@ from typing import Final
 
 MODULES: Final = tuple(
     f"simulator.physics.{name}"
-    for name in ("batch", "engine", "handing", "kv", "prefix", "sequence", "stepcost")
+    for name in ("batch", "engine", "handing", "kv", "prefill_first", "prefix", "sequence", "stepcost")
 )
 """What is compiled, as one: calls among them are calls of C."""
 GROUP: Final = "plimsoll_physics"

@@ -132,8 +132,9 @@ def check_operated(spec: OperatedSpec) -> None:
         _above(name, getattr(spec, name))
     for part in ("delays", "moving"):
         for name in getattr(spec, part).__struct_fields__:
-            strictly = part == "moving" or name == "report_seconds"
-            _above(f"{part}.{name}", getattr(getattr(spec, part), name), strictly=strictly)
+            strictly, value = part == "moving" or name == "report_seconds", getattr(getattr(spec, part), name)
+            if not isinstance(value, bool):
+                _above(f"{part}.{name}", value, strictly=strictly)
     if spec.delays.agent_low_seconds > spec.delays.agent_high_seconds:
         raise ScenarioError("delays.agent_low_seconds", "is above delays.agent_high_seconds")
     for loop, choice in spec.policies.items():
