@@ -302,6 +302,7 @@ def _rows(phases: dict[str, Phase], size: Size, figures: dict[str, Figure]) -> t
         at_most("permanent 403: requests an object and minute", figure("forbidden_requests_per_min"), GOAL_FORBIDDEN),
         Row("… in the first minute, with the objects' first status and event", f"{figure('forbidden_first_min'):.2f}"),
         Row("… which are", _kinds(phases["forbidden_first"])),
+        Row("… which are, after it", _kinds(phases["forbidden"])),
         at_most("storm of 409: requests an object and minute", figure("conflict_requests_per_min"), GOAL_CONFLICT),
         Row("… which are", _kinds(phases["conflict"])),
         Row(

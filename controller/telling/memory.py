@@ -17,11 +17,15 @@ NEWS_RATIO = 0.10
 _TRIES = frozenset({".have", ".limit", ".need"})
 PASSING: dict[str, frozenset[str]] = {
     "KeptWarm": frozenset({".have"}),
+    "MixChosen": frozenset({".limit"}),
+    "ReplicaPlaced": frozenset({".have", ".limit", "left"}),
     "GangRefused": _TRIES,
     "ReplicaRefused": _TRIES,
     "WriteRefused": _TRIES,
 }
-"""Numbers that go on by themselves while nothing happens (time idle, tries, the wait for the next): no news by code."""
+"""Numbers that go on by themselves (time idle, tries, the wait for the next) or are others' doing (what is free around it): no
+news, by code.
+"""
 
 
 class Said(msgspec.Struct, frozen=True):

@@ -46,6 +46,16 @@ def test_what_is_news(old: Reason | None, new: Reason, news: bool) -> None:
     assert is_news(old, new) is news
 
 
+@pytest.mark.parametrize("code", ["MixChosen", "ReplicaPlaced"])
+def test_what_others_leave_free_is_no_news(code: str) -> None:
+    def said(free: float, need: float = 1.0) -> Reason:
+        quantities = {"need": Quantity("need", need, "GPU"), "limit": Quantity("free", free, "GPU")}
+        return Reason(code=code, subject=CHAT, verdict=Verdict.CHOSEN, choice="n1", **quantities)
+
+    assert not is_news(said(500.0), said(50.0))
+    assert is_news(said(500.0), said(500.0, need=2.0))
+
+
 def test_a_reason_is_told_again_only_when_it_is_news() -> None:
     sayings = Sayings()
     assert sayings.hear([reason(100.0)], "planner", 1.0) == [reason(100.0)]
