@@ -64,6 +64,8 @@ CODES: dict[str, CodeSpec] = {
     # place
     "ReplicaPlaced": _normal("{choice}: {need} needed, {have} free there, {left} left after it; {limit} were fit.",
                              "need", "have", "limit", "left"),
+    "ReplicaTried": _normal("{choice} is tried again, its pods having been refused: {need} needed, {have} free on its node, {left} left"
+                            " after it; {limit} were fit.", "need", "have", "limit", "left"),
     "ReplicaUnplaceable": _warning("{choice} needs {need} on one node; the best node has {have} ({limit} of the pool are open).",
                                    "need", "have", "limit"),
     "PlacesConfined": _warning("{choice}: {limit} of {open} open can be used, with {have} free there and {elsewhere} free on the"

@@ -15,10 +15,12 @@ NEWS_RATIO = 0.10
 """An Event is written again when a number moved by more than this share (SEAMS §7)."""
 
 _TRIES = frozenset({".have", ".limit", ".need"})
+_ROOM = frozenset({".have", ".limit", "left"})
 PASSING: dict[str, frozenset[str]] = {
     "KeptWarm": frozenset({".have"}),
     "MixChosen": frozenset({".limit"}),
-    "ReplicaPlaced": frozenset({".have", ".limit", "left"}),
+    "ReplicaPlaced": _ROOM,
+    "ReplicaTried": _ROOM,
     "GangRefused": _TRIES,
     "ReplicaRefused": _TRIES,
     "WriteRefused": _TRIES,

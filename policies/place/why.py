@@ -16,9 +16,11 @@ from policies.resting import Rest, pause_seconds
 
 
 def placed(case: Case, variant: Variant, choice: Choice) -> Reason:
-    """A replica found a node."""
+    """A replica found a node. Of one whose pods are refused it is a try, told once whatever node it falls on."""
+    tried = case.service.refused is not None
     return Reason(
-        code="ReplicaPlaced", subject=case.service.ref, verdict=Verdict.CHOSEN, choice=choice.slot.node,
+        code="ReplicaTried" if tried else "ReplicaPlaced", subject=case.service.ref, verdict=Verdict.CHOSEN,
+        choice=variant.key if tried else choice.slot.node,
         need=quantity("gpus", variant.gpus, "GPU"), have=quantity("free", choice.free, "GPU"),
         limit=quantity("fit_nodes", choice.fit_nodes, "nodes"),
         facts=(quantity("left", choice.left, "GPU"),), refs=(Ref("Node", choice.slot.node),),

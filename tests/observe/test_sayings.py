@@ -46,7 +46,7 @@ def test_what_is_news(old: Reason | None, new: Reason, news: bool) -> None:
     assert is_news(old, new) is news
 
 
-@pytest.mark.parametrize("code", ["MixChosen", "ReplicaPlaced"])
+@pytest.mark.parametrize("code", ["MixChosen", "ReplicaPlaced", "ReplicaTried"])
 def test_what_others_leave_free_is_no_news(code: str) -> None:
     def said(free: float, need: float = 1.0) -> Reason:
         quantities = {"need": Quantity("need", need, "GPU"), "limit": Quantity("free", free, "GPU")}

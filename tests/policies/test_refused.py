@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cluster import actions as act
+from cluster.reasons import Verdict
 from cluster.refused import Refused
 from tests.policies.builders import NOW, a_cluster
 from tests.policies.fitting import SERVICE, cluster, codes, of, place
@@ -37,8 +38,12 @@ def test_when_its_try_is_due_one_pod_is_made_and_not_three() -> None:
     made = cluster().with_capacity(SERVICE, 5.0, ("L4", "l4-od", 3))
     plan, _ = place(made.changing("services", SERVICE, refused=refused(NOW)))
     assert len(of(plan, act.CreateReplica)) == 1
+    assert [(r.code, r.choice) for r in plan.reasons if r.verdict is Verdict.CHOSEN] == [
+        ("ReplicaTried", "L4x1-bf16")
+    ]
     plan, _ = place(made.changing("services", SERVICE, refused=None))
     assert len(of(plan, act.CreateReplica)) == 3
+    assert {r.code for r in plan.reasons if r.verdict is Verdict.CHOSEN} == {"ReplicaPlaced"}
 
 
 def test_what_is_refused_leaves_its_devices_to_others_and_stays_wanted() -> None:
