@@ -12,18 +12,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from console.simulating.page import SHOWN, cell, page
+from console.simulating.page import cell, page, rows_of
 from console.simulating.plots import short
 from simulator.experiments.on_ray import on_ray
 from simulator.experiments.outcomes import Outcome, OutcomeFolder
 from simulator.experiments.processes import on_processes
 from simulator.experiments.runs import Run, SweepError, parse_sweep, runs_of
 from simulator.experiments.scenario import load, scenario_of
-from simulator.experiments.simulating import TARGET, verify
+from simulator.experiments.simulating import TARGET, sources, verify
 from simulator.experiments.statistics import by_point
 from simulator.experiments.tables import write_table
 from simulator.world.spec import ScenarioError
 
+LINES_TOLD = 5
+"""Malformed lines of a trace that the terminal shows; the report has more."""
 SIDE_BY_SIDE = 3
 """Points that fit beside each other in a terminal of 80 columns."""
 
@@ -106,7 +108,7 @@ def _write(options: SimulateOptions, given: dict[str, Any], outcomes: Sequence[O
     write_table(options.out / ("results.parquet" if options.parquet else "results.csv"), outcomes)
     promise = scenario_of(given).promise
     seconds = {"ttft_seconds": promise.ttft_seconds, "tpot_seconds": promise.tpot_seconds}
-    html = page(given.get("name", ""), given, outcomes, seconds, command_of(options))
+    html = page(given.get("name", ""), given, outcomes, seconds, command_of(options), sources(given))
     (options.out / "report.html").write_text(html, encoding="utf-8")
 
 
@@ -134,7 +136,7 @@ def _show(options: SimulateOptions, given: dict[str, Any], outcomes: Sequence[Ou
     for start in range(0, len(named), SIDE_BY_SIDE):
         part = named[start : start + SIDE_BY_SIDE]
         table = Table("", *(escape(label) for _, label in part), title=given.get("name") or None)
-        for name, title, factor, unit in SHOWN:
+        for name, title, factor, unit in rows_of(estimates):
             table.add_row(title, *(cell(estimates[point].get(name), factor, unit) for point, _ in part))
         console.print(table)
     for each in outcomes:
@@ -144,4 +146,9 @@ def _show(options: SimulateOptions, given: dict[str, Any], outcomes: Sequence[Ou
             console.print(
                 f"[yellow]{escape(each.run.point)}, seed {each.run.seed}: partial, the event budget was spent[/yellow]"
             )
+    left_out = list(dict.fromkeys(note for each in outcomes for note in each.notes))
+    for note in left_out[:LINES_TOLD]:
+        console.print(f"[yellow]left out: {escape(note)}[/yellow]")
+    if len(left_out) > LINES_TOLD:
+        console.print(f"[yellow]{len(left_out) - LINES_TOLD} more are in the report[/yellow]")
     console.print(f"report: {options.out / 'report.html'}")

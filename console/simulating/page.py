@@ -10,6 +10,7 @@ import yaml
 from console.demo.markup import Markup, el, joined
 from console.demo.report_style import style_sheet
 from console.simulating import plots
+from console.simulating.plots_power import has_power, power
 from simulator.experiments.outcomes import Outcome
 from simulator.experiments.statistics import Estimate, by_point
 
@@ -24,8 +25,44 @@ SHOWN = (
     ("preemptions", "preemptions", 1.0, ""),
     ("migrations", "migrations", 1.0, ""),
     ("dollars_per_hour", "cost", 1.0, "$/h"),
+    ("watts_mean", "power, mean", 1e-3, "kW"),
+    ("watts_peak", "power, peak", 1e-3, "kW"),
+    ("joules_per_request", "energy a request", 1e-3, "kJ"),
+    ("joules_per_token", "energy a token", 1.0, "J"),
+    ("gpu_xid_failures", "GPUs lost", 1.0, ""),
+    ("node_crash_failures", "nodes lost", 1.0, ""),
 )
 """Figures of the table: name, title, factor to its unit, unit."""
+_OF = (
+    ("attainment of ", "attainment, ", 100.0, "%"),
+    ("ttft_p99_seconds of ", "TTFT p99, ", 1.0, "s"),
+    ("peak_share_", "peak of the rating, ", 100.0, "%"),
+)
+_JOB = (
+    ("_steps", "iterations", 1.0, ""),
+    ("_steps_per_hour", "iterations an hour", 1.0, ""),
+    ("_failures", "failures", 1.0, ""),
+    ("_lost_steps", "iterations lost", 1.0, ""),
+    ("_exchange_share", "time in exchange", 100.0, "%"),
+)
+
+
+def rows_of(estimates: Mapping[str, Mapping[str, Estimate]]) -> list[tuple[str, str, float, str]]:
+    """The rows of the table: those of `SHOWN` that any point has, and its classes, domains and jobs."""
+    there = dict.fromkeys(name for found in estimates.values() for name in found)
+    rows = [row for row in SHOWN if row[0] in there]
+    for prefix, title, factor, unit in _OF:
+        rows += [
+            (name, title + name.removeprefix(prefix), factor, unit)
+            for name in there
+            if name.startswith(prefix)
+        ]
+    jobs = [
+        name.removeprefix("job_").removesuffix("_attempts") for name in there if name.endswith("_attempts")
+    ]
+    for job in jobs:
+        rows += [(f"job_{job}{end}", f"{job}: {title}", factor, unit) for end, title, factor, unit in _JOB]
+    return rows
 
 
 _OWN = "pre{white-space:pre-wrap;overflow-wrap:anywhere}.scroll{overflow-x:auto}"
@@ -47,13 +84,14 @@ def page(
     outcomes: Sequence[Outcome],
     promise: Mapping[str, float],
     command: str,
+    sources: Sequence[str] = (),
 ) -> str:
-    """The whole page, in one file without anything from elsewhere."""
+    """The whole page, in one file without anything from elsewhere. `sources` say where its cost models come from."""
     estimates = by_point(outcomes)
     drawn = plots.by_point(outcomes)
     body = joined(
         el("header", el("h1", name or "Simulation"), el("p", _told(outcomes, estimates)), class_="top"),
-        el("main", *_sections(estimates, drawn, outcomes, promise, given, command)),
+        el("main", *_sections(estimates, drawn, outcomes, promise, given, command, sources)),
     )
     head = joined(
         Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width">'),
@@ -82,6 +120,7 @@ def _sections(
     promise: Mapping[str, float],
     given: Mapping[str, Any],
     command: str,
+    sources: Sequence[str],
 ) -> list[Markup]:
     sections = [el("h2", "Figures"), _table(estimates)]
     if drawn:
@@ -104,10 +143,23 @@ def _sections(
             el("h2", "Throughput"),
             el("figure", plots.throughput(drawn)),
         ]
+    if has_power(drawn):
+        sections += [el("h2", "Power"), el("figure", power(drawn))]
     failures = [outcome for outcome in outcomes if outcome.error]
     if failures:
         rows = [el("li", f"{each.run.point}, seed {each.run.seed}: {each.error}") for each in failures[:50]]
         sections += [el("h2", "Runs that failed"), el("ul", *rows)]
+    left_out = dict.fromkeys(note for outcome in outcomes for note in outcome.notes)
+    if left_out:
+        sections += [
+            el("h2", "Lines of the trace that were left out"),
+            el("ul", *(el("li", n) for n in left_out)),
+        ]
+    if sources:
+        sections += [
+            el("h2", "Where the times and watts come from"),
+            el("ul", *(el("li", each) for each in sources)),
+        ]
     text = yaml.safe_dump(dict(given), sort_keys=False, allow_unicode=True)
     sections += [
         el("h2", "The scenario, and how to run it again"),
@@ -125,6 +177,6 @@ def _table(estimates: Mapping[str, Mapping[str, Estimate]]) -> Markup:
             el("td", title),
             *(el("td", cell(found.get(name), factor, unit)) for found in estimates.values()),
         )
-        for name, title, factor, unit in SHOWN
+        for name, title, factor, unit in rows_of(estimates)
     ]
     return el("div", el("table", el("thead", head), el("tbody", *rows)), class_="scroll")

@@ -11,10 +11,11 @@ from simulator.experiments.runs import Run
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What a run found: `figures` by name, and `series` by name for the plots (quantiles, values over time)."""
+    """What a run found: `figures` by name, `series` by name for the plots (quantiles, values over time), and sentences."""
 
     figures: dict[str, float] = {}
     series: dict[str, tuple[float, ...]] = {}
+    notes: tuple[str, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +24,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     run: Run
     figures: dict[str, float] = {}
     series: dict[str, tuple[float, ...]] = {}
+    notes: tuple[str, ...] = ()
     error: str = ""
     seconds: float = 0.0
 

@@ -14,15 +14,31 @@ import yaml
 
 from cluster.serving import Role
 from placement.models import model_spec
+from simulator.experiments.mechanisms import (
+    Mechanisms,
+    RequestClass,
+    check_classes,
+    parts_of,
+    start_of,
+)
 from simulator.experiments.profiles import ProfileError, read_profile
 from simulator.experiments.runs import Value
 from simulator.experiments.traffic import Strict, Traffic, check_traffic
 from simulator.physics.catalogue import GPU_SPECS
-from simulator.physics.loading import StartSpec
 from simulator.physics.measured import MeasuredCost
 from simulator.physics.published import PUBLISHED
 from simulator.physics.specs import Admission, EngineSpec, ModelSpec, Precision, Scheduling
-from simulator.world.spec import Choice, Delays, Failing, Group, Moving, ScenarioError, WorldSpec, check
+from simulator.world.spec import (
+    Choice,
+    Delays,
+    Failing,
+    Group,
+    Moving,
+    ScenarioError,
+    WorldSpec,
+    check,
+    nodes_of,
+)
 
 
 class Engine(Strict, frozen=True, kw_only=True):
@@ -70,8 +86,11 @@ class Failure(Strict, frozen=True, kw_only=True):
     restart: bool = True
 
 
-class Scenario(Strict, frozen=True, kw_only=True):
-    """One experiment. `shape` describes a model that the shipped catalogue does not know, as a ModelService does."""
+class Scenario(Mechanisms, frozen=True, kw_only=True):
+    """One experiment. `shape` describes a model that the shipped catalogue does not know, as a ModelService does.
+
+    `classes` share the traffic out among priorities; without them requests have those of their trace.
+    """
 
     model: str
     groups: tuple[Instances, ...]
@@ -80,6 +99,7 @@ class Scenario(Strict, frozen=True, kw_only=True):
     shape: dict[str, float] = {}
     precision: Precision = "bf16"
     promise: Promise = Promise()
+    classes: tuple[RequestClass, ...] = ()
     dispatch: Choice = Choice("least_outstanding")
     migration: Choice | None = None
     moving: Moving = Moving()
@@ -158,6 +178,7 @@ def scenario_of(given: Mapping[str, Any]) -> Scenario:
         sentence, _, where = str(error).partition(" - at `$")
         raise ScenarioError(where.strip("`.") or "scenario", f"is wrong: {sentence}") from error
     check_traffic(found.traffic)
+    check_classes(found.classes)
     for name in ("ttft_seconds", "tpot_seconds"):
         if not getattr(found.promise, name) > 0.0:
             raise ScenarioError(f"promise.{name}", f"is {getattr(found.promise, name)}; it must be positive")
@@ -170,9 +191,12 @@ def world_of(scenario: Scenario, seed: int) -> WorldSpec:
         model = _model(scenario)
     except (KeyError, ValueError) as error:
         raise ScenarioError("model", f"cannot be used: {error.args[0]}") from error
+    groups = tuple(_group(group, f"groups[{n}]") for n, group in enumerate(scenario.groups))
+    start = start_of(scenario.start, model)
     spec = WorldSpec(
         model=model,
-        groups=tuple(_group(group, f"groups[{n}]") for n, group in enumerate(scenario.groups)),
+        groups=groups,
+        parts=parts_of(scenario, start, [nodes_of(n, group) for n, group in enumerate(groups)]),
         dispatch=scenario.dispatch,
         migration=scenario.migration,
         moving=scenario.moving,
@@ -182,7 +206,7 @@ def world_of(scenario: Scenario, seed: int) -> WorldSpec:
                 instance=each.instance,
                 at_seconds=each.at_seconds,
                 notice_seconds=each.notice_seconds,
-                start=StartSpec(weight_bytes=model.weight_bytes) if each.restart else None,
+                start=start if each.restart else None,
             )
             for each in scenario.failures
         ),

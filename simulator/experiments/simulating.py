@@ -8,11 +8,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from simulator.experiments.mechanisms import RequestClass, classified
 from simulator.experiments.outcomes import Figures
 from simulator.experiments.runs import Run
 from simulator.experiments.scenario import Scenario, scenario_of, with_settings, world_of
 from simulator.experiments.traffic import requests_of
+from simulator.physics.provenance import provenance
 from simulator.traces.requests import Tally
+from simulator.world import mounting
 from simulator.world.world import Outcome, World
 
 TARGET = f"{__name__}:simulate"
@@ -36,9 +39,32 @@ def simulate(given: bytes, run: Run) -> Figures:
     """
     scenario = scenario_of(with_settings(msgspec.json.decode(given), run.settings))
     tally = Tally()
-    world = World(world_of(scenario, run.seed), requests_of(scenario.traffic, run.seed, tally))
+    stream = classified(requests_of(scenario.traffic, run.seed, tally), scenario.classes, run.seed)
+    world = World(world_of(scenario, run.seed), stream)
     outcome = world.run()
-    return Figures(_figures(scenario, world, outcome, tally), _series(world, outcome))
+    series = _series(world, outcome) | mounting.series(world, BINS)
+    return Figures(_figures(scenario, world, outcome, tally), series, _notes(scenario, tally))
+
+
+def sources(given: dict[str, Any]) -> tuple[str, ...]:
+    """Where the step times and the power of each group come from, with their errors. Raises ScenarioError as `verify`."""
+    spec = world_of(scenario_of(given), 1)
+    told = [
+        f"groups[{number}]: {' '.join(provenance(group.engine).sentences())}"
+        for number, group in enumerate(spec.groups)
+    ]
+    return tuple(told)
+
+
+def _notes(scenario: Scenario, tally: Tally) -> tuple[str, ...]:
+    """The lines of the trace that were left out, each with its file, number and reason."""
+    trace = scenario.traffic.trace
+    if trace is None:
+        return ()
+    told = [f"{trace.path}:{fault.line}: {fault.why}" for fault in tally.faults]
+    if tally.malformed > len(told):
+        told.append(f"{trace.path}: {tally.malformed - len(told)} more lines are malformed")
+    return tuple(told)
 
 
 def _figures(scenario: Scenario, world: World, outcome: Outcome, tally: Tally) -> dict[str, float]:
@@ -56,7 +82,39 @@ def _figures(scenario: Scenario, world: World, outcome: Outcome, tally: Tally) -
         "dollars": price * hours,
     }
     found |= {name: float(getattr(outcome, name)) for name in Outcome.__struct_fields__}
+    found |= mounting.figures(world) | _by_class(scenario, world)
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
+
+
+def _by_class(scenario: Scenario, world: World) -> dict[str, float]:
+    """Arrivals, attainment and latency of each class, or of each priority where a trace has several and no classes."""
+    book, promise = world.book, scenario.promise
+    priorities = book.priorities
+    classes = scenario.classes
+    if not classes:
+        levels = np.unique(priorities).tolist()
+        if len(levels) < 2:
+            return {}
+        classes = tuple(RequestClass(name=f"priority {n}", share=0.0, priority=n) for n in levels)
+    found: dict[str, float] = {}
+    for each in classes:
+        mine = priorities == each.priority
+        ttft, tpot = book.ttft_seconds[mine], book.tpot_seconds[mine]
+        kept = (ttft <= (each.ttft_seconds or promise.ttft_seconds)) & (
+            tpot <= (each.tpot_seconds or promise.tpot_seconds)
+        )
+        arrived = book.arrived_of(each.priority)
+        found |= {
+            f"arrived of {each.name}": arrived,
+            f"attainment of {each.name}": float(kept.sum()) / max(arrived, 1),
+            f"ttft_p99_seconds of {each.name}": _p99(ttft),
+            f"tpot_p99_seconds of {each.name}": _p99(tpot),
+        }
+    return found
+
+
+def _p99(values: Any) -> float:
+    return float(np.percentile(values, 99)) if len(values) else math.nan
 
 
 def _mean(values: Any) -> float:

@@ -7,7 +7,7 @@ they were. An instance on several GPUs is gone with any of them, its neighbours 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from simulator.physics.failures import FailureKind, FailureSource
 from simulator.world.core import Event
@@ -15,12 +15,15 @@ from simulator.world.failing import halt, up
 from simulator.world.machines import Machine
 from simulator.world.parts import Breaking, Hazard
 
+KINDS: Final = (FailureKind.NODE_CRASH, FailureKind.GPU_XID)
+"""What breaks in the world; what stops without a word (a hang) does not."""
+
 
 def breaks(at_seconds: float, subject: Breaking, world: Any) -> Iterable[Event]:
     """Something breaks now; what is broken already breaks no further."""
     machine: Machine = world.machines.by_name[subject.node]
-    gpus = range(machine.gpus) if subject.gpu < 0 else range(subject.gpu, min(subject.gpu + 1, machine.gpus))
-    if machine.down or not gpus or subject.gpu in machine.broken:
+    gpus = range(machine.gpus) if subject.gpu < 0 else (subject.gpu,)
+    if machine.down or subject.gpu in machine.broken:
         return ()
     world.broken[FailureKind.NODE_CRASH if subject.gpu < 0 else FailureKind.GPU_XID] += 1
     if world.drawing is not None:

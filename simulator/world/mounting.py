@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from simulator.physics.network import effective_bytes_per_second
+from simulator.physics.power import DEFAULT_POWER
 from simulator.physics.training import GangPhase
 from simulator.world import breaking, drawing, jobs, metering
 from simulator.world.machines import Machines
 from simulator.world.parts import Domain, Parts, Power
 from simulator.world.roads import Roads
+from simulator.world.terms import ScenarioError
 from simulator.world.wires import Wires
 
 MOST_NODES_SHOWN = 64
@@ -43,8 +45,16 @@ def begin(world: Any, parts: Parts) -> None:
             kernel.push((job.spec.at_seconds, jobs.begin, job))
     if parts.power is not None:
         _power(world, parts.power)
-    for each in parts.breaking:
+    for number, each in enumerate(parts.breaking):
+        gpus = world.machines.by_name[each.node].gpus
+        if each.gpu >= gpus:
+            raise ScenarioError(
+                f"breaking[{number}].gpu",
+                f"is {each.gpu}; {each.node} has {gpus} GPUs in use, counted from 0",
+            )
         kernel.push((each.at_seconds, breaking.breaks, each))
+    if parts.breaking or parts.hazard is not None:
+        world.broken.update(dict.fromkeys(breaking.KINDS, 0))
     if parts.hazard is not None:
         for event in breaking.following((parts.hazard, breaking.source_of(parts.hazard, world))):
             kernel.push(event)
@@ -112,7 +122,10 @@ def _energy(world: Any) -> dict[str, float]:
     made: drawing.Drawing = world.drawing
     by_phase = made.joules_by_phase()
     total, seconds = sum(by_phase.values()), max(world.kernel.now, 1e-9)
-    serving = total - by_phase["training"] - by_phase["boundary"]
+    trained = by_phase["training"] + by_phase["boundary"]
+    serving = (
+        total - DEFAULT_POWER.server_watts_per_gpu_watt * trained
+    )  # what training's own watts cost a server
     completed, tokens = world.book.completed, int(world.book.output_tokens.sum())
     found = {f"joules_{phase}": joules for phase, joules in by_phase.items()}
     found |= {

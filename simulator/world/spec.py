@@ -90,11 +90,14 @@ class WorldSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     def serving_nodes(self) -> tuple[str, ...]:
         """The nodes that have instances, in order."""
-        return tuple(
-            node_of(number, count, group.per_node)
-            for number, group in enumerate(self.groups)
-            for count in range(0, group.count, group.per_node)
-        )
+        return tuple(node for number, group in enumerate(self.groups) for node in nodes_of(number, group))
+
+
+def nodes_of(number: int, group: Group) -> tuple[str, ...]:
+    """The nodes of a group, counted from 0; none where its numbers make no sense."""
+    if group.count < 1 or group.per_node < 1:
+        return ()
+    return tuple(node_of(number, count, group.per_node) for count in range(0, group.count, group.per_node))
 
 
 def node_of(group: int, count: int, per_node: int) -> str:

@@ -127,3 +127,23 @@ def test_failed_and_partial_runs_are_told_and_end_in_one(scenario: Path, tmp_pat
     assert code == 1
     assert "partial, the event budget was spent" in told
     assert "1 runs are partial" in (tmp_path / "other" / "report.html").read_text()
+
+
+def test_power_lines_left_out_and_sources_are_where_a_user_looks(scenario: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n1,50,5\nx,50,5\n9,50,50\n")
+    traffic = "power_law: {input_mean: 128, output_mean: 128, rate: 3.0, requests: 60}"
+    scenario.write_text(
+        SCENARIO.replace(traffic, "trace: {path: t.csv}")
+        + "power: {domains: [{name: row, rating_watts: 900}]}\n"
+    )
+    code, told, err = type_("simulate", "-f", str(scenario), "--out", str(tmp_path / "out"))
+    assert code == 0, err
+    assert "energy a request" in told
+    assert "left out: " in told
+    assert "t.csv:3: TIMESTAMP 'x' is no date and time" in "".join(told.split("\n"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert Tags(page).count["svg"] == 4
+    for heading in ("Power", "Lines of the trace that were left out", "Where the times and watts come from"):
+        assert f"<h2>{heading}</h2>" in page
+    assert "peak of the rating, row" in page
+    assert "Llumnix (OSDI&#x27;24) fig. 10" in page

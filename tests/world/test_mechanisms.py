@@ -210,7 +210,6 @@ def test_a_job_that_fails_too_often_is_given_up_and_one_that_nobody_awaits_is_le
         pytest.param(-1, {0, 1}, id="a node takes all its instances"),
         pytest.param(1, {0}, id="a GPU takes the instance that uses it"),
         pytest.param(2, {1}, id="another GPU another one"),
-        pytest.param(9, set(), id="a GPU that is not there nobody"),
     ],
 )
 def test_what_breaks_takes_those_that_use_it(gpu: int, lost: set[int]) -> None:
@@ -453,6 +452,7 @@ def test_a_run_without_any_of_it_is_the_run_it_was() -> None:
         (Parts(training=(job(), job())), "jobs"),
         (Parts(training=(job(gpus=0),)), "jobs[0].gpus"),
         (Parts(breaking=(Breaking(node="node-0-00000", gpu=-2, at_seconds=1.0),)), "breaking[0].gpu"),
+        (Parts(breaking=(Breaking(node="node-0-00000", gpu=9, at_seconds=1.0),)), "breaking[0].gpu"),
         (Parts(breaking=(Breaking(node="node-0-00000", at_seconds=-1.0),)), "breaking[0].at_seconds"),
         (Parts(hazard=Hazard(gpu_share=1.5)), "hazard.gpu_share"),
         (Parts(hazard=Hazard(nodes=("moon",))), "hazard.nodes"),

@@ -250,7 +250,7 @@ def any_parts(rng: np.random.Generator, start: StartSpec) -> Parts:
     """Random mechanisms, each on or off."""
     node, on = "node-0-00000", rng.random(4) < 0.4
     broken = tuple(
-        Breaking(node=node, gpu=int(rng.integers(-1, 3)), at_seconds=float(rng.uniform(0, 6)), start=start,
+        Breaking(node=node, gpu=int(rng.integers(-1, 1)), at_seconds=float(rng.uniform(0, 6)), start=start,
                  repair_seconds=float(rng.choice([0.0, 2.0])))
         for _ in range(3)
     )  # fmt: skip
