@@ -149,11 +149,11 @@ def _sections(
     if failures:
         rows = [el("li", f"{each.run.point}, seed {each.run.seed}: {each.error}") for each in failures[:50]]
         sections += [el("h2", "Runs that failed"), el("ul", *rows)]
-    left_out = dict.fromkeys(note for outcome in outcomes for note in outcome.notes)
-    if left_out:
+    lines = dict.fromkeys(note for outcome in outcomes for note in outcome.notes)
+    if lines:
         sections += [
             el("h2", "Lines of the trace that were left out"),
-            el("ul", *(el("li", n) for n in left_out)),
+            el("ul", *(el("li", n) for n in lines)),
         ]
     if sources:
         sections += [
