@@ -216,3 +216,41 @@ def test_who_comes_with_room_does_not_wait_behind_who_waits_for_it(tokens, first
     target.take_over(source.handover(1), 200)
     ends = [event.request_id for event in events + target.advance_to(30.0) if event.kind is FINISHED]
     assert ends == [first, 3 - first]
+
+
+@pytest.mark.parametrize("together", [1, 2, 4, 8])
+def test_continuous_batching_passes_the_weights_once_for_all(together):
+    batched, single = engine(max_num_seqs=together), engine(max_num_seqs=1)
+    for each in (batched, single):
+        for request in range(together):
+            each.submit(request, 100, 50, 0.0)
+    ends = [max(times(each.advance_to(200.0)).values()) for each in (batched, single)]
+    all_at_once = COST.seconds(0, 100 * together, 0, together * 100 * 50)
+    assert ends[0] == pytest.approx(all_at_once + COST.run_seconds(together, 101 * together, 49), rel=1e-9)
+    assert ends[1] == pytest.approx(together * (prefill(100) + COST.run_seconds(1, 101, 49)), rel=1e-9)
+    # A step of all passes weights and launches once, so each further sequence costs the reading of its context alone.
+    more = COST.seconds(together, 0, 101 * together, 0.0) - COST.seconds(1, 0, 101, 0.0)
+    assert more == pytest.approx((together - 1) * (101 * COST.kv + COST.per_sequence), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("admission", "blocks", "running"),
+    [
+        pytest.param(
+            "reserve", 40, 40 // ((100 + 220) // 16), id="prompt and output set aside: 20 blocks each"
+        ),
+        pytest.param("grow", 40, 40 // 7, id="blocks as they come: 7 of a prompt of 100"),
+        pytest.param("reserve", 4_000, 16, id="without a limit: all of them"),
+    ],
+)
+def test_admission_lets_in_as_many_as_have_their_blocks(admission, blocks, running):
+    paged = engine(16 * blocks, admission=admission, chunk_tokens=4096)
+    for request in range(16):
+        paged.submit(request, 100, 220, 0.0)
+    paged.advance_to(1e-6)
+    load = paged.load()
+    assert (load.running, load.waiting) == (running, 16 - running)
+    events = paged.advance_to(600.0)
+    assert sum(event.kind is FINISHED for event in events) == 16
+    assert (paged.load().preemptions > 0) == (admission == "grow")
+    assert paged.load().kv_free_tokens == paged.capacity_tokens

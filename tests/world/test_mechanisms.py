@@ -524,3 +524,46 @@ def test_who_is_refused_is_counted_with_its_priority() -> None:
     world = World(lost, [request])
     world.run()
     assert (world.book.refused_of[7], world.book.arrived_of(7)) == (1, 1)
+
+
+# ------------------------------------------------------------------------------------------------- reclaims and starts
+
+
+@pytest.mark.parametrize(
+    ("notice", "replayed"),
+    [(10.0, 0), (0.2, 1), (0.0, 1)],
+    ids=["time enough", "too short", "without a word"],
+)
+def test_a_reclaim_costs_nothing_who_can_end_within_its_notice(notice: float, replayed: int) -> None:
+    failures = (Failing(instance=0, at_seconds=0.5, notice_seconds=notice),)
+    still = run(requests=asks((0.0, 1000, 200)))
+    world = run(failures=failures, requests=asks((0.0, 1000, 200)))
+    assert world.book.replayed == replayed
+    if not replayed:
+        assert finish_of(world) == finish_of(still)
+        return
+    death, done = 0.5 + notice, 1
+    while prefill(1000) + COST.run_seconds(1, 1001, done) <= death:
+        done += 1  # tokens that were out: they are computed again as prompt elsewhere
+    again = prefill(1000 + done) + COST.run_seconds(1, 1000 + done + 1, 200 - done - 1)
+    assert finish_of(world) - finish_of(still) == pytest.approx(death + again - finish_of(still), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changed", "more"),
+    [
+        pytest.param({}, 0.0, id="a warm node"),
+        pytest.param({"image_bytes": 10**9, "image_bytes_per_second": 1e8}, 10.0, id="the image is pulled"),
+        pytest.param({"container_seconds": 4.0}, 3.0, id="a slower container"),
+        pytest.param({"process_seconds": 5.0}, 5.0 - 10**9 / 21e9, id="a process that outlasts its weights"),
+        pytest.param({"tier": WeightTier.NVME}, 10**9 / 3.6e9 - 10**9 / 21e9, id="weights from NVMe"),
+        pytest.param({"engine_seconds": 20.0}, 19.0, id="compilation"),
+        pytest.param({"warm_up_seconds": 2.5}, 2.5, id="warm-up"),
+    ],
+)
+def test_each_stage_of_a_cold_start_costs_its_time(changed: dict[str, Any], more: float) -> None:
+    def ready(start: StartSpec) -> float:
+        failures = (Failing(instance=0, at_seconds=1.0, start=start),)
+        return run(ONE, requests=asks((60.0, 10, 2)), failures=failures).instances[0].started
+
+    assert ready(msgspec.structs.replace(FAST, **changed)) - ready(FAST) == pytest.approx(more, abs=1e-9)
