@@ -18,10 +18,10 @@ from simulator.experiments.on_ray import on_ray
 from simulator.experiments.outcomes import Outcome, OutcomeFolder
 from simulator.experiments.processes import on_processes
 from simulator.experiments.runs import Run, SweepError, parse_sweep, runs_of
-from simulator.experiments.scenario import load, scenario_of
-from simulator.experiments.simulating import TARGET, sources, verify
+from simulator.experiments.scenario import load
+from simulator.experiments.simulating import TARGET, promise_of, sources, verify
 from simulator.experiments.statistics import by_point
-from simulator.experiments.tables import write_table
+from simulator.experiments.tables import write_decisions, write_table
 from simulator.world.spec import ScenarioError
 
 LINES_TOLD = 5
@@ -106,8 +106,9 @@ def _carried_out(
 
 def _write(options: SimulateOptions, given: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
     write_table(options.out / ("results.parquet" if options.parquet else "results.csv"), outcomes)
-    promise = scenario_of(given).promise
-    seconds = {"ttft_seconds": promise.ttft_seconds, "tpot_seconds": promise.tpot_seconds}
+    if any(outcome.log for outcome in outcomes):
+        write_decisions(options.out / "decisions.csv", outcomes)
+    seconds = promise_of(given)
     html = page(given.get("name", ""), given, outcomes, seconds, command_of(options), sources(given))
     (options.out / "report.html").write_text(html, encoding="utf-8")
 

@@ -9,7 +9,7 @@ import yaml
 
 from console.demo.markup import Markup, el, joined
 from console.demo.report_style import style_sheet
-from console.simulating import plots
+from console.simulating import decisions, plots
 from console.simulating.plots_power import has_power, power
 from simulator.experiments.outcomes import Outcome
 from simulator.experiments.statistics import Estimate, by_point
@@ -145,6 +145,7 @@ def _sections(
         ]
     if has_power(drawn):
         sections += [el("h2", "Power"), el("figure", power(drawn))]
+    sections += decisions.sections(drawn)
     failures = [outcome for outcome in outcomes if outcome.error]
     if failures:
         rows = [el("li", f"{each.run.point}, seed {each.run.seed}: {each.error}") for each in failures[:50]]

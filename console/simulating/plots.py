@@ -12,7 +12,7 @@ from console.demo.plots_labels import side_labels
 from console.demo.plots_latency import log_seconds
 from console.demo.plots_style import INK, MUTED, canvas, service_colours, style, svg_of
 from simulator.experiments.outcomes import Outcome
-from simulator.experiments.simulating import LEVELS
+from simulator.experiments.series import LEVELS
 from simulator.experiments.statistics import Estimate
 
 MOST_POINTS = 6

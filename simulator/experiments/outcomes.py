@@ -8,14 +8,19 @@ from pathlib import Path
 import msgspec
 
 from simulator.experiments.runs import Run
+from simulator.world.operated.log import Decided
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What a run found: `figures` by name, `series` by name for the plots (quantiles, values over time), and sentences."""
+    """What a run found: `figures` by name, `series` by name for the plots (quantiles, values over time), and sentences.
+
+    `log` has what its operator decided, where it had one.
+    """
 
     figures: dict[str, float] = {}
     series: dict[str, tuple[float, ...]] = {}
     notes: tuple[str, ...] = ()
+    log: tuple[Decided, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +30,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     figures: dict[str, float] = {}
     series: dict[str, tuple[float, ...]] = {}
     notes: tuple[str, ...] = ()
+    log: tuple[Decided, ...] = ()
     error: str = ""
     seconds: float = 0.0
 

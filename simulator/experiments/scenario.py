@@ -131,6 +131,13 @@ def _paths(given: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     for source in ("trace", "clients"):
         if isinstance(traffic, dict) and isinstance(traffic.get(source), dict):
             yield traffic[source], "path"
+    yield given, "snapshot"
+    services = given.get("services")
+    for service in services if isinstance(services, list) else ():
+        traffic = service.get("traffic") if isinstance(service, dict) else None
+        for source in ("trace", "clients"):
+            if isinstance(traffic, dict) and isinstance(traffic.get(source), dict):
+                yield traffic[source], "path"
     groups = given.get("groups")
     for group in groups if isinstance(groups, list) else ():
         if isinstance(group, dict):

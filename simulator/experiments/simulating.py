@@ -9,9 +9,12 @@ import msgspec
 import numpy as np
 
 from simulator.experiments.mechanisms import RequestClass, classified
+from simulator.experiments.operated import is_operated
+from simulator.experiments.operating import promise_of_services, simulate_operated, verify_operated
 from simulator.experiments.outcomes import Figures
 from simulator.experiments.runs import Run
 from simulator.experiments.scenario import Scenario, scenario_of, with_settings, world_of
+from simulator.experiments.series import BINS, series_of
 from simulator.experiments.traffic import requests_of
 from simulator.physics.provenance import provenance
 from simulator.traces.requests import Tally
@@ -20,16 +23,23 @@ from simulator.world.world import Outcome, World
 
 TARGET = f"{__name__}:simulate"
 """The name of `simulate` for whoever runs it elsewhere."""
-LEVELS = (*(n / 100.0 for n in range(100)), 0.995, 0.999)
-"""Quantiles that are kept of latencies, for their distribution."""
-BINS = 120
-"""Pieces that the time of a run is cut into for its series."""
 
 
 def verify(given: dict[str, Any], run: Run) -> None:
     """Raise ScenarioError, with the path of the field, for what a run could not begin with."""
-    scenario = scenario_of(with_settings(given, run.settings))
-    World(world_of(scenario, run.seed), ())
+    put = with_settings(given, run.settings)
+    if is_operated(put):
+        verify_operated(put, run.seed)
+        return
+    World(world_of(scenario_of(put), run.seed), ())
+
+
+def promise_of(given: dict[str, Any]) -> dict[str, float]:
+    """Seconds that a request is to keep, by series: the scenario's, or of a cluster those of its first service that has some."""
+    if not is_operated(given):
+        promise = scenario_of(given).promise
+        return {"ttft_seconds": promise.ttft_seconds, "tpot_seconds": promise.tpot_seconds}
+    return promise_of_services(given)
 
 
 def simulate(given: bytes, run: Run) -> Figures:
@@ -37,17 +47,22 @@ def simulate(given: bytes, run: Run) -> Figures:
 
     Raises ScenarioError as `verify`, TraceError for traffic that cannot be used.
     """
-    scenario = scenario_of(with_settings(msgspec.json.decode(given), run.settings))
+    put = with_settings(msgspec.json.decode(given), run.settings)
+    if is_operated(put):
+        return simulate_operated(put, run.seed)
+    scenario = scenario_of(put)
     tally = Tally()
     stream = classified(requests_of(scenario.traffic, run.seed, tally), scenario.classes, run.seed)
     world = World(world_of(scenario, run.seed), stream)
     outcome = world.run()
-    series = _series(world, outcome) | mounting.series(world, BINS)
+    series = series_of(world, outcome) | mounting.series(world, BINS)
     return Figures(_figures(scenario, world, outcome, tally), series, _notes(scenario, tally))
 
 
 def sources(given: dict[str, Any]) -> tuple[str, ...]:
     """Where the step times and the power of each group come from, with their errors. Raises ScenarioError as `verify`."""
+    if is_operated(given):
+        return ()
     spec = world_of(scenario_of(given), 1)
     told = [
         f"groups[{number}]: {' '.join(provenance(group.engine).sentences())}"
@@ -119,20 +134,3 @@ def _p99(values: Any) -> float:
 
 def _mean(values: Any) -> float:
     return float(values.mean()) if len(values) else math.nan
-
-
-def _series(world: World, outcome: Outcome) -> dict[str, tuple[float, ...]]:
-    book = world.book
-    if not book.completed:
-        return {}
-    edges = np.linspace(0.0, max(outcome.seconds, 1e-9), BINS + 1)
-    width = edges[1] - edges[0]
-    finished, _ = np.histogram(book.finished_seconds, edges)
-    tokens, _ = np.histogram(book.finished_seconds, edges, weights=book.output_tokens)
-    return {
-        "ttft_seconds": tuple(np.quantile(book.ttft_seconds, LEVELS).tolist()),
-        "tpot_seconds": tuple(np.quantile(book.tpot_seconds, LEVELS).tolist()),
-        "seconds": tuple((edges[:-1] + width / 2).tolist()),
-        "finished_per_second": tuple((finished / width).tolist()),
-        "tokens_per_second": tuple((tokens / width).tolist()),
-    }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simulator.experiments.outcomes import Outcome
+from simulator.world.operated.log import Decided
 
 
 def write_table(path: Path, outcomes: Sequence[Outcome]) -> None:
@@ -25,6 +26,19 @@ def write_table(path: Path, outcomes: Sequence[Outcome]) -> None:
         _parquet(path, header, rows)
     else:
         raise ValueError(f"{path}: results are written as .csv or .parquet")
+
+
+def write_decisions(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write what the operators of all runs decided as CSV: one row an action or a reason. Raises OSError."""
+    names = Decided.__struct_fields__
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["point", "seed", *names])
+        for outcome in outcomes:
+            writer.writerows(
+                [outcome.run.point, outcome.run.seed, *(getattr(row, name) for name in names)]
+                for row in outcome.log
+            )
 
 
 def _row(outcome: Outcome, settings: Sequence[str], figures: Sequence[str]) -> list[object]:

@@ -34,4 +34,6 @@ def carry_out(target: str, scenario: bytes, run: Run) -> Outcome:
         seconds = time.perf_counter() - began
         return Outcome(run=run, error=f"{type(error).__name__}: {error}", seconds=seconds)
     seconds = time.perf_counter() - began
-    return Outcome(run=run, figures=found.figures, series=found.series, notes=found.notes, seconds=seconds)
+    return Outcome(
+        run=run, figures=found.figures, series=found.series, notes=found.notes, log=found.log, seconds=seconds
+    )

@@ -10,7 +10,8 @@ import pytest
 
 from simulator.experiments.runs import Run
 from simulator.experiments.scenario import load, scenario_of, with_settings, world_of
-from simulator.experiments.simulating import LEVELS, simulate, verify
+from simulator.experiments.series import LEVELS
+from simulator.experiments.simulating import simulate, verify
 from simulator.traces.requests import TraceError
 from simulator.world.spec import ScenarioError
 
@@ -72,7 +73,7 @@ def test_a_scenario_becomes_a_world() -> None:
         pytest.param(changed("traffic.speed", 0.0), "traffic.speed", "must be positive", id="traffic that stands"),
         pytest.param(changed("traffic.requests", -1), "traffic.requests", "must not be negative", id="fewer requests than none"),
         pytest.param(changed("traffic.power_law.rate", 0.0), "traffic.power_law.rate", "must be positive", id="no rate"),
-        pytest.param(changed("traffic.trace", {"path": "x"}), "traffic", "has 2 of trace, power_law and clients", id="two sources"),
+        pytest.param(changed("traffic.trace", {"path": "x"}), "traffic", "has 2 of trace, power_law, clients, steps; give exactly one", id="two sources"),
         pytest.param(changed("traffic", {}), "traffic", "has 0 of trace", id="no source"),
         pytest.param(changed("traffic", {"trace": {"path": "x", "format": "pcap"}}), "traffic.trace.format", "is 'pcap'", id="no such format"),
         pytest.param(with_settings(SMALL, [("groups.0.gpus", 2), ("groups.0.cost", "opt-13b on A100 (DistServe)")]), "groups[0].gpus", "was measured on 1", id="a cost of another degree"),

@@ -13,6 +13,7 @@ from cluster.seeds import stable_hash
 from cluster.serving import Service
 from cluster.snapshot import Snapshot
 from cluster.training import Job
+from policies.planner import PlannerStates
 from policies.registry import TABLES, PolicyConfigError, config_of
 from simulator.physics.network import NicClass
 from simulator.physics.server import NodeSpec
@@ -43,7 +44,7 @@ class OperatedSpec(msgspec.Struct, frozen=True, kw_only=True):
     `start` and `engine` say how pods start and engines batch. `policies` decide where an object names none, by loop. The
     operator looks every `step_seconds`, plans on change after `debounce_seconds` and at least every `plan_seconds`.
     `origin_seconds` is the UTC time of second 0. `staggered`: nodes report each at a moment of its own. `at_first` is
-    what runs already (a snapshot of a cluster); its replicas serve from the beginning.
+    what runs already (a snapshot of a cluster), `states` what its planner remembers.
     """
 
     machines: tuple[Machine, ...]
@@ -69,6 +70,7 @@ class OperatedSpec(msgspec.Struct, frozen=True, kw_only=True):
     staggered: bool = True
     origin_seconds: float = 0.0
     at_first: Snapshot | None = None
+    states: PlannerStates | None = None
     seed: int = 1
     event_budget: int = 1_000_000_000
     parts: Parts = Parts()
@@ -156,7 +158,7 @@ def _check_policy(path: str, loop: str, name: str, config: dict[str, object]) ->
 
 def _check_service(path: str, service: Service, spec: OperatedSpec) -> None:
     for loop, name in service.policies.name.items():
-        _check_policy(f"{path}.policies.{loop}", loop, name, service.policies.config.get(loop, {}))
+        _check_policy(f"{path}.spec.policies.{loop}", loop, name, service.policies.config.get(loop, {}))
     most = {}
     for variant in service.variants:
         sizes = [m.server.gpus for m in spec.machines if m.noun.accelerator == variant.accelerator]
@@ -165,7 +167,7 @@ def _check_service(path: str, service: Service, spec: OperatedSpec) -> None:
     if floor > sum(most.values()):
         has = ", ".join(f"{count} of {key}" for key, count in sorted(most.items())) or "no variant at all"
         raise ScenarioError(
-            f"{path}.minReplicas", f"asks for {floor} replicas; the inventory has room for {has}"
+            f"{path}.spec.minReplicas", f"asks for {floor} replicas; the inventory has room for {has}"
         )
 
 
@@ -180,7 +182,7 @@ def _check_jobs(spec: OperatedSpec) -> None:
                 fits[product] = fits.get(product, 0) + 1
         if job.min_nodes > max(fits.values(), default=0):
             raise ScenarioError(
-                f"jobs[{number}].nodes.min",
+                f"jobs[{number}].spec.nodes.min",
                 f"is {job.min_nodes}; at most {max(fits.values(), default=0)} machines of one product have "
                 f"{job.gpus_per_node} GPUs that the job may use",
             )

@@ -98,17 +98,23 @@ class Unit:
 
 def create(at_seconds: float, action: CreateReplica, service: Service, world: Any) -> list[Event]:
     """A replica is placed; its kubelet hears of it after a while. ValueError for what no engine can be."""
-    site: Site = world.sites[action.slots[0].node]
     world.created += 1
-    unit = Unit(action, service, site, f"u{world.created}", at_seconds)
+    unit = made(at_seconds, action, service, f"u{world.created}", world)
+    world.show(unit, at_seconds)
+    return [(at_seconds + world.spec.bind_seconds, bind, (unit, at_seconds + world.spec.bind_seconds))]
+
+
+def made(at_seconds: float, action: CreateReplica, service: Service, uid: str, world: Any) -> Unit:
+    """A replica that is where it was placed. ValueError for what no engine can be."""
+    site: Site = world.sites[action.slots[0].node]
+    unit = Unit(action, service, site, uid, at_seconds)
     launch = EngineLaunch(
         service=service.name, model=service.model, variant=action.variant, pool=action.pool,
         ordinal=action.ordinal, devices=unit.slot.devices,
     )  # fmt: skip
     unit.model, unit.engine = model_of(launch), engine_of(launch, world.spec.engine)
     world.units[unit.key] = site.units[unit.key] = unit
-    world.show(unit, at_seconds)
-    return [(at_seconds + world.spec.bind_seconds, bind, (unit, at_seconds + world.spec.bind_seconds))]
+    return unit
 
 
 def bind(_: float, subject: tuple[Unit, float], world: Any) -> Iterable[Event]:

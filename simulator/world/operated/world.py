@@ -22,7 +22,7 @@ from simulator.physics.specs import ModelSpec
 from simulator.traces.requests import TraceRequest
 from simulator.world import moving
 from simulator.world.core import Event
-from simulator.world.operated import agents, deciding, measuring, outages
+from simulator.world.operated import agents, deciding, measuring, outages, starting
 from simulator.world.operated.hearing import Ears
 from simulator.world.operated.log import Log
 from simulator.world.operated.machines import Site
@@ -100,6 +100,10 @@ class OperatedWorld(World):
             self.ears.see(noun, self.origin)
         for each in spec.machines:
             self.ears.node(each.noun, self.origin)
+        if spec.at_first is not None:
+            starting.resume(spec.at_first, self)
+        if spec.states is not None:
+            self.planner.states = spec.states
 
     def _set_off(self) -> None:
         """Queue what happens by itself: arrivals, outages, reports, the loops, and the end. The operator looks last."""
