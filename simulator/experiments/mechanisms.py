@@ -10,6 +10,7 @@ import numpy as np
 from cluster.seeds import stable_hash
 from simulator.experiments.traffic import Strict
 from simulator.physics.catalogue import GPU_SPECS
+from simulator.physics.failures import LLAMA3_GPU_HOURS
 from simulator.physics.loading import StartSpec, WeightTier
 from simulator.physics.network import NicClass, NicSpec
 from simulator.physics.specs import ModelSpec
@@ -41,21 +42,26 @@ class Start(Strict, frozen=True, kw_only=True):
 
 
 class Broken(Strict, frozen=True, kw_only=True):
-    """A node that breaks, or one `gpu` of it; after `repair_seconds` what it took begins a cold start where `restart`."""
+    """A node that breaks, or one `gpu` of it; after `repair_seconds` what it took begins a cold start where `restart`.
+
+    With `notice_seconds` it is announced at `at_seconds` and happens so much later: the reclaim of a spot node.
+    """
 
     node: str
     at_seconds: float
     gpu: int = -1
+    notice_seconds: float = 0.0
     repair_seconds: float = 0.0
     restart: bool = True
 
 
 class Random(Strict, frozen=True, kw_only=True):
-    """Failures at random: so many a GPU-hour (0: as of Llama 3), `gpu_share` of them single GPUs."""
+    """Failures at random: so many a GPU-hour (0: as of Llama 3), `gpu_share` of them single GPUs; with notice: reclaims."""
 
     per_gpu_hour: float = 0.0
     gpu_share: float = 0.7
     nodes: tuple[str, ...] = ()
+    notice_seconds: float = 0.0
     repair_seconds: float = 600.0
     restart: bool = True
 
@@ -98,7 +104,7 @@ class Mechanisms(Strict, frozen=True, kw_only=True):
     buses: Buses | None = None
     power: Power | None = None
     breaking: tuple[Broken, ...] = ()
-    random_failures: Random | None = None
+    random_failures: tuple[Random, ...] = ()
     jobs: tuple[TrainingJob, ...] = ()
 
 
@@ -118,25 +124,23 @@ def start_of(given: Start, model: ModelSpec) -> StartSpec:
 def parts_of(given: Mechanisms, start: StartSpec, nodes_by_group: Sequence[tuple[str, ...]]) -> Parts:
     """The parts of a world. Raises ScenarioError with the path of the field for what cannot be."""
     again = {True: start, False: None}
-    hazard = None
-    if given.random_failures is not None:
-        each = given.random_failures
-        rate = {"per_gpu_hour": each.per_gpu_hour} if each.per_gpu_hour else {}
-        hazard = Hazard(
-            gpu_share=each.gpu_share, nodes=each.nodes, repair_seconds=each.repair_seconds,
-            start=again[each.restart], **rate,
-        )  # fmt: skip
     return Parts(
         buses=given.buses,
         power=given.power,
         breaking=tuple(
             Breaking(
-                node=each.node, at_seconds=each.at_seconds, gpu=each.gpu, repair_seconds=each.repair_seconds,
-                start=again[each.restart],
+                node=each.node, at_seconds=each.at_seconds, gpu=each.gpu, notice_seconds=each.notice_seconds,
+                repair_seconds=each.repair_seconds, start=again[each.restart],
             )
             for each in given.breaking
         ),
-        hazard=hazard,
+        hazards=tuple(
+            Hazard(
+                per_gpu_hour=each.per_gpu_hour or 1.0 / LLAMA3_GPU_HOURS, gpu_share=each.gpu_share, nodes=each.nodes,
+                notice_seconds=each.notice_seconds, repair_seconds=each.repair_seconds, start=again[each.restart],
+            )
+            for each in given.random_failures
+        ),
         training=tuple(_job(job, f"jobs[{n}]", nodes_by_group) for n, job in enumerate(given.jobs)),
     )  # fmt: skip
 

@@ -6,23 +6,40 @@ they were. An instance on several GPUs is gone with any of them, its neighbours 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from cluster.seeds import stable_hash
 from simulator.physics.failures import FailureKind, FailureSource
 from simulator.world.core import Event
 from simulator.world.failing import halt, up
 from simulator.world.machines import Machine
 from simulator.world.parts import Breaking, Hazard
+from simulator.world.watching import noticed
 
 KINDS: Final = (FailureKind.NODE_CRASH, FailureKind.GPU_XID)
 """What breaks in the world; what stops without a word (a hang) does not."""
 
 
+def announced(at_seconds: float, subject: Breaking, world: Any) -> Iterable[Event]:
+    """A node is to be reclaimed: what serves there is told, and goes on until then."""
+    machine: Machine = world.machines.by_name[subject.node]
+    events: list[Event] = []
+    for name in world.machines.users(machine, _gpus(subject, machine)):
+        instance = world.by_name.get(name)
+        if instance is not None and instance.alive:
+            events += noticed(at_seconds, instance, world)
+    return (*events, (at_seconds + subject.notice_seconds, breaks, subject))
+
+
+def _gpus(subject: Breaking, machine: Machine) -> Sequence[int]:
+    return range(machine.gpus) if subject.gpu < 0 else (subject.gpu,)
+
+
 def breaks(at_seconds: float, subject: Breaking, world: Any) -> Iterable[Event]:
     """Something breaks now; what is broken already breaks no further."""
     machine: Machine = world.machines.by_name[subject.node]
-    gpus = range(machine.gpus) if subject.gpu < 0 else (subject.gpu,)
+    gpus = _gpus(subject, machine)
     if machine.down or subject.gpu in machine.broken:
         return ()
     world.broken[FailureKind.NODE_CRASH if subject.gpu < 0 else FailureKind.GPU_XID] += 1
@@ -69,15 +86,15 @@ def repaired(at_seconds: float, subject: Breaking, world: Any) -> Iterable[Event
     return events
 
 
-def source_of(hazard: Hazard, world: Any) -> FailureSource:
-    """Random failures of the world's nodes: each node and kind has a stream of its own."""
+def source_of(hazard: Hazard, number: int, world: Any) -> FailureSource:
+    """Random failures of the world's nodes: each hazard, node and kind has a stream of its own."""
     names = hazard.nodes or tuple(world.machines.by_name)
     rates = {
         FailureKind.NODE_CRASH: (1.0 - hazard.gpu_share) * hazard.per_gpu_hour,
         FailureKind.GPU_XID: hazard.gpu_share * hazard.per_gpu_hour,
     }
     gpus = {name: world.machines.by_name[name].gpus for name in names}
-    return FailureSource(world.spec.seed, gpus=gpus, rates_per_gpu_hour=rates)
+    return FailureSource(stable_hash(world.spec.seed, "hazard", number), gpus=gpus, rates_per_gpu_hour=rates)
 
 
 def chance(at_seconds: float, subject: tuple[Hazard, FailureSource], world: Any) -> Iterable[Event]:
@@ -85,17 +102,11 @@ def chance(at_seconds: float, subject: tuple[Hazard, FailureSource], world: Any)
     hazard, source = subject
     events: list[Event] = []
     for failure in source.advance_to(at_seconds):
-        events += breaks(
-            at_seconds,
-            Breaking(
-                node=failure.node,
-                at_seconds=at_seconds,
-                gpu=failure.gpu,
-                repair_seconds=hazard.repair_seconds,
-                start=hazard.start,
-            ),
-            world,
-        )
+        each = Breaking(
+            node=failure.node, at_seconds=at_seconds, gpu=failure.gpu, notice_seconds=hazard.notice_seconds,
+            repair_seconds=hazard.repair_seconds, start=hazard.start,
+        )  # fmt: skip
+        events += (announced if each.notice_seconds else breaks)(at_seconds, each, world)
     return (*events, *following(subject))
 
 

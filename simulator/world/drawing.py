@@ -27,6 +27,8 @@ from simulator.world.timeline import Timeline
 
 PHASES: Final = ("prefill", "decode", "training", "boundary", "idle", "server")
 """What watts go to: `boundary` is a gang's exchange and checkpoints, `server` everything in a server but its GPUs."""
+CLOCKED: Final = ("prefill", "decode")
+"""Phases whose clocks are kept over time, as the mean over the nodes."""
 
 
 class Draw:
@@ -172,7 +174,15 @@ class Drawing:
         phases = {f"phase {phase}": sums[phase] - self._by_phase[phase] for phase in PHASES}
         self._by_phase = sums
         self.peak_watts = max(self.peak_watts, sum(phases.values()) / seconds)
-        self.timeline.add(phases | drawn)
+        self.timeline.add(phases | drawn | self._clocks(seconds))
+
+    def _clocks(self, seconds: float) -> dict[str, float]:
+        """Clocks in effect now, times seconds: the mean over the nodes that have power."""
+        there = [draw for draw in self.draws.values() if not draw.machine.down]
+        count = max(len(there), 1)
+        prefill = sum(draw.held.prefill_clock * draw.machine.gpu.max_mhz for draw in there) / count
+        decode = sum(draw.held.decode_clock * draw.machine.gpu.max_mhz for draw in there) / count
+        return {"mhz prefill": prefill * seconds, "mhz decode": decode * seconds}
 
     def joules_by_phase(self) -> dict[str, float]:
         """Joules of all nodes since the start, as of the last time they were booked."""

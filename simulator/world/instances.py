@@ -78,6 +78,8 @@ class Instance:
 
     def totals(self) -> tuple[int, int, int]:
         """Preemptions, prompt tokens found cached and chunks since the beginning."""
+        if not self.alive:
+            return self.spent
         load, spent = self.engine.load(), self.spent
         return (
             spent[0] + load.preemptions,

@@ -52,11 +52,12 @@ def begin(world: Any, parts: Parts) -> None:
                 f"breaking[{number}].gpu",
                 f"is {each.gpu}; {each.node} has {gpus} GPUs in use, counted from 0",
             )
-        kernel.push((each.at_seconds, breaking.breaks, each))
-    if parts.breaking or parts.hazard is not None:
+        happens = breaking.announced if each.notice_seconds else breaking.breaks
+        kernel.push((each.at_seconds, happens, each))
+    if parts.breaking or parts.hazards:
         world.broken.update(dict.fromkeys(breaking.KINDS, 0))
-    if parts.hazard is not None:
-        for event in breaking.following((parts.hazard, breaking.source_of(parts.hazard, world))):
+    for number, hazard in enumerate(parts.hazards):
+        for event in breaking.following((hazard, breaking.source_of(hazard, number, world))):
             kernel.push(event)
 
 
@@ -155,6 +156,9 @@ def series(world: Any, bins: int) -> dict[str, tuple[float, ...]]:
     ends = np.minimum(edges * timeline.width_seconds, now)
     widths = np.maximum(np.diff(ends), 1e-9)
     found = {"watts_seconds": tuple(((ends[:-1] + ends[1:]) / 2).tolist())}
+    for phase in drawing.CLOCKED:
+        mhz = np.add.reduceat(columns.pop(f"mhz {phase}"), edges[:-1]) / widths
+        found[f"mhz_{phase}"] = tuple(mhz.tolist())
     small = len(world.drawing.draws) <= MOST_NODES_SHOWN
     for name, joules in columns.items():
         kind, _, rest = name.partition(" ")

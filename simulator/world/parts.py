@@ -74,13 +74,15 @@ class Power(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Breaking(msgspec.Struct, frozen=True, kw_only=True):
     """Hardware that breaks at a time: a node with all on it, or one of its GPUs (`gpu` not -1) with whatever uses it.
 
-    After `repair_seconds` it is sound again, and the instances that it took begin a cold start there (`start` None: they stay
+    With `notice_seconds` it is announced so much earlier, at `at_seconds`, as the reclaim of a spot node is: nothing new goes
+    there from when that is heard of. After `repair_seconds` it is sound again, and the instances that it took begin a cold start there (`start` None: they stay
     away). 0 repairs at once: they start on a spare.
     """
 
     node: str
     at_seconds: float
     gpu: int = -1
+    notice_seconds: float = 0.0
     repair_seconds: float = 0.0
     start: StartSpec | None = None
 
@@ -88,12 +90,14 @@ class Breaking(msgspec.Struct, frozen=True, kw_only=True):
 class Hazard(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes and GPUs break at random: so often a GPU-hour, `gpu_share` of it single GPUs, drawn for each node by itself.
 
-    The default is that of Llama 3 (research/training-placement.md §1.6). `nodes` empty means all. Repair as in `Breaking`.
+    The default is that of Llama 3 (research/training-placement.md §1.6). `nodes` empty means all. Notice and repair as in
+    `Breaking`: reclaims of spot nodes are a hazard with a notice and a share of 0.
     """
 
     per_gpu_hour: float = 1.0 / LLAMA3_GPU_HOURS
     gpu_share: float = 0.7
     nodes: tuple[str, ...] = ()
+    notice_seconds: float = 0.0
     repair_seconds: float = 600.0
     start: StartSpec | None = None
 
@@ -124,7 +128,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     buses: Buses | None = None
     power: Power | None = None
     breaking: tuple[Breaking, ...] = ()
-    hazard: Hazard | None = None
+    hazards: tuple[Hazard, ...] = ()
     training: tuple[Training, ...] = ()
 
 
@@ -138,18 +142,22 @@ def check_parts(parts: Parts, nodes: Collection[str], groups: int) -> None:
     _unique("jobs", "name", [job.name for job in parts.training])
     for number, each in enumerate(parts.breaking):
         where = f"breaking[{number}]"
-        _check(where, each, least=("at_seconds", "repair_seconds"))
+        _check(where, each, least=("at_seconds", "notice_seconds", "repair_seconds"))
         _known(f"{where}.node", each.node, every)
         if each.gpu < -1:
             raise ScenarioError(f"{where}.gpu", f"is {each.gpu}; count from 0, or leave it out for the node")
-    if parts.hazard is not None:
-        _check("hazard", parts.hazard, least=("per_gpu_hour", "gpu_share", "repair_seconds"))
-        if parts.hazard.gpu_share > 1.0:
-            raise ScenarioError("hazard.gpu_share", f"is {parts.hazard.gpu_share}; it is a share")
-        for node in parts.hazard.nodes:
-            _known("hazard.nodes", node, every)
+    for number, hazard in enumerate(parts.hazards):
+        _check_hazard(f"random_failures[{number}]", hazard, every)
     if parts.power is not None:
         _check_power(parts.power, every, groups)
+
+
+def _check_hazard(where: str, hazard: Hazard, nodes: Collection[str]) -> None:
+    _check(where, hazard, least=("per_gpu_hour", "gpu_share", "notice_seconds", "repair_seconds"))
+    if hazard.gpu_share > 1.0:
+        raise ScenarioError(f"{where}.gpu_share", f"is {hazard.gpu_share}; it is a share")
+    for node in hazard.nodes:
+        _known(f"{where}.nodes", node, nodes)
 
 
 def _check_job(where: str, job: Training) -> None:

@@ -42,7 +42,7 @@ def test_the_fields_become_the_parts_of_the_world() -> None:
                 buses={"gpus_per_switch": 4},
                 power={"domains": [{"name": "row", "rating_watts": 5000, "groups": [0]}]},
                 breaking=[{"node": "node-0-00001", "at_seconds": 5.0, "gpu": 1, "restart": False}],
-                random_failures={"repair_seconds": 9.0},
+                random_failures=[{"repair_seconds": 9.0}],
                 jobs=[JOB, JOB | {"name": "k", "count": 0, "beside": 0, "overlap": 0.5}],
                 failures=[{"instance": 0, "at_seconds": 1.0}],
             )
@@ -55,18 +55,18 @@ def test_the_fields_become_the_parts_of_the_world() -> None:
     assert parts.buses is not None
     assert parts.buses.gpus_per_switch == 4
     assert parts.breaking[0].start is None
-    assert parts.hazard is not None
-    assert (parts.hazard.per_gpu_hour, parts.hazard.repair_seconds) == (1.0 / LLAMA3_GPU_HOURS, 9.0)
+    (hazard,) = parts.hazards
+    assert (hazard.per_gpu_hour, hazard.repair_seconds) == (1.0 / LLAMA3_GPU_HOURS, 9.0)
     assert [job.nodes for job in parts.training] == [("j-000", "j-001"), ("node-0-00000", "node-0-00001")]
     assert parts.training[1].spec.overlap == 0.5
 
 
 def test_a_scenario_without_them_has_none() -> None:
     parts = world_of(scenario_of(BASE), seed=1).parts
-    assert (parts.buses, parts.power, parts.hazard, parts.breaking, parts.training) == (
+    assert (parts.buses, parts.power, parts.hazards, parts.breaking, parts.training) == (
         None,
         None,
-        None,
+        (),
         (),
         (),
     )

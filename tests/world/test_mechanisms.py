@@ -245,7 +245,7 @@ def test_random_failures_come_as_often_as_their_hazard_says_and_the_same_for_the
     last = asks((1_800.0, 10, 2))
 
     def counts(seed: int) -> dict[str, float]:
-        return mounting.figures(run(group, requests=last, parts=Parts(hazard=hazard), seed=seed))
+        return mounting.figures(run(group, requests=last, parts=Parts(hazards=(hazard,)), seed=seed))
 
     found = counts(1)
     assert found == counts(1) != counts(2)
@@ -368,6 +368,8 @@ def test_a_cap_ends_and_an_engine_that_starts_under_one_runs_at_its_clock() -> N
         ONE, requests=asks((20.0, 2000, 2), (60.0, 2000, 2)), failures=failures, parts=powered(caps=(cap,))
     )
     slow = step_cost(A100, LLAMA_7B, EngineSpec(), 705 / 1410)
+    clocks = mounting.series(world, 120)["mhz_decode"]
+    assert {705, 1410} == {round(mhz) for mhz in clocks if min(abs(mhz - 705), abs(mhz - 1410)) < 1}
     assert world.book.ttft_seconds.tolist() == pytest.approx(
         [slow.seconds(0, 2000, 0, 2_000_000.0), prefill(2000)], rel=1e-9
     )
@@ -454,8 +456,8 @@ def test_a_run_without_any_of_it_is_the_run_it_was() -> None:
         (Parts(breaking=(Breaking(node="node-0-00000", gpu=-2, at_seconds=1.0),)), "breaking[0].gpu"),
         (Parts(breaking=(Breaking(node="node-0-00000", gpu=9, at_seconds=1.0),)), "breaking[0].gpu"),
         (Parts(breaking=(Breaking(node="node-0-00000", at_seconds=-1.0),)), "breaking[0].at_seconds"),
-        (Parts(hazard=Hazard(gpu_share=1.5)), "hazard.gpu_share"),
-        (Parts(hazard=Hazard(nodes=("moon",))), "hazard.nodes"),
+        (Parts(hazards=(Hazard(gpu_share=1.5),)), "random_failures[0].gpu_share"),
+        (Parts(hazards=(Hazard(nodes=("moon",)),)), "random_failures[0].nodes"),
         (powered(caps=(Cap(at_seconds=-1.0),)), "power.caps[0].at_seconds"),
         (powered(caps=(Cap(at_seconds=1.0, domain="x"),)), "power.caps[0].domain"),
         (powered(caps=(Cap(at_seconds=1.0, node="x"),)), "power.caps[0].node"),
@@ -547,6 +549,31 @@ def test_a_reclaim_costs_nothing_who_can_end_within_its_notice(notice: float, re
         done += 1  # tokens that were out: they are computed again as prompt elsewhere
     again = prefill(1000 + done) + COST.run_seconds(1, 1000 + done + 1, 200 - done - 1)
     assert finish_of(world) - finish_of(still) == pytest.approx(death + again - finish_of(still), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("notice", "replayed"),
+    [(10.0, 0), (0.2, 2), (0.0, 2)],
+    ids=["time enough", "too short", "without a word"],
+)
+def test_the_reclaim_of_a_node_takes_all_of_it_when_its_notice_is_over(notice: float, replayed: int) -> None:
+    group = Group(gpu=A100, engine=ENGINE, count=4, per_node=2)
+    breaking = (Breaking(node="node-0-00000", at_seconds=0.5, notice_seconds=notice),)
+    requests = asks(*[(0.0, 1000, 200)] * 4, *[(1.0, 1000, 5)] * 6, (20.0, 5, 5))
+    world = run(group, requests=requests, parts=Parts(breaking=breaking))
+    assert world.book.replayed == replayed
+    chunks = [each.totals()[2] for each in world.instances]
+    assert chunks[:2] == [1, 1]  # what came after the notice went to the other node
+    assert [each.alive for each in world.instances] == [False, False, True, True]
+
+
+def test_reclaims_at_random_are_a_hazard_of_nodes_with_a_notice() -> None:
+    hazard = Hazard(per_gpu_hour=20.0, gpu_share=0.0, notice_seconds=30.0, repair_seconds=5.0, start=FAST)
+    world = run(ONE, requests=asks((3_600.0, 5, 5)), parts=Parts(hazards=(hazard, hazard)))
+    found = mounting.figures(world)
+    assert found["gpu_xid_failures"] == 0
+    # One GPU for an hour under two hazards; what falls into another's repair takes nothing more.
+    assert found["node_crash_failures"] == pytest.approx(40, abs=4 * 40**0.5)
 
 
 @pytest.mark.parametrize(
