@@ -47,6 +47,9 @@ CODES: dict[str, CodeSpec] = {
     "UnknownAccelerator": _warning("{choice} is not a known AcceleratorClass ({have} are known; {need} named).", "need", "have"),
     "PriceMissing": _warning("{choice} has no usable price ({have}); at least {need} is needed.", "need", "have"),
     "ProfileHole": _warning("{choice} has no profile for requests of this size ({have} usable, {need} needed).", "need", "have"),
+    "MixAllotted": _normal("{choice} is its part of one plan for {need} that compete for GPUs; together they cost {have}, at"
+                           " least {limit} in any plan, what is shed included ({shed} of its own).",
+                           "need", "have", "limit", "shed"),
     # scale
     "ScaledUp": _normal("load {need} is above {limit} of the {have} planned for, so {wanted} is planned.",
                         "need", "have", "limit", "wanted"),

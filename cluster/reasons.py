@@ -18,7 +18,7 @@ from cluster.reason_codes import CODES
 Unit = Literal[
     "req/s", "req", "GPU", "$/h", "s", "ms", "W", "B", "tokens/s", "tokens", "ratio", "nodes", "replicas", "MHz", "steps",
     "attempt", "1/min", "bit/s", "products", "cells", "faults", "versions", "priority", "variants", "samples", "attempts",
-    "kinds", "loops", "names", "objects", "copies", "claims", "moves", "min", "pods", "actions",
+    "kinds", "loops", "names", "objects", "copies", "claims", "moves", "min", "pods", "actions", "services",
 ]  # fmt: skip
 
 

@@ -53,10 +53,14 @@ class Target(Noun, kw_only=True, frozen=True):
 
 
 class Menu(Target, tag=True, kw_only=True, frozen=True):
-    """At most 50 candidate mixes of a service, cheapest first under the standing prices."""
+    """At most 50 candidate mixes of a service, cheapest first under the standing prices.
+
+    `joint`: the first is the service's part of one plan for all that compete with it, and is kept free for it.
+    """
 
     service: str
     mixes: tuple[Mix, ...]
+    joint: bool = False
 
 
 class LoadShape(Noun, kw_only=True, frozen=True):

@@ -16,6 +16,7 @@ from cluster.targets import Capacity, Mix, Prices, Scored, Share
 from cluster.training import Job
 from placement.training.islands import Fit, choose_island, islands_of
 from policies.commit import why
+from policies.commit.allotted import within_allotment
 from policies.commit.inventory import HELD, Ints, Inventory, counted_on_before
 from policies.commit.settling import (
     Limits,
@@ -232,7 +233,8 @@ class CommitRun:
     def _limits(self, service: Service, frame: Frame) -> Limits:
         rows = self.inventory.available(service.priority, service.name, self._reach(service))
         free = {pool: rows[index] for pool, index in self.inventory.pool_rows.items()}
-        return limits_of(frame, free, min(service.moves_left, self.moves_left))
+        found = limits_of(frame, free, min(service.moves_left, self.moves_left))
+        return within_allotment(self, service, frame, found)
 
     def _solve(
         self,
@@ -325,10 +327,8 @@ class CommitRun:
             found.append(why.other(mix, settled.other.objective_per_hour - settled.objective))
         told = 0
         for plan in singles(settled.found.roomy, self.scratch):
-            same = {plan.variant: plan.units} in (
-                settled.counts,
-                settled.other.counts if settled.other else {},
-            )
+            others = settled.other.counts if settled.other else {}
+            same = {plan.variant: plan.units} in (settled.counts, others)
             if not same and plan.units <= made.limits.most_units.get(plan.variant, 0) and told < SINGLES_TOLD:
                 alone = single_mix(frame, plan, settled.wanted)
                 found.append(why.other(alone, plan.cost_per_hour - settled.objective))
@@ -412,7 +412,7 @@ def _impossible(frame: Frame) -> bool:
 
 
 def _counts(mix: Mix) -> dict[str, int]:
-    return {f"{part.variant}|{part.pool}": part.units for part in mix.parts if part.units}
+    return {f"{p.variant}|{p.pool}": p.units for p in mix.parts if p.units}
 
 
 def _without_time(share: Share) -> tuple[str, int, int, int]:

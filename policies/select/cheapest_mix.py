@@ -7,6 +7,7 @@ cannot serve are told with the numbers that exclude them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -58,7 +59,13 @@ class CheapestMix:
 
     def decide(self, view: Snapshot, state: CheapestMixState, ctx: Context) -> Decision[CheapestMixState]:
         """Menus and refusals for every service of the scope."""
-        groups, draft = Groups(view), Draft()
+        return self.menus(Groups(view), state, ctx, Draft(), {})
+
+    def menus(
+        self, groups: Groups, state: CheapestMixState, ctx: Context, draft: Draft, joint: Mapping[str, Mix]
+    ) -> Decision[CheapestMixState]:
+        """The same, with ``joint`` mixes that lead the menus of some services."""
+        view = groups.view
         sizes = _node_sizes(view)
         total = sum(size * count for counts in sizes.values() for size, count in counts.items())
         complete = True
@@ -73,11 +80,19 @@ class CheapestMix:
                 complete = False
                 continue
             mixes = self._menu(view, service, frame, sizes, ctx, draft) if frame.columns else ()
+            lead = joint.get(service.name)
+            if lead is not None:
+                mixes = (lead, *(mix for mix in mixes if mix.text != lead.text))[:MENU_LIMIT]
+            menu = Menu(
+                owner="select",
+                decided_seconds=ctx.now_seconds,
+                service=service.name,
+                mixes=mixes,
+                joint=lead is not None,
+            )
             standing = view.menu(service.name)
-            if standing is None or standing.mixes != mixes:
-                draft.aim(
-                    Menu(owner="select", decided_seconds=ctx.now_seconds, service=service.name, mixes=mixes)
-                )
+            if standing is None or (standing.mixes, standing.joint) != (menu.mixes, menu.joint):
+                draft.aim(menu)
         return Decision(draft.plan(optimal=complete), state)
 
     def _menu(
@@ -92,7 +107,7 @@ class CheapestMix:
         """The cheapest mix, the runner-up and the single-variant plans, cheapest first, all different."""
         capacity = view.capacity(service.name)
         shares = frame.shares((capacity.shape if capacity else None) or declared(service))
-        rate = _planned_rate(view, service, frame, shares)
+        rate = planned_rate(view, service, frame, shares)
         free = {pool: sum(s * n for s, n in counts.items()) for pool, counts in sizes.items()}
         most = {
             column.name: _units(sizes.get(column.pool, {}), column.profile.variant.gpus)
@@ -121,8 +136,8 @@ def _no_inventory(column: str, gpus: int) -> Excluded:
     return Excluded(column, "NoInventory", gpus, 0, "GPU")
 
 
-def _planned_rate(view: Snapshot, service: Service, frame: Frame, shares: Floats) -> float:
-    """What stands, else what the user expects; one unit's worth for a service at zero."""
+def planned_rate(view: Snapshot, service: Service, frame: Frame, shares: Floats) -> float:
+    """Requests/s to plan for: what stands, else what the user expects; one unit's worth for a service at zero."""
     reference = frame.reference
     unit = (frame.carried_by(reference, 1, shares) if reference is not None else 0.0) or LEAST_RATE
     capacity = view.capacity(service.name)
