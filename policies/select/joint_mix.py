@@ -85,13 +85,16 @@ class JointMix(CheapestMix):
             ]
             free = _free(inventory, priority, taken)
             given = {each.service.name: self._alone(each, ctx) for each in competitors}
-            if draft.units_used < ctx.units and len(competitors) > 1 and _short(given.values(), free):
-                planned = self._plan(competitors, free, ctx, draft)
-                joint.update(planned)
-                given = {
-                    each.service.name: gpus_of(planned[each.service.name], each.service)
-                    for each in competitors
-                }
+            if _short(given.values(), free):
+                if len(competitors) == 1:
+                    given = {competitors[0].service.name: self._alone(competitors[0], ctx, free)}
+                elif draft.units_used < ctx.units:
+                    planned = self._plan(competitors, free, ctx, draft)
+                    joint.update(planned)
+                    given = {
+                        each.service.name: gpus_of(planned[each.service.name], each.service)
+                        for each in competitors
+                    }
             _take(competitors, given, inventory, taken)
         return self.menus(groups, state, ctx, draft, joint)
 
@@ -139,9 +142,9 @@ class JointMix(CheapestMix):
             if (of == number).any()
         )
 
-    def _alone(self, each: Competitor, ctx: Context) -> dict[str, int]:
-        """GPUs per pool that a service would take if there were plenty."""
-        problem = problem_of(each.frame, each.shares, each.rate, None, None, self._options())
+    def _alone(self, each: Competitor, ctx: Context, free: Mapping[str, int] | None = None) -> dict[str, int]:
+        """GPUs per pool that a service would take if it were alone; None: if there were plenty."""
+        problem = problem_of(each.frame, each.shares, each.rate, free, None, self._options())
         counts = solved(problem, ctx.scratch).best.counts
         found: dict[str, int] = {}
         for column in each.frame.columns:
