@@ -65,7 +65,7 @@ class LlumnixMigration:
         if not table.keys:
             return Decision(Plan(), state)
         free = freeness(table) / config.block_tokens
-        if not (free < config.source_below_blocks).any():
+        if not np.count_nonzero(free < config.source_below_blocks):
             return Decision(Plan(), state)
         busy = {flight.subject.name for flight in view.moves.values()}
         idle = np.array([key not in busy for key in table.keys]) & (table.ready > 0.0)
@@ -121,6 +121,7 @@ def freeness(table: InstanceTable) -> Array:
     """
     running = table.running + (table.waiting > 0.0)
     asked = table.kv_reserved_tokens
-    left = table.kv_free_tokens - (np.nan_to_num(asked) if math.isnan(asked.sum()) else asked)
+    unsaid = asked.size and math.isnan(asked[asked.argmax()])  # the maximum is nan where any is
+    left = table.kv_free_tokens - (np.nan_to_num(asked) if unsaid else asked)
     shares: Array = left / np.maximum(running, 1.0)
     return shares
