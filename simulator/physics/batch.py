@@ -7,14 +7,20 @@ joins, and sums over the batch suffice to advance by many steps at once.
 
 from heapq import heapify, heappop, heappush
 from math import inf
+from typing import Final
 
 from simulator.physics.kv import KvBlocks
 from simulator.physics.sequence import EngineEvent, EventKind, Sequence, SequenceState
 from simulator.physics.specs import EngineSpec
 
-FIRST_TOKEN, FINISHED = EventKind.FIRST_TOKEN, EventKind.FINISHED
-HANDED_OVER = EventKind.HANDED_OVER
-PENDING, WAITING, PREFILL, DECODE, HELD, GONE = SequenceState
+FIRST_TOKEN: Final = EventKind.FIRST_TOKEN
+FINISHED: Final = EventKind.FINISHED
+HANDED_OVER: Final = EventKind.HANDED_OVER
+WAITING: Final = SequenceState.WAITING
+PREFILL: Final = SequenceState.PREFILL
+DECODE: Final = SequenceState.DECODE
+HELD: Final = SequenceState.HELD
+GONE: Final = SequenceState.GONE
 
 
 class Batch:

@@ -37,14 +37,13 @@ from simulator.physics.sequence import (
     refuse_stopped,
 )
 from simulator.physics.specs import EngineSpec, GpuSpec, ModelSpec
-from simulator.physics.stepcost import StepCost
+from simulator.physics.stepcost import Pace, StepCost
 
 _NEVER: Final = math.inf
-_IDLE, _RUN, _MIXED = (
-    0,
-    1,
-    2,
-)  # until the next boundary: nothing, a run of decode steps, steps with prompts
+# Until the next boundary: nothing, a run of decode steps, steps with prompts.
+_IDLE: Final = 0
+_RUN: Final = 1
+_MIXED: Final = 2
 
 
 class EngineInstance(Handing):
@@ -54,9 +53,9 @@ class EngineInstance(Handing):
     """
 
     __slots__ = (
-        "_arrivals", "_batch", "_cancels", "_chunk", "_cost_key", "_costs", "_decode_compute", "_decode_cost", "_decode_first",
-        "_decode_half", "_decode_seconds", "_draining", "_end", "_first_step", "_half_growth", "_kind", "_leaving", "_limit",
-        "_matmul", "_next_order", "_prefill_cost", "_prefill_seconds", "_reserved", "_sequence_seconds", "_start",
+        "_arrivals", "_batch", "_cancels", "_chunk", "_cost_key", "_decode_compute", "_decode_first", "_decode_half",
+        "_decode_pace", "_decode_seconds", "_draining", "_end", "_first_step", "_half_growth", "_kind", "_leaving", "_limit",
+        "_matmul", "_next_order", "_paces", "_prefill_pace", "_prefill_seconds", "_reserved", "_sequence_seconds", "_start",
         "_steps", "_stopped", "now", "spec", "started",
     )  # fmt: skip
 
@@ -75,8 +74,8 @@ class EngineInstance(Handing):
         self.now = self.started = started_seconds
         self._batch = (PrefillFirst if engine.scheduling == "prefill_first" else Batch)(engine, capacity)
         self._cost_key = (gpu, model, engine)
-        self._costs: dict[tuple[float, float], StepCost] = {}
-        self._prefill_cost = self._decode_cost = self._cost(1.0, 1.0)
+        self._paces: dict[tuple[float, float], Pace] = {}
+        self._prefill_pace = self._decode_pace = self._pace(1.0, 1.0)
         self._arrivals: list[tuple[float, int, Sequence]] = []
         self._cancels: list[Sequence] = []
         self._leaving: list[Sequence] = []
@@ -157,10 +156,10 @@ class EngineInstance(Handing):
 
         Takes effect at the next step boundary. ValueError unless all are positive.
         """
-        prefill = self._cost(prefill_clock, node_speed)
-        decode = self._cost(prefill_clock if decode_clock is None else decode_clock, node_speed)
-        if prefill is not self._prefill_cost or decode is not self._decode_cost:
-            self._prefill_cost, self._decode_cost = prefill, decode
+        prefill = self._pace(prefill_clock, node_speed)
+        decode = self._pace(prefill_clock if decode_clock is None else decode_clock, node_speed)
+        if prefill is not self._prefill_pace or decode is not self._decode_pace:
+            self._prefill_pace, self._decode_pace = prefill, decode
             self._truncate(self.now)
 
     def drain(self) -> None:
@@ -206,11 +205,13 @@ class EngineInstance(Handing):
     @property
     def decode_cost(self) -> StepCost:
         """Coefficients of a decode step at the present clock and node speed."""
-        return self._decode_cost
+        return self._decode_pace.cost
 
     def relative_speed(self) -> float:
         """Speed at the present clocks over full speed, for a prompt of 1,024 tokens and 200 decode steps of 16."""
-        full, prefill, decode = self._cost(1.0, 1.0), self._prefill_cost, self._decode_cost
+        full, prefill, decode = (
+            each.cost for each in (self._pace(1.0, 1.0), self._prefill_pace, self._decode_pace)
+        )
         prompt, pairs, context = 1024, 0.5 * 1024 * 1024, 16 * 1024
         now = prefill.seconds(0, prompt, 0, pairs) + decode.run_seconds(16, context, 200)
         return (full.seconds(0, prompt, 0, pairs) + full.run_seconds(16, context, 200)) / now
@@ -340,23 +341,23 @@ class EngineInstance(Handing):
         if tokens:
             self._start_mixed(at, size, tokens, pairs)
         elif size:
-            cost = self._decode_cost.at(size)
+            pace = self._decode_pace.at(size)
             steps = self._steps = batch.run_limit()
-            first = self._first_step = self._decode_first = cost.seconds(size, 0, batch.context, 0.0)
-            half = self._half_growth = self._decode_half = 0.5 * cost.kv * size
-            self._kind, self._chunk, self._matmul = _RUN, 0, cost.matmul
+            first = self._first_step = self._decode_first = pace.seconds(size, 0, batch.context, 0.0)
+            half = self._half_growth = self._decode_half = 0.5 * pace.kv * size
+            self._kind, self._chunk, self._matmul = _RUN, 0, pace.matmul
             self._end = at + steps * (first + half * (steps - 1))
         else:
             self._kind, self._chunk, self._end = _IDLE, 0, math.inf
 
     def _start_mixed(self, at: float, size: int, tokens: int, pairs: float) -> None:
-        cost, context = self._prefill_cost.at(size), self._batch.context
+        pace, context = self._prefill_pace.at(size), self._batch.context
         steps = self._steps = self._batch.chunk_limit(tokens)
-        first = self._first_step = cost.seconds(size, tokens, context, pairs)
-        self._decode_half = 0.5 * cost.kv * size
-        half = self._half_growth = self._decode_half + 0.5 * cost.attention * tokens * tokens
-        self._decode_first = cost.seconds(size, 0, context, 0.0) if size else 0.0
-        self._kind, self._chunk, self._matmul = _MIXED, tokens, cost.matmul
+        first = self._first_step = pace.seconds(size, tokens, context, pairs)
+        self._decode_half = 0.5 * pace.kv * size
+        half = self._half_growth = self._decode_half + 0.5 * pace.attention * tokens * tokens
+        self._decode_first = pace.seconds(size, 0, context, 0.0) if size else 0.0
+        self._kind, self._chunk, self._matmul = _MIXED, tokens, pace.matmul
         self._end = at + steps * (first + half * (steps - 1))
 
     def _book(self, steps: int, at: float | None = None) -> None:
@@ -433,9 +434,9 @@ class EngineInstance(Handing):
                 self._batch.remove(sequence)
         self._cancels.clear()
 
-    def _cost(self, clock: float, speed: float) -> StepCost:
-        cost = self._costs.get((clock, speed))
-        if cost is None:
+    def _pace(self, clock: float, speed: float) -> Pace:
+        pace = self._paces.get((clock, speed))
+        if pace is None:
             gpu, model, engine = self._cost_key
-            cost = self._costs[clock, speed] = step_cost(gpu, model, engine, clock, speed)
-        return cost
+            pace = self._paces[clock, speed] = Pace(step_cost(gpu, model, engine, clock, speed))
+        return pace

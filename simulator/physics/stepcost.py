@@ -33,17 +33,7 @@ class StepCost(msgspec.Struct, frozen=True, gc=False):
 
     def seconds(self, batch: int, prefill_tokens: int, context_tokens: int, attention_pairs: float) -> float:
         """Seconds of one step; contexts of the ``batch`` decoding sequences *sum* to ``context_tokens``."""
-        tokens = self.decode_tokens * batch + prefill_tokens
-        weights, matmul = self.weights, self.matmul * tokens
-        return (
-            max(weights, matmul)
-            + self.kv * context_tokens
-            + self.attention * attention_pairs
-            + self.comm_token * tokens
-            + self.fixed
-            + self.per_sequence * batch
-            + (self.prompt_fixed if prefill_tokens else 0.0)
-        )
+        return Pace(self).seconds(batch, prefill_tokens, context_tokens, attention_pairs)
 
     def run_seconds(self, batch: int, context_tokens: int, steps: int) -> float:
         """Seconds of ``steps`` decode steps in a row: an arithmetic series, each step reads ``batch`` more."""
@@ -64,4 +54,39 @@ class StepCost(msgspec.Struct, frozen=True, gc=False):
             decode_tokens=self.decode_tokens,
             from_batch=self.from_batch,
             beyond=self.beyond.slowed(compute, bandwidth, speed) if self.beyond is not None else None,
+        )
+
+
+class Pace:
+    """A `StepCost` in plain numbers, for who asks at every step."""
+
+    __slots__ = (
+        "_beyond", "_comm_token", "_decode_tokens", "_fixed", "_from_batch", "_per_sequence", "_prompt_fixed", "_weights",
+        "attention", "cost", "kv", "matmul",
+    )  # fmt: skip
+
+    def __init__(self, cost: StepCost) -> None:
+        self.cost = cost
+        self.matmul, self.kv, self.attention = cost.matmul, cost.kv, cost.attention
+        self._weights, self._comm_token, self._fixed = cost.weights, cost.comm_token, cost.fixed
+        self._per_sequence, self._prompt_fixed = cost.per_sequence, cost.prompt_fixed
+        self._decode_tokens, self._from_batch = cost.decode_tokens, cost.from_batch
+        self._beyond = Pace(cost.beyond) if cost.beyond is not None else None
+
+    def at(self, batch: int) -> Pace:
+        """What holds for steps with ``batch`` decoding sequences."""
+        return self if self._beyond is None or batch < self._from_batch else self._beyond
+
+    def seconds(self, batch: int, prefill_tokens: int, context_tokens: int, attention_pairs: float) -> float:
+        """Seconds of one step, as `StepCost.seconds` tells them: this is the formula."""
+        tokens = self._decode_tokens * batch + prefill_tokens
+        weights, matmul = self._weights, self.matmul * tokens
+        return (
+            (max(weights, matmul))
+            + self.kv * context_tokens
+            + self.attention * attention_pairs
+            + self._comm_token * tokens
+            + self._fixed
+            + self._per_sequence * batch
+            + (self._prompt_fixed if prefill_tokens else 0.0)
         )
