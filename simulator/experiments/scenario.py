@@ -14,6 +14,7 @@ import yaml
 
 from cluster.serving import Role
 from placement.models import model_spec
+from simulator.experiments.costs import Roofline, constants_of, cost_of
 from simulator.experiments.mechanisms import (
     Mechanisms,
     RequestClass,
@@ -21,12 +22,9 @@ from simulator.experiments.mechanisms import (
     parts_of,
     start_of,
 )
-from simulator.experiments.profiles import ProfileError, read_profile
 from simulator.experiments.runs import Value
 from simulator.experiments.traffic import Strict, Traffic, check_traffic
 from simulator.physics.catalogue import GPU_SPECS
-from simulator.physics.measured import MeasuredCost
-from simulator.physics.published import PUBLISHED
 from simulator.physics.specs import Admission, EngineSpec, ModelSpec, Precision, Scheduling
 from simulator.world.spec import (
     Choice,
@@ -56,7 +54,8 @@ class Engine(Strict, frozen=True, kw_only=True):
 class Instances(Strict, frozen=True, kw_only=True):
     """`count` like instances: `gpus` of the product `gpu` each, at the model's `precision`.
 
-    Step times are the roofline's, or those measured: `cost` names a shipped model, `profile` a file of the user's.
+    Step times are the roofline's (with four numbers of one's own in `roofline`), or those measured: `cost` names a shipped
+    model, `profile` a file of the user's, `entry` one of several engines in it.
     """
 
     gpu: str
@@ -67,6 +66,8 @@ class Instances(Strict, frozen=True, kw_only=True):
     engine: Engine = Engine()
     cost: str = ""
     profile: str = ""
+    entry: str = ""
+    roofline: Roofline | None = None
     dollars_per_gpu_hour: float = 0.0
 
 
@@ -245,26 +246,11 @@ def _group(given: Instances, where: str) -> Group:
         raise ScenarioError(f"{where}.gpu", f"is {given.gpu!r}; known are {', '.join(sorted(GPU_SPECS))}")
     if given.dollars_per_gpu_hour < 0.0:
         raise ScenarioError(f"{where}.dollars_per_gpu_hour", "must not be negative")
-    cost = _cost(given, where)
+    cost = cost_of(given.cost, given.profile, given.entry, given.gpus, where)
+    constants = constants_of(given.roofline, where)
     fields = {name: getattr(given.engine, name) for name in given.engine.__struct_fields__}
     try:
-        engine = EngineSpec(tensor_parallel=given.gpus, measured=cost, **fields)
+        engine = EngineSpec(tensor_parallel=given.gpus, measured=cost, constants=constants, **fields)
     except ValueError as error:
         raise ScenarioError(f"{where}.engine", f"cannot be: {error}") from error
     return Group(gpu=gpu, engine=engine, count=given.count, per_node=given.per_node, role=given.role)
-
-
-def _cost(given: Instances, where: str) -> MeasuredCost | None:
-    if given.cost and given.profile:
-        raise ScenarioError(where, "has both cost and profile; give one")
-    if given.cost and given.cost not in PUBLISHED:
-        raise ScenarioError(f"{where}.cost", f"is {given.cost!r}; known are {', '.join(sorted(PUBLISHED))}")
-    cost = PUBLISHED.get(given.cost)
-    if given.profile:
-        try:
-            cost = read_profile(Path(given.profile))
-        except ProfileError as error:
-            raise ScenarioError(f"{where}.profile", f"cannot be used: {error}") from error
-    if cost is not None and cost.gpus not in (0, given.gpus):
-        raise ScenarioError(f"{where}.gpus", f"is {given.gpus}; {cost.name} was measured on {cost.gpus}")
-    return cost

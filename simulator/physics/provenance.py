@@ -48,7 +48,11 @@ def provenance(engine: EngineSpec) -> Provenance:
     given = engine.constants != _DEFAULTS
     return Provenance(
         times=cost.name if cost is not None else "roofline",
-        source=cost.source if cost is not None else "constants as given" if given else ROOFLINE,
+        source=cost.source
+        if cost is not None
+        else (engine.constants.source or "constants as given")
+        if given
+        else ROOFLINE,
         error=cost.error if cost is not None else None if given else ROOFLINE_ERROR,
         band=cost.band if cost is not None else None,
         power_source=power.source if power is not None else POWER,

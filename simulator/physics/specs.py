@@ -94,7 +94,7 @@ class RooflineConstants(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     Defaults (research/gpu-selection.md §2.7, "Model to ship"): fitted on operator-level measurements of current
     engines, vLLM 0.6 or later and TensorRT-LLM. ``bandwidth_clock_exponent`` says how weakly memory-bound time
     follows the compute clock (research/power.md §6, memory-bound decode 0.10); compute-bound time follows it in
-    full.
+    full. Who gives other numbers says in ``source`` where they are from.
     """
 
     bandwidth_fraction: float = 0.875
@@ -109,6 +109,7 @@ class RooflineConstants(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     pcie_fraction: float = 0.08
     compute_clock_exponent: float = 1.0
     bandwidth_clock_exponent: float = 0.10
+    source: str = ""
 
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):

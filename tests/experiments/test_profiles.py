@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from simulator.experiments.costs import Roofline, cost_of
+from simulator.experiments.costs import constants_of as roofline_of
 from simulator.experiments.profiles import (
     Measurement,
     PowerRow,
@@ -22,8 +25,11 @@ from simulator.physics.measured import MeasuredCost, MeasuredPower, lines
 from simulator.physics.power import DEFAULT_POWER, constants_of
 from simulator.physics.provenance import provenance
 from simulator.physics.published import PUBLISHED
+from simulator.physics.roofline import step_cost
 from simulator.physics.specs import EngineSpec, RooflineConstants
 from simulator.physics.stepcost import StepCost
+from simulator.world.spec import ScenarioError
+from tests.physics.worlds import A100, LLAMA_7B
 
 TRUE = lines((0.006, 2e-4, 5e-9), (0.034, 1.1e-6, 3e-4))
 
@@ -161,6 +167,67 @@ def test_the_roofline_says_so_and_constants_of_ones_own_have_no_error_of_ours() 
     assert times.endswith("Median error 16.0%.")
     own = EngineSpec(constants=RooflineConstants(fixed_seconds=0.01))
     assert provenance(own).sentences()[0] == "roofline: constants as given. Its error is not known."
+
+
+def chosen(path: Path, entry: str = "", gpus: int = 2) -> MeasuredCost | None:
+    return cost_of("", str(path), entry, gpus, "groups[0]")
+
+
+def test_a_group_takes_its_entry_of_a_table_of_many_engines(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = [splitwise_row(row, ways) for ways in (2, 4) for row in measured(TRUE)]
+    path.write_text(SPLITWISE + "".join([*rows, *(row.replace("h100", "a100") for row in rows[:9])]))
+    found = chosen(path, "llama/a100")
+    assert found is not None
+    assert found.name == "llama on 2 x a100"
+    only = chosen(path, gpus=4)
+    assert only is not None
+    assert only.name == "llama on 4 x h100"
+    for entry, gpus in (("", 2), ("llama/b200", 4), ("", 8)):
+        with pytest.raises(ScenarioError, match=r"groups\[0\]\.entry is .*; measured on \d GPUs are"):
+            chosen(path, entry, gpus)
+    json_path = tmp_path / "profile.json"
+    line = [20.0, 1e-3, 0.04]
+    entry_of = {
+        "prefill": line,
+        "decoding_smallbs": line,
+        "decoding_largebs": line,
+        "decoding_large_small_bs_threshold": 95,
+    }
+    json_path.write_text(json.dumps({"opt": {"2": entry_of}}))
+    assert chosen(json_path, "opt") == chosen(json_path)
+    with pytest.raises(ScenarioError, match=r"groups\[0\]\.profile cannot be used: .*none\.csv"):
+        chosen(tmp_path / "none.csv")
+    with pytest.raises(ScenarioError, match=r"groups\[0\]\.entry is of a profile"):
+        cost_of("", "", "opt", 1, "groups[0]")
+
+
+def test_the_four_numbers_of_a_roofline_may_be_ones_own_with_their_source() -> None:
+    given = Roofline(source="our bench", compute_fraction=0.5, fixed_seconds=0.01, per_sequence_seconds=1e-4)
+    constants = roofline_of(given, "groups[0]")
+    own, usual = (
+        step_cost(A100, LLAMA_7B, EngineSpec(constants=each)) for each in (constants, RooflineConstants())
+    )
+    assert own.matmul / usual.matmul == pytest.approx(0.73 / 0.5)
+    assert (own.fixed, own.per_sequence, own.weights) == (0.01, 1e-4, usual.weights)
+    told = provenance(EngineSpec(constants=constants)).sentences()[0]
+    assert told == "roofline: our bench. Its error is not known."
+    assert roofline_of(None, "groups[0]") == RooflineConstants()
+
+
+@pytest.mark.parametrize(
+    ("changed", "path"),
+    [
+        ({"source": " "}, "source"),
+        ({"bandwidth_fraction": 1.5}, "bandwidth_fraction"),
+        ({"compute_fraction": 0.0}, "compute_fraction"),
+        ({"fixed_seconds": -1.0}, "fixed_seconds"),
+    ],
+)
+def test_numbers_of_a_roofline_that_cannot_be_are_refused(changed: dict[str, Any], path: str) -> None:
+    with pytest.raises(ScenarioError) as refused:
+        roofline_of(Roofline(**({"source": "x"} | changed)), "groups[0]")
+    assert refused.value.path == f"groups[0].roofline.{path}"
 
 
 @pytest.mark.parametrize("changed", [{"source": ""}, {"prefill_fraction": 0.0}, {"decode_fraction": 400.0}])
