@@ -48,6 +48,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "benchmarks.simulator_speed",
         "requests simulated per second: published traces at high utilisation, and a million requests",
     ),
+    "simulator-truth": (
+        "benchmarks.simulator_truth",
+        "the twin beside what is known: Llumnix's figures, measured silicon, queues with closed forms",
+    ),
     "mix": ("benchmarks.mix", "GPU selection against the published optima, row by row"),
     "selection": (
         "benchmarks.selection",
