@@ -8,11 +8,12 @@ step on.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from simulator.physics.engine import EngineInstance
 from simulator.physics.power import (
     GpuPower,
+    HeldPower,
     PhaseShares,
     constants_of,
     gpu_cap_watts,
@@ -31,10 +32,22 @@ CLOCKED: Final = ("prefill", "decode")
 """Phases whose clocks are kept over time, as the mean over the nodes."""
 
 
+class Reading(NamedTuple):
+    """What a node's sensors say: means since they were read before. `uncapped_watts`: of the same work without any limit."""
+
+    watts: float
+    uncapped_watts: float
+    utilisation: float
+
+
 class Draw:
-    """What one node draws: `joules` by phase since the start, `peak_watts` the highest mean of a sample."""
+    """What one node draws: `joules` by phase since the start, `peak_watts` the highest mean of a sample.
+
+    `uncapped` are joules of the same work without limits, `busy` GPU-seconds in which anything ran.
+    """
 
     __slots__ = (
+        "busy",
         "free",
         "held",
         "joules",
@@ -42,9 +55,11 @@ class Draw:
         "machine",
         "peak_watts",
         "power",
+        "readings",
         "sampled",
         "seen",
         "settled",
+        "uncapped",
     )
 
     def __init__(self, machine: Machine, power: GpuPower, at_seconds: float) -> None:
@@ -54,18 +69,13 @@ class Draw:
         self.joules = dict.fromkeys(PHASES, 0.0)
         self.seen: dict[str, tuple[EngineInstance, EnginePhases | None, int]] = {}
         self.settled = at_seconds
-        self.sampled = self.peak_watts = 0.0
+        self.sampled = self.peak_watts = self.uncapped = self.busy = 0.0
+        self.readings = (at_seconds, 0.0, 0.0, 0.0)
 
     @property
     def total(self) -> float:
         """Joules since the start."""
         return sum(self.joules.values())
-
-    @property
-    def most_watts(self) -> float:
-        """What the server draws with every GPU at its highest limit."""
-        gpus = self.machine.gpus
-        return server_watts(gpus * self.machine.gpu.max_watts, gpus, self.power.constants)
 
 
 class Drawing:
@@ -103,18 +113,36 @@ class Drawing:
         draw = self.draws.get(node)
         if draw is None or draw.limit == (watts, clock_mhz):
             return []
-        self.settle(draw, at_seconds, world)
         draw.limit = (watts, clock_mhz)
         gpu, gpus = draw.machine.gpu, draw.machine.gpus
         cap = gpu_cap_watts(gpu, watts, gpus, draw.power.constants) if watts else gpu.max_watts
-        draw.held = draw.power.held(cap, clock_mhz or None) if watts or clock_mhz else draw.free
+        held = draw.power.held(cap, clock_mhz or None) if watts or clock_mhz else draw.free
+        self.hold(draw, held, at_seconds, world)
+        events: list[Event] = []
         for instance in world.nodes.get(node, ()):
             if instance.alive:
-                instance.engine.set_speed(draw.held.prefill_clock, draw.held.decode_clock)
-        if world.jobs is None:
-            return []
-        paced: list[Event] = world.jobs.paced(node, draw.held.training_clock, at_seconds, world)
-        return paced
+                instance.engine.set_speed(held.prefill_clock, held.decode_clock)
+                events += instance.attend()
+        if world.jobs is not None:
+            events += world.jobs.paced(node, held.training_clock, at_seconds, world)
+        return events
+
+    def hold(self, draw: Draw, held: HeldPower, at_seconds: float, world: Any) -> None:
+        """Other watts and clocks hold on a node from now on; whoever says so sets its engines' speed."""
+        self.settle(draw, at_seconds, world)
+        draw.held = held
+
+    def read(self, draw: Draw, at_seconds: float, world: Any) -> Reading:
+        """The sensors of a node are read."""
+        self.settle(draw, at_seconds, world)
+        since, joules, uncapped, busy = draw.readings
+        seconds = max(at_seconds - since, 1e-9)
+        draw.readings = (at_seconds, draw.total, draw.uncapped, draw.busy)
+        return Reading(
+            (draw.total - joules) / seconds,
+            (draw.uncapped - uncapped) / seconds,
+            (draw.busy - busy) / (seconds * max(draw.machine.gpus, 1)),
+        )
 
     def settle(self, draw: Draw, at_seconds: float, world: Any) -> None:
         """Book a node up to now, under the limit that held."""
@@ -124,36 +152,36 @@ class Drawing:
         draw.settled = at_seconds
         if draw.machine.down:
             return
-        held, gpus = draw.held, draw.machine.gpus
-        spent, busy = self._serving(draw, at_seconds, world)
+        work, busy = self._serving(draw, at_seconds, world)
         if world.jobs is not None:
             for shares, count in world.jobs.shares(draw.machine.name, since, at_seconds, world):
-                whole = count * seconds
-                busy += whole * (shares.training + shares.boundary)
-                spent["training"] = spent.get("training", 0.0) + whole * shares.training * held.training_watts
-                spent["boundary"] = spent.get("boundary", 0.0) + whole * shares.boundary * held.boundary_watts
-        spent["idle"] = max(gpus * seconds - busy, 0.0) * held.idle_watts
-        boards = sum(spent.values())
-        spent["server"] = server_watts(boards / seconds, gpus, draw.power.constants) * seconds - boards
+                work.append((count * seconds, shares))
+                busy += count * seconds * (shares.training + shares.boundary)
+        draw.busy += busy
+        idle = max(draw.machine.gpus * seconds - busy, 0.0)
+        spent = _joules(draw, draw.held, work, idle, seconds)
         for phase, joules in spent.items():
             draw.joules[phase] += joules
+        free = spent if draw.held is draw.free else _joules(draw, draw.free, work, idle, seconds)
+        draw.uncapped += sum(free.values())
 
-    def _serving(self, draw: Draw, at_seconds: float, world: Any) -> tuple[dict[str, float], float]:
-        """Joules of the engines of a node since it was last booked, and GPU-seconds in which they ran."""
+    def _serving(
+        self, draw: Draw, at_seconds: float, world: Any
+    ) -> tuple[list[tuple[float, PhaseShares]], float]:
+        """What the engines of a node did since it was last booked, and GPU-seconds in which they ran."""
         for instance in world.nodes.get(draw.machine.name, ()):
             world.live(instance, at_seconds)
-        spent, busy = {"prefill": 0.0, "decode": 0.0}, 0.0
+        work, busy = [], 0.0
         for key, (engine, before, gpus) in list(draw.seen.items()):
             now = engine.phases()
             if engine.stopped:
                 del draw.seen[key]
             else:
                 draw.seen[key] = (engine, now, gpus)
-            prefill, decode, shares = _shares(before, now)
-            spent["prefill"] += gpus * prefill * draw.held.prefill_watts
-            spent["decode"] += gpus * decode * draw.held.mean_watts(shares)
-            busy += gpus * (prefill + decode)
-        return spent, busy
+            ran, shares = _shares(before, now)
+            work.append((gpus * ran, shares))
+            busy += gpus * ran
+        return work, busy
 
     def sample(self, at_seconds: float, world: Any) -> None:
         """Book all nodes up to now, and keep what they drew since the last time."""
@@ -189,15 +217,36 @@ class Drawing:
         return {phase: sum(draw.joules[phase] for draw in self.draws.values()) for phase in PHASES}
 
 
-def _shares(before: EnginePhases | None, now: EnginePhases) -> tuple[float, float, PhaseShares]:
-    """Seconds of prefill and decode between two readings, and how much arithmetic filled the decode."""
-    if before is None:
-        prefill, decode, compute = now.prefill_seconds, now.decode_seconds, now.decode_compute_seconds
-    else:
-        prefill = now.prefill_seconds - before.prefill_seconds
-        decode = now.decode_seconds - before.decode_seconds
-        compute = now.decode_compute_seconds - before.decode_compute_seconds
-    return prefill, decode, PhaseShares(decode=1.0, decode_compute=compute / decode if decode > 0.0 else 0.0)
+def _shares(before: EnginePhases | None, now: EnginePhases) -> tuple[float, PhaseShares]:
+    """Seconds in which an engine ran between two readings, and what it did in them."""
+    prefill, decode, compute = now.prefill_seconds, now.decode_seconds, now.decode_compute_seconds
+    if before is not None:
+        prefill -= before.prefill_seconds
+        decode -= before.decode_seconds
+        compute -= before.decode_compute_seconds
+    ran = max(prefill + decode, 1e-12)
+    return prefill + decode, PhaseShares(
+        prefill=prefill / ran, decode=decode / ran, decode_compute=compute / decode if decode > 0.0 else 0.0
+    )
+
+
+def _joules(
+    draw: Draw, held: HeldPower, work: list[tuple[float, PhaseShares]], idle: float, seconds: float
+) -> dict[str, float]:
+    """Joules by phase of GPU-seconds of work and idleness under a limit."""
+    spent = dict.fromkeys(PHASES[:-1], 0.0)
+    for gpu_seconds, shares in work:
+        decoding = held.decode_watts + held.decode_compute_watts * min(shares.decode_compute, 1.0)
+        spent["prefill"] += gpu_seconds * shares.prefill * held.prefill_watts
+        spent["decode"] += gpu_seconds * shares.decode * min(decoding, held.limit_watts)
+        spent["training"] += gpu_seconds * shares.training * held.training_watts
+        spent["boundary"] += gpu_seconds * shares.boundary * held.boundary_watts
+    spent["idle"] = idle * held.idle_watts
+    boards = sum(spent.values())
+    spent["server"] = (
+        server_watts(boards / seconds, draw.machine.gpus, draw.power.constants) * seconds - boards
+    )
+    return spent
 
 
 def book(at_seconds: float, subject: Drawing, world: Any) -> Iterable[Event]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cluster.serving import Role
+from simulator.physics.engine import EngineInstance
 from simulator.physics.loading import TIER_BYTES_PER_SECOND, StartSpec, WeightTier
 from simulator.physics.network import ALPHA_SECONDS, NicClass, NicSpec
 from simulator.physics.power import DEFAULT_POWER, GpuPower, gpu_cap_watts, server_watts
@@ -393,6 +394,55 @@ def test_a_cap_slows_training_by_its_clock_and_its_watts_are_booked() -> None:
         16 * compute * (1410 / 1110) ** 0.4 * slow.training_watts, rel=1e-9
     )
     assert joules[1]["peak_share_row"] < joules[0]["peak_share_row"]
+
+
+def test_sensors_tell_means_and_what_the_same_work_would_draw_without_the_cap() -> None:
+    cap = Cap(at_seconds=0.0, clock_mhz=1110)
+    world = World(spec(ONE, parts=powered(caps=(cap,))), asks((1.0, 2000, 301), (30.0, 5, 5)))
+    readings: list[Any] = []
+
+    def look(at: float, _subject: None, there: World) -> Any:
+        drawing = there.drawing
+        assert drawing is not None
+        readings.append(drawing.read(drawing.draws["node-0-00000"], at, there))
+        return ((at + 2.0, look, None),)
+
+    world.kernel.push((2.0, look, None))
+    world.run()
+    slow, held, free = (
+        step_cost(A100, LLAMA_7B, EngineSpec(), 1110 / 1410),
+        GPU.held(lock_mhz=1110),
+        GPU.held(),
+    )
+    prompt = slow.seconds(0, 2000, 0, 2_000_000.0)
+    share = slow.matmul / slow.seconds(1, 0, 2030, 0.0)
+    for watts, power in ((readings[0].watts, held), (readings[0].uncapped_watts, free)):
+        decode = power.decode_watts + power.decode_compute_watts * share
+        boards = A100.idle_watts + prompt * power.prefill_watts + (1.0 - prompt) * decode
+        assert watts == pytest.approx(BASE + SERVER * boards / 2.0, rel=2e-3)
+    assert readings[0].utilisation == pytest.approx(0.5, rel=1e-6)
+    assert readings[-1].watts == pytest.approx(server_watts(A100.idle_watts, 1), rel=1e-6)
+    assert readings[-1].utilisation == 0.0
+
+
+def test_who_leaves_an_engine_whose_clock_rises_leaves_as_soon_as_it_is_done() -> None:
+    groups = (
+        Group(gpu=A100, engine=ENGINE, role=Role.PREFILL),
+        Group(gpu=A100, engine=ENGINE, role=Role.DECODE),
+    )
+    cap = Cap(at_seconds=0.0, clock_mhz=510, node="node-0-00000", until_seconds=1.5)
+    parts = Parts(power=Power(caps=(cap,), actuation_seconds=0.0))
+    world = run(*groups, requests=asks((1.0, 9000, 20)), parts=parts)
+    alone = EngineInstance(A100, LLAMA_7B, ENGINE, 0.0)
+    alone.set_speed(510 / 1410)
+    alone.submit(0, 9000, 20, 1.0, hand_over=True)
+    events = alone.advance_to(1.5)
+    alone.set_speed(1.0)
+    events += alone.advance_to(9.0)
+    left = events[-1].at_seconds
+    moved = 9001 * KV / world.spec.moving.bytes_per_second + world.spec.moving.commit_seconds
+    rest = COST.seconds(0, 1, 0, 9000.5) + COST.run_seconds(1, 9002, 18)
+    assert finish_of(world) == pytest.approx(left + moved + rest, rel=1e-9)
 
 
 def test_a_node_that_is_down_draws_nothing() -> None:
