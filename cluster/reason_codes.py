@@ -65,8 +65,8 @@ CODES: dict[str, CodeSpec] = {
     "KeptWarm": _normal("{need} kept warm: idle for {have} of a keep-alive of {limit}.", "need", "have", "limit"),
     "WentCold": _normal("no longer kept warm: idle for {have}, keep-alive {limit} ({need} kept).", "need", "have", "limit"),
     # place
-    "ReplicaPlaced": _normal("{choice}: {need} needed, {have} free there, {left} left after it; {limit} were fit.",
-                             "need", "have", "limit", "left"),
+    "ReplicaPlaced": _normal("{choice}: {need} needed, {have} free there, {left} left after it, at a cost of {cost};"
+                             " {limit} were fit.", "need", "have", "limit", "left", "cost"),
     "ReplicaTried": _normal("{choice} is tried again, its pods having been refused: {need} needed, {have} free on its node, {left} left"
                             " after it; {limit} were fit.", "need", "have", "limit", "left"),
     "ReplicaUnplaceable": _warning("{choice} needs {need} on one node; the best node has {have} ({limit} of the pool are open).",

@@ -59,8 +59,8 @@ TABLES: Mapping[str, Mapping[str, Row]] = {
     "commit": {"by_priority": Row(ByPriority, ByPriorityConfig, ByPriorityState, Snapshot)},
     "train": {"island_gang": Row(IslandGang, IslandGangConfig, IslandGangState, Snapshot)},
     "place": {
-        "best_fit": Row(BestFit, BestFitConfig, BestFitState, Snapshot),
         "priced_fgd": Row(PricedFgd, PricedFgdConfig, BestFitState, Snapshot),
+        "best_fit": Row(BestFit, BestFitConfig, BestFitState, Snapshot),
     },
     "warm": {"fixed_keepalive": Row(FixedKeepalive, FixedKeepaliveConfig, FixedKeepaliveState, Snapshot)},
     "power": {"static_clamp": Row(StaticClamp, StaticClampConfig, StaticClampState, PowerView)},

@@ -7,21 +7,30 @@ training-placement §1.4). An index by free GPUs makes a choice independent of t
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from cluster.admission import Fence, slot_for
 from cluster.hardware import Node, Offer, Slot
 from cluster.space import Space
+from placement.packing.fleet import WHOLE
 
 
 class Choice(NamedTuple):
-    """Where a replica goes: its slot, free GPUs of the node before and after, and how many nodes were fit."""
+    """Where a replica goes: its slot, free GPUs of the node before and after, and how many nodes were fit.
+
+    `cost_milli` is what decided, in thousandths of a GPU, lower being better: GPUs left over for best fit, worth of the
+    room that is lost for prices. `second` is the runner-up (empty: none) and `second_milli` its cost.
+    """
 
     slot: Slot
     free: int
     left: int
     fit_nodes: int
+    cost_milli: int = 0
+    second: str = ""
+    second_milli: int = 0
 
 
 class Rooms:
@@ -90,16 +99,31 @@ class Rooms:
         """The open node of `pool`, inside the fence, that `gpus` devices fit on with the least left over, or None."""
         counts = self._by_free.get(pool, {})
         fitting = [free for free in sorted(counts) if free >= gpus and counts[free]]
+        found = list(islice(self._best_first(counts, fitting, avoid, fence), 2))
+        if not found:
+            return None
+        (free, name), others = found[0], found[1:]
+        devices = pick_devices(self._nodes[name], self._space.free_devices(name), gpus)
+        fit_nodes = sum(self._inside(counts[each], fence) for each in fitting)
+        slot = Slot(node=name, devices=devices)
+        slot = slot if fence is None else slot_for(slot, fence.who)
+        choice = Choice(slot, free, free - gpus, fit_nodes, WHOLE * (free - gpus))
+        for more, other in others:
+            choice = choice._replace(second=other, second_milli=WHOLE * (more - gpus))
+        return choice
+
+    def _best_first(
+        self,
+        counts: Mapping[int, list[tuple[int, str]]],
+        fitting: Iterable[int],
+        avoid: Collection[str],
+        fence: Fence | None,
+    ) -> Iterator[tuple[int, str]]:
+        """(free devices, node) that the fence admits and nobody avoids, fewest free first, then by order."""
         for free in fitting:
-            inside = (name for _, name in counts[free] if fence is None or fence.admits(name, self._space))
-            name = next((name for name in inside if name not in avoid), None)
-            if name is not None:
-                devices = pick_devices(self._nodes[name], self._space.free_devices(name), gpus)
-                fit_nodes = sum(self._inside(counts[each], fence) for each in fitting)
-                slot = Slot(node=name, devices=devices)
-                slot = slot if fence is None else slot_for(slot, fence.who)
-                return Choice(slot, free, free - gpus, fit_nodes)
-        return None
+            for _, name in counts[free]:
+                if name not in avoid and (fence is None or fence.admits(name, self._space)):
+                    yield free, name
 
 
 def pick_devices(node: Node, free: Iterable[int], gpus: int) -> tuple[int, ...]:

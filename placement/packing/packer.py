@@ -31,12 +31,13 @@ class _Kept:
 
 
 class Choice(NamedTuple):
-    """A node for a request, its score, how many nodes it fits on, and the score of the best other one (None: no other)."""
+    """A node for a request, its score, how many nodes it fits on, and the best other one: score and row (None: no other)."""
 
     placed: Placed
     score: float
     fit_nodes: int
     runner_up: float | None
+    runner_up_row: int | None = None
 
 
 class Packer:
@@ -95,9 +96,11 @@ class Packer:
         row = int(scores.argmax())
         score = float(scores[row])
         scores[row] = -np.inf
-        second = float(scores.max()) if fit > 1 else None
         placed = Placed(row, self.fleet.devices(row, request, int(devices[row])))
-        return Choice(placed, score, fit, second)
+        if fit == 1:
+            return Choice(placed, score, fit, None)
+        second = int(scores.argmax())
+        return Choice(placed, score, fit, float(scores[second]), second)
 
     def put(self, request: Request, placed: Placed) -> None:
         """Charge a placement. Raises: PackingError where it does not fit."""

@@ -1,13 +1,16 @@
 """The operator's choice of nodes by prices: `Rooms` that score the open nodes of a pool with FGD and dual prices.
 
-The workload is what the services want of the pool now, each pod with its CPU; memory decides only whether it fits.
+The workload is what the services want of the pool, each pod with its CPU; memory decides only whether it fits. Prices are
+made from a `Basis` that stands for a while, so that nothing is solved in most rounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from cluster.admission import Fence, slot_for
@@ -15,7 +18,7 @@ from cluster.hardware import Node, Offer, Slot
 from cluster.space import Space
 from placement.packing.best_fit import Choice, Rooms, pick_devices
 from placement.packing.duals import Stock, worths_of
-from placement.packing.fleet import WHOLE, Fleet, Machine, Request
+from placement.packing.fleet import WHOLE, Fleet, Machine, Request, Shape
 from placement.packing.fragmentation import Fragmentation, Typical
 from placement.packing.packer import Packer
 from placement.packing.rules.priced_fgd import PricedFgd, PricedFgdConfig
@@ -24,26 +27,81 @@ from placement.packing.worth import Worth
 RULES_KEPT = 256
 """Rules kept in the memo; above that all are made anew."""
 
+MOVED = 0.25
+"""Share of a pool's wanted GPUs that may come or go before its prices are made anew at once."""
+
+
+class Basis(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pool's prices are made from, and since when (UTC seconds): `workload` as (millicores, GPUs, thousandths of
+    each, pods), `stocks` as (GPUs, millicores, machines), both sorted.
+    """
+
+    since_seconds: float
+    workload: tuple[tuple[int, int, int, int], ...] = ()
+    stocks: tuple[tuple[int, int, int], ...] = ()
+
+    def typical(self) -> tuple[Typical, ...]:
+        """The workload as packing takes it."""
+        return tuple(Typical(Shape(cpu, gpus, milli, ()), n) for cpu, gpus, milli, n in self.workload)
+
+    @property
+    def widest(self) -> int:
+        """GPUs of the largest machine."""
+        return max((gpus for gpus, _, _ in self.stocks), default=0)
+
+
+def basis_of(
+    nodes: Iterable[Node],
+    workload: Mapping[Shape, int],
+    now_seconds: float,
+    standing: Basis | None,
+    seconds: float,
+) -> Basis:
+    """The basis of a pool's prices now: the standing one for so many seconds, unless the workload moved far or has a
+    shape that it does not know, or a wider machine came.
+    """
+    counted = Counter((len(node.devices), node.cpu_millis) for node in nodes if node.devices)
+    fresh = Basis(
+        since_seconds=now_seconds,
+        workload=tuple((s.cpu_millis, s.gpus, s.milli, n) for s, n in sorted(workload.items()) if n),
+        stocks=tuple((*key, number) for key, number in sorted(counted.items())),
+    )
+    if standing is None or fresh.widest > standing.widest or _moved(standing, fresh) > MOVED:
+        return fresh
+    return standing if now_seconds - standing.since_seconds < seconds else fresh
+
+
+def _moved(before: Basis, after: Basis) -> float:
+    """Share of the GPUs wanted before that came or went, by shape; more than 1 for a shape that is new."""
+    old, new = ({row[:3]: row[3] for row in each.workload} for each in (before, after))
+    if new.keys() - old.keys():
+        return 2.0
+    wanted = sum(gpus * milli * n for (_, gpus, milli), n in old.items())
+    moved = sum(
+        gpus * milli * abs(n - new.get((cpu, gpus, milli), 0)) for (cpu, gpus, milli), n in old.items()
+    )
+    return moved / wanted if wanted else 0.0
+
 
 class PricedRooms(Rooms):
     """Rooms whose `choose` follows `PricedFgd`; everything that is told about them stays as it is.
 
-    `demand` is the workload by pool. `memo` keeps the rules of equal pools and workloads: it saves time, and changes
-    nothing.
+    `bases` says what the prices of each pool are made from. `memo` keeps the rules of equal bases: it saves time, and
+    changes nothing.
     """
 
-    __slots__ = ("_config", "_demand", "_memo", "_packers", "_pools")
+    __slots__ = ("_bases", "_config", "_memo", "_packers", "_pools")
 
     def __init__(
         self,
         nodes: Mapping[str, Node],
         space: Space,
-        demand: Mapping[str, Sequence[Typical]],
+        bases: Mapping[str, Basis],
         config: PricedFgdConfig,
         memo: dict[Any, Any],
     ) -> None:
         super().__init__(nodes, space)
-        self._demand, self._config, self._memo = demand, config, memo
+        self._bases, self._config, self._memo = bases, config, memo
         self._packers: dict[str, Packer] = {}
         self._pools: dict[str, list[Node]] = {}
         for node in nodes.values():
@@ -81,7 +139,16 @@ class PricedRooms(Rooms):
         slot = slot if fence is None else slot_for(slot, fence.who)
         roomy = packer.fleet.free_gpus() >= gpus
         roomy[outside] = False
-        return Choice(slot, len(free), len(free) - gpus, int(np.count_nonzero(roomy)))
+        choice = Choice(
+            slot, len(free), len(free) - gpus, int(np.count_nonzero(roomy)), self._milli(found.score)
+        )
+        if found.runner_up is None or found.runner_up_row is None:
+            return choice
+        return choice._replace(second=names[found.runner_up_row], second_milli=self._milli(found.runner_up))
+
+    def _milli(self, score: float) -> int:
+        """A score as the thousandths of a GPU that it stands for: worth of the room that is lost."""
+        return round(-score * self._config.bucket_milli)
 
     def _left(self, node: Node) -> tuple[int, int, tuple[int, ...]]:
         """CPU, memory and devices that are free; a device in part use or reserved by others counts as taken."""
@@ -109,22 +176,20 @@ class PricedRooms(Rooms):
                     )
                 )
             fleet = Fleet(machines)
-            self._packers[pool] = Packer(fleet, self._rule(pool, nodes, fleet))
+            self._packers[pool] = Packer(fleet, self._rule(pool, fleet))
         return self._packers[pool]
 
-    def _rule(self, pool: str, nodes: Sequence[Node], fleet: Fleet) -> PricedFgd:
+    def _rule(self, pool: str, fleet: Fleet) -> PricedFgd:
         """Prices from whole machines, as if nothing were on them: the workload is all pods, placed or not."""
-        counted: dict[tuple[int, int], int] = {}
-        for node in nodes:
-            key = (len(node.devices), node.cpu_millis)
-            counted[key] = counted.get(key, 0) + 1
-        stocks = tuple(Stock(pool, *key, number) for key, number in sorted(counted.items()) if key[0])
-        workload = tuple(self._demand.get(pool, ()))
-        memo_key = (workload, stocks, self._config)
+        basis = self._bases.get(pool) or Basis(since_seconds=0.0)
+        widest = max(basis.widest, fleet.free.shape[1])
+        memo_key = (pool, basis.workload, basis.stocks, widest, self._config)
         if memo_key not in self._memo:
             if len(self._memo) >= RULES_KEPT:
                 self._memo.clear()
-            worth = Worth(worths_of(workload, stocks), fleet.kinds, fleet.free.shape[1])
+            workload = basis.typical()
+            stocks = tuple(Stock(pool, *row) for row in basis.stocks)
+            worth = Worth(worths_of(workload, stocks), fleet.kinds, widest)
             self._memo[memo_key] = PricedFgd(Fragmentation(workload, fleet.kinds), worth, self._config)
         rule: PricedFgd = self._memo[memo_key]
         return rule

@@ -14,6 +14,7 @@ from cluster.reasons import Reason
 from cluster.serving import Replica, ReplicaPhase, Service, Variant
 from cluster.snapshot import Snapshot
 from placement.packing.best_fit import Rooms
+from placement.packing.priced_rooms import Basis
 from policies.draft import Draft
 from policies.groups import Groups, in_scope
 from policies.place import rollout, why
@@ -62,8 +63,8 @@ class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 class BestFitState(msgspec.Struct, frozen=True, kw_only=True):
     """Highest ordinal ever given per service, nodes that did not bind, until when (UTC seconds), services whose
-    replicas do not start, what was learned of revisions that are being rolled out, and since when bought nodes have
-    been empty.
+    replicas do not start, what was learned of revisions that are being rolled out, since when bought nodes have
+    been empty, and what the prices of each pool are made from (`priced_fgd`).
     """
 
     schema: int = 1
@@ -72,6 +73,7 @@ class BestFitState(msgspec.Struct, frozen=True, kw_only=True):
     resting: dict[str, Rest] = {}
     trials: dict[str, Trial] = {}
     idle: dict[str, float] = {}
+    bases: dict[str, Basis] = {}
 
 
 class Missing(NamedTuple):
@@ -88,6 +90,7 @@ class Run:
     def __init__(self, view: Snapshot, state: BestFitState, ctx: Context, config: BestFitConfig) -> None:
         self.view, self.config, self.now, self.scratch = view, config, ctx.now_seconds, ctx.scratch
         self.draft, self.groups, self.overlay = Draft(), Groups(view), Overlay(view)
+        self.bases = dict(state.bases)
         self.rooms = self._rooms()
         self.fences = Fences(view.nodes)
         self.ordinals = dict(state.ordinals)
@@ -168,6 +171,7 @@ class Run:
             resting={name: self.resting[name] for name in sorted(self.resting) if name in self.view.services},
             trials={name: self.trials[name] for name in sorted(self.trials)},
             idle={name: self.idle[name] for name in sorted(self.idle)},
+            bases={pool: self.bases[pool] for pool in sorted(self.bases)},
         )
 
     # ---------------------------------------------------------------------------------------------- removing

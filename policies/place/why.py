@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.admission import Fence
 from cluster.base import Ref
-from cluster.reasons import Reason, Remedy, Verdict
+from cluster.reasons import Alternative, Reason, Remedy, Verdict
 from cluster.refused import Refused
 from cluster.serving import Replica, ReplicaPhase, Service, Variant
 from placement.packing.best_fit import Choice, Rooms
@@ -16,14 +16,22 @@ from policies.resting import Rest, pause_seconds
 
 
 def placed(case: Case, variant: Variant, choice: Choice) -> Reason:
-    """A replica found a node. Of one whose pods are refused it is a try, told once whatever node it falls on."""
+    """A replica found a node; the runner-up is told with what it would have cost beyond the chosen one.
+
+    Of one whose pods are refused it is a try, told once whatever node it falls on.
+    """
     tried = case.service.refused is not None
+    against: tuple[Alternative, ...] = ()
+    if choice.second:
+        more = quantity("cost", (choice.second_milli - choice.cost_milli) / 1_000.0, "GPU")
+        against = (Alternative(choice.second, cost=more),)
     return Reason(
         code="ReplicaTried" if tried else "ReplicaPlaced", subject=case.service.ref, verdict=Verdict.CHOSEN,
         choice=variant.key if tried else choice.slot.node,
         need=quantity("gpus", variant.gpus, "GPU"), have=quantity("free", choice.free, "GPU"),
         limit=quantity("fit_nodes", choice.fit_nodes, "nodes"),
-        facts=(quantity("left", choice.left, "GPU"),), refs=(Ref("Node", choice.slot.node),),
+        facts=(quantity("left", choice.left, "GPU"), quantity("cost", choice.cost_milli / 1_000.0, "GPU")),
+        against=against, refs=(Ref("Node", choice.slot.node),),
     )  # fmt: skip
 
 

@@ -15,8 +15,7 @@ from cluster.space import Space
 from cluster.taints import Toleration
 from placement.packing.best_fit import Choice, Rooms
 from placement.packing.fleet import Shape
-from placement.packing.fragmentation import Typical
-from placement.packing.priced_rooms import PricedRooms
+from placement.packing.priced_rooms import Basis, PricedRooms, basis_of
 from placement.packing.rules.priced_fgd import PricedFgdConfig
 
 
@@ -39,14 +38,15 @@ def rooms(*nodes: Node, wanted: tuple[tuple[int, int, int], ...] = ((0, 1, 5),),
     """`wanted` are (millicores, GPUs, pods) of pool p."""
     known = {n.name: n for n in nodes}
     space = Space(known, [])
-    demand = {"p": [Typical(Shape(cpu, gpus, 1_000, ()), number) for cpu, gpus, number in sorted(wanted)]}
-    return PricedRooms(known, space, demand, PricedFgdConfig(gang_milli=gang), {}), space
+    demand = {Shape(cpu, gpus, 1_000, ()): number for cpu, gpus, number in wanted}
+    bases = {"p": basis_of([n for n in nodes if n.pool == "p"], demand, 0.0, None, 60.0)}
+    return PricedRooms(known, space, bases, PricedFgdConfig(gang_milli=gang), {}), space
 
 
 def test_an_odd_gap_is_filled_before_a_pair_is_broken() -> None:
     book, _ = rooms(node("pair", 2), node("single", 1, order=1), wanted=((0, 1, 2), (0, 2, 1)))
-    assert book.choose("p", 1) == Choice(Slot(node="single", devices=(0,)), 1, 0, 2)
-    assert book.choose("p", 2) == Choice(Slot(node="pair", devices=(0, 1)), 2, 0, 1)
+    assert book.choose("p", 1) == Choice(Slot(node="single", devices=(0,)), 1, 0, 2, 994, "pair", 1_006)
+    assert book.choose("p", 2) == Choice(Slot(node="pair", devices=(0, 1)), 2, 0, 1, 2_000)
     assert book.choose("p", 3) is None
     assert book.choose("elsewhere", 1) is None
 
@@ -82,6 +82,32 @@ def test_free_nodes_are_kept_for_gangs_where_that_is_asked_for(gang: float, expe
     space.take(Slot(node="used", devices=(0,)))
     book.refresh("used")
     assert book.choose("p", 1).slot.node == expected  # type: ignore[union-attr]
+
+
+def test_prices_stand_until_their_time_is_up_or_what_is_wanted_has_moved_far() -> None:
+    nodes, single, pair = [node("a"), node("b", order=1)], Shape(0, 1, 1_000, ()), Shape(0, 2, 1_000, ())
+    first = basis_of(nodes, {single: 4, pair: 4}, 100.0, None, 60.0)
+    assert first == Basis(
+        since_seconds=100.0, workload=((0, 1, 1_000, 4), (0, 2, 1_000, 4)), stocks=((4, 0, 2),)
+    )
+    cases: list[tuple[str, list[Node], dict[Shape, int], float, bool]] = [
+        ("nothing is new", nodes, {single: 4, pair: 4}, 159.0, True),
+        ("a little more is wanted", nodes, {single: 7, pair: 4}, 159.0, True),
+        ("a little less is wanted", nodes, {single: 4, pair: 3}, 159.0, True),
+        ("their time is up", nodes, {single: 4, pair: 4}, 160.0, False),
+        ("a third more is wanted", nodes, {single: 8, pair: 4}, 159.0, False),
+        ("a third goes", nodes, {pair: 4}, 159.0, False),
+        ("a new shape", nodes, {single: 4, pair: 4, Shape(500, 1, 1_000, ()): 1}, 101.0, False),
+        ("a machine is lost", nodes[:1], {single: 4, pair: 4}, 159.0, True),
+        ("a wider machine", [*nodes, node("c", 8)], {single: 4, pair: 4}, 101.0, False),
+    ]
+    for name, there, wanted, now, stands in cases:
+        found = basis_of(there, wanted, now, first, 60.0)
+        assert (found is first) == stands, name
+        assert stands or found.since_seconds == now, name
+    empty = basis_of(nodes, {}, 1.0, None, 60.0)
+    assert basis_of(nodes, {}, 2.0, empty, 60.0) is empty
+    assert basis_of(nodes, {single: 1}, 2.0, empty, 60.0) is not empty
 
 
 STEPS = st.lists(st.tuples(st.integers(1, 5), st.sampled_from("pq"), st.booleans()), max_size=15)

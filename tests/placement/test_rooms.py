@@ -29,8 +29,8 @@ def rooms(*nodes: Node) -> tuple[Rooms, Space]:
 
 def test_a_replica_goes_where_least_is_left_over() -> None:
     book, _ = rooms(node("a", 8), node("b", 2), node("c", 4))
-    assert book.choose("p", 2) == Choice(Slot(node="b", devices=(0, 1)), 2, 0, 3)
-    assert book.choose("p", 3) == Choice(Slot(node="c", devices=(0, 1, 2)), 4, 1, 2)
+    assert book.choose("p", 2) == Choice(Slot(node="b", devices=(0, 1)), 2, 0, 3, 0, "c", 2_000)
+    assert book.choose("p", 3) == Choice(Slot(node="c", devices=(0, 1, 2)), 4, 1, 2, 1_000, "a", 5_000)
     assert book.choose("p", 8) == Choice(Slot(node="a", devices=tuple(range(8))), 8, 0, 1)
     assert book.choose("p", 9) is None
     assert book.choose("elsewhere", 1) is None
@@ -44,7 +44,7 @@ def test_ties_go_by_order_then_by_name() -> None:
 
 def test_what_is_avoided_gives_way_to_a_worse_fit() -> None:
     book, _ = rooms(node("a", 2), node("b", 4))
-    assert book.choose("p", 2, ("a",)) == Choice(Slot(node="b", devices=(0, 1)), 4, 2, 2)
+    assert book.choose("p", 2, ("a",)) == Choice(Slot(node="b", devices=(0, 1)), 4, 2, 2, 2_000)
 
 
 def test_only_open_nodes_count() -> None:

@@ -109,7 +109,7 @@ def line(reason: Reason | None) -> str:
 
 
 REASONS: dict[str, Any] = {
-    "a replica is placed": lambda: place_why.placed(CASE, variant("H100x2"), Choice(Slot(node="n1", devices=(0, 1)), 4, 2, 3)),
+    "a replica is placed": lambda: place_why.placed(CASE, variant("H100x2"), Choice(Slot(node="n1", devices=(0, 1)), 4, 2, 3, 1_250, "n2", 1_500)),
     "a replica finds no place": lambda: place_why.unplaceable(CASE, ("L4x8-bf16", "l4-od"), variant("L4x8"), ROOMS),
     "a draining replica stays": lambda: place_why.resumed(CASE, PART, replica("x")),
     "a replica was never bound": lambda: place_why.stuck(CASE, replica("x"), 61.0, 60.0),
@@ -155,7 +155,7 @@ REASONS: dict[str, Any] = {
 }  # fmt: skip
 
 GOLDEN = {
-    "a replica is placed": "n1: 2 GPU needed, 4 GPU free there, 2 GPU left after it; 3 nodes were fit. {choice:n1,code:ReplicaPlaced,facts:[left 2.0 GPU],have:free 4.0 GPU,limit:fit_nodes 3.0 nodes,need:gpus 2.0 GPU,refs:[Node/n1],subject:ModelService/shop/chat@5,verdict:chosen}",
+    "a replica is placed": "n1: 2 GPU needed, 4 GPU free there, 2 GPU left after it, at a cost of 1.25 GPU; 3 nodes were fit. Next best: n2, 0.25 GPU more. {against:[{choice:n2,cost:{name:cost,unit:GPU,value:0.25}}],choice:n1,code:ReplicaPlaced,facts:[left 2.0 GPU,cost 1.25 GPU],have:free 4.0 GPU,limit:fit_nodes 3.0 nodes,need:gpus 2.0 GPU,refs:[Node/n1],subject:ModelService/shop/chat@5,verdict:chosen}",
     "a replica finds no place": "L4x8-bf16 in l4-od needs 8 GPU on one node; the best node has 4 GPU (3 nodes of the pool are open). {choice:L4x8-bf16 in l4-od,code:ReplicaUnplaceable,have:free 4.0 GPU,limit:open_nodes 3.0 nodes,need:gpus 8.0 GPU,refs:[Pool/l4-od],remedy:{choice:l4-od,code:AddCapacity,facts:[{name:need,unit:GPU,value:4.0}]},subject:ModelService/shop/chat@5,verdict:blocked}",
     "a draining replica stays": "x is wanted again and stays: 4 replicas wanted, 3 replicas run; its drain of 45 s is undone. {choice:x,code:ReplicaResumed,have:live 3.0 replicas,limit:drain 45.0 s,need:wanted 4.0 replicas,refs:[Replica/x@3],subject:ModelService/shop/chat@5,verdict:kept}",
     "a replica was never bound": "x was not bound to its node within 60 s (waited 61 s, 60 s expected); it is replanned. {choice:x,code:ReplicaStuck,have:waited 61.0 s,limit:limit 60.0 s,need:expected 60.0 s,refs:[Replica/x@3],subject:ModelService/shop/chat@5,verdict:rejected}",
