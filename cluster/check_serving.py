@@ -40,10 +40,25 @@ def create_replica(overlay: Overlay, action: act.CreateReplica, _: float) -> Dro
     if gpus != action.variant.gpus:
         what = f"replica {action.name} on a number of devices other than its variant's"
         return Drop("Unsafe", what, gpus, 0, action.variant.gpus, "GPU")
+    if (odd := _odd_share(overlay, action)) is not None:
+        return odd
     what, service = f"replica {action.name}", overlay.read("services")[action.service]
     return kept_out(overlay, action.slots, service, what) or slots_taken(
         overlay, action.slots, service.ref, what
     )
+
+
+def _odd_share(overlay: Overlay, action: act.CreateReplica) -> Drop | None:
+    """A part of a device other than the variant's, or of one that is given out whole."""
+    nodes = overlay.read("nodes")
+    for slot in action.slots:
+        if slot.milli_per_device != action.variant.milli:
+            what = f"replica {action.name} on another share of its device than its variant's"
+            return Drop("Unsafe", what, slot.milli_per_device / 1_000, 0, action.variant.gpu_share, "GPU")
+        if slot.shares and slot.node in nodes and not nodes[slot.node].divisible:
+            what = f"replica {action.name} on a share of a device of {slot.node}, whose devices are given out whole"
+            return Drop("Unsafe", what, action.variant.gpu_share, 0, 1, "GPU")
+    return None
 
 
 def drain(overlay: Overlay, action: act.Drain, _: float) -> Drop | None:

@@ -40,7 +40,8 @@ class AcceleratorClass(Noun, kw_only=True, frozen=True):
     clocks in rising order. `safe_watts` is the per-GPU cap a node falls back to alone (>= min_watts).
     `link_bytes_per_second` is one direction between two GPUs of a node over `fabric` (`nvlink`, `pcie`).
     `sharing` is `none`, `mig`, `timeSlicing` or `dra`: with `mig` and `timeSlicing` a device is a part of a board, and
-    no engine or rank spans two. `device_class` and `device_driver` name what pods ask of, with `dra`.
+    no engine or rank spans two. `device_class` and `device_driver` name what pods ask of, with `dra`, and `share_capacities`
+    the capacities of a device of which a share is asked for in thousandths (none: its GPUs are given out whole).
     `rdma_resource` lets a gang's pod at `rdma_count` RDMA devices (0: one for each port of its node), `networks` are its
     attachments, `shared_memory_bytes` the size of /dev/shm (0: by the number of GPUs).
     """
@@ -61,6 +62,7 @@ class AcceleratorClass(Noun, kw_only=True, frozen=True):
     sharing: str = "none"
     device_class: str = ""
     device_driver: str = ""
+    share_capacities: tuple[str, ...] = ()
     rdma_resource: str = ""
     rdma_count: int = 0
     networks: tuple[str, ...] = ()
@@ -130,7 +132,8 @@ class Node(Noun, kw_only=True, frozen=True):
     (research: training-placement §1.4, FGD). `offer_until_seconds` is UTC; None = no end known. `rdma_devices` is how
     many of its product's `rdma_resource` pods can ask for. `taints` are
     those that our pods do not stand by themselves: an open node with some is open to whom they are tolerated by.
-    `bought`: it was ordered by us and may be given back.
+    `bought`: it was ordered by us and may be given back. `divisible` are the capacities, in base units, of each of its
+    devices of which claims may ask for a part (empty: its devices are given out whole).
     """
 
     ref: Ref
@@ -151,6 +154,7 @@ class Node(Noun, kw_only=True, frozen=True):
     order: int = 0
     bought: bool = False
     rdma_devices: int = 0
+    divisible: dict[str, int] = {}
 
     @property
     def name(self) -> str:
@@ -165,7 +169,7 @@ class Node(Noun, kw_only=True, frozen=True):
 
 
 class Slot(Noun, kw_only=True, frozen=True):
-    """A piece of a node: the unit of every placement. `milli_per_device` is 1000 for whole GPUs."""
+    """A piece of a node: the unit of every placement. `milli_per_device` is 1000 for whole GPUs, less for a share of one."""
 
     node: str
     devices: tuple[int, ...]
@@ -177,3 +181,8 @@ class Slot(Noun, kw_only=True, frozen=True):
     def gpus(self) -> int:
         """How many devices the slot touches."""
         return len(self.devices)
+
+    @property
+    def shares(self) -> bool:
+        """Whether it has only a part of its device."""
+        return self.milli_per_device < 1_000

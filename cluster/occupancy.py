@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cluster.base import Noun, Ref
 from cluster.hardware import Slot
 
@@ -19,6 +21,17 @@ class Claim(Noun, kw_only=True, frozen=True):
     priority: int = 0
     phase: str = "pending"
     foreign: bool = False
+
+
+def devices_held(claims: Iterable[Claim]) -> int:
+    """How many devices claims hold together; one that is shared counts once."""
+    whole, shared = 0, set[tuple[str, int]]()
+    for claim in claims:
+        slot = claim.slot
+        numbered = [index for index in slot.devices if index >= 0] if slot.shares else []
+        shared.update((slot.node, index) for index in numbered)
+        whole += slot.gpus - len(numbered)
+    return whole + len(shared)
 
 
 class Reservation(Noun, kw_only=True, frozen=True):

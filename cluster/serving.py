@@ -70,10 +70,14 @@ class Model(Noun, kw_only=True, frozen=True):
 
 
 class Variant(Noun, kw_only=True, frozen=True):
-    """One way to run a model: GPU product, how many, how they are split, precision and engine."""
+    """One way to run a model: GPU product, how many, how they are split, precision and engine.
+
+    `milli`: thousandths that it has of its one GPU, memory and compute alike; 1000 for whole GPUs.
+    """
 
     accelerator: str
     gpus: int = 1
+    milli: int = 1000
     tensor: int = 1
     pipeline: int = 1
     precision: str = "bf16"
@@ -81,8 +85,18 @@ class Variant(Noun, kw_only=True, frozen=True):
 
     @property
     def key(self) -> str:
-        """A stable, readable key, e.g. `A100-80x2-bf16`."""
-        return f"{self.accelerator}x{self.gpus}-{self.precision}"
+        """A stable, readable key, e.g. `A100-80x2-bf16`, or `A100-80x0.25-bf16` for a quarter of one."""
+        return f"{self.accelerator}x{self.gpu_share:g}-{self.precision}"
+
+    @property
+    def gpu_share(self) -> float:
+        """GPUs that it takes, in parts of one where it shares."""
+        return self.gpus * self.milli / 1_000
+
+    @property
+    def shares(self) -> bool:
+        """Whether it has only a part of its GPU."""
+        return self.milli < 1_000
 
 
 class Objective(Noun, kw_only=True, frozen=True):

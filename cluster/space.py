@@ -92,6 +92,26 @@ class Space:
         usable = [i for i in range(len(free)) if free[i] == 1000 and self._open_to(node, i, owner, priority)]
         return usable[: max(0, len(usable) - self._unnumbered.get(node, 0))]
 
+    def free_levels(
+        self, node: str, owner: Ref | None = None, priority: int | None = None
+    ) -> list[tuple[int, int]]:
+        """(index, free thousandths) of devices of a node that have any left for `owner`, in rising order.
+
+        Claims on devices of unknown number leave the last wholly free ones alone, and all that are in part use where
+        those do not suffice. Else as `free_devices`.
+        """
+        known = self._nodes.get(node)
+        if known is None or known.offer is not Offer.OPEN:
+            return []
+        whole = self.free_devices(node, owner, priority)
+        free = self._milli[node]
+        if self._unnumbered.get(node, 0) > 0 and not whole:
+            return []
+        part = [
+            i for i, left in enumerate(free) if 0 < left < 1000 and self._open_to(node, i, owner, priority)
+        ]
+        return [(index, free[index]) for index in sorted((*whole, *part))]
+
     def free_milli(self, node: str, device: int) -> int:
         """Free milli-GPU of one device (0 when unknown)."""
         free = self._milli.get(node, [])
@@ -127,7 +147,7 @@ class Space:
             or not self._open_to(slot.node, index, owner, priority)
         )
         if self._unnumbered.get(slot.node):
-            usable = set(self.free_devices(slot.node, owner, priority))
+            usable = {index for index, _ in self.free_levels(slot.node, owner, priority)}
             lacking = max(lacking, sum(1 for index in slot.devices if index not in usable))
         if slot.cpu_millis > self._cpu[slot.node] or slot.memory_bytes > self._memory[slot.node]:
             lacking = max(lacking, 1)

@@ -60,6 +60,11 @@ class Column(NamedTuple):
     pool: str
     dollars_per_hour: float
 
+    def takes(self, quantum: int) -> int:
+        """GPUs of one replica, in the frame's quantum."""
+        variant = self.profile.variant
+        return variant.gpus * variant.milli if quantum > 1 else variant.gpus
+
 
 class Frame(NamedTuple):
     """Everything about a service's choice but its load and the free GPUs.
@@ -76,6 +81,11 @@ class Frame(NamedTuple):
     unserved_dollars: tuple[float, ...]
     fold_to: NDArray[np.int64]
     fold_by: Floats
+
+    @property
+    def quantum(self) -> int:
+        """What GPUs are counted in: thousandths where a column has shares, else whole ones."""
+        return 1_000 if any(column.profile.variant.shares for column in self.columns) else 1
 
     @property
     def reference(self) -> Profile | None:
@@ -153,7 +163,7 @@ def _build(groups: Groups, service: Service) -> Frame:
         columns.extend(c for c in bought if isinstance(c, Column))
         excluded.extend(e for e in bought if isinstance(e, Excluded))
         if not bought:
-            excluded.append(Excluded(variant.key, "NoInventory", variant.gpus, 0, "GPU"))
+            excluded.append(Excluded(variant.key, "NoInventory", variant.gpu_share, 0, "GPU"))
     size = len(edges[0]) * len(edges[1])
     fold_to, fold_by = _fold(profiles, edges, len(objectives))
     return Frame(
@@ -226,7 +236,7 @@ def _column(profile: Profile, pool: Pool) -> Column | Excluded:
     if pool.dollars_per_gpu_hour <= 0.0:
         return Excluded(f"{variant.key}|{pool.name}", "PriceMissing", 0.01, pool.dollars_per_gpu_hour, "$/h")
     name = f"{variant.key}|{pool.name}"
-    return Column(name, profile, pool.name, pool.dollars_per_gpu_hour * variant.gpus)
+    return Column(name, profile, pool.name, pool.dollars_per_gpu_hour * variant.gpu_share)
 
 
 def _fold(profiles: dict[str, Profile], edges: Edges, classes: int) -> tuple[NDArray[np.int64], Floats]:

@@ -114,7 +114,7 @@ def problem_of(
 ) -> MixProblem:
     """The selection problem of a load on a frame.
 
-    `free_gpus` bounds GPUs per pool and `most_units` the count of each column (TP groups need whole nodes'
+    `free_gpus` bounds GPUs per pool (in the frame's quantum) and `most_units` the count of each column (TP groups need whole nodes'
     devices); None: no limit at all. Cells without demand are left out.
     """
     demand = demand_of(frame, shares, per_second, options)
@@ -124,7 +124,7 @@ def problem_of(
     for column in frame.columns:
         throughput = demand.throughput(column)
         enough = useful_units(rates, throughput, column, options.headroom)
-        gpus = column.profile.variant.gpus
+        gpus = column.takes(frame.quantum)
         wanted[column.pool] = wanted.get(column.pool, 0) + enough * gpus
         most = None if most_units is None else most_units.get(column.name, 0)
         columns.append(
@@ -205,7 +205,7 @@ def fits(
         column = columns[name]
         if units > most_units.get(name, 0):
             return False
-        used[column.pool] = used.get(column.pool, 0) + units * column.profile.variant.gpus
+        used[column.pool] = used.get(column.pool, 0) + units * column.takes(frame.quantum)
     return all(gpus <= free_gpus.get(pool, 0) for pool, gpus in used.items())
 
 

@@ -33,7 +33,7 @@ def hopeless(service: Service, frame: Frame, total_gpus: int) -> Reason | None:
 
 def no_inventory(service: Service, frame: Frame, total_gpus: int) -> Reason:
     """The cluster has no GPU that could serve the service."""
-    need = min((variant.gpus for variant in service.variants), default=1)
+    need = min((variant.gpu_share for variant in service.variants), default=1)
     return Reason(
         code="NoInventory", subject=service.ref, verdict=Verdict.BLOCKED, choice=_products(service),
         need=quantity("gpus", need, "GPU"), have=quantity("have", 0, "GPU"),

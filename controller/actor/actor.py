@@ -23,6 +23,7 @@ from cluster.overlay import Overlay
 from cluster.power import Lease
 from cluster.snapshot import Snapshot
 from controller.actor.attempts import OwnWrites, claim_attempt, count_failure
+from controller.actor.equipment import share_of
 from controller.actor.late import KEPT_SECONDS, PATIENCE_SECONDS, Late, kept, slot_of
 from controller.actor.notes import drain_notes, resume_notes
 from controller.actor.outcome import Outcome
@@ -197,8 +198,11 @@ class Actor:
         service = overlay.read("services")[action.service]
         accelerator = overlay.read("accelerators")[action.variant.accelerator]
         wish = self._wishes.wish_of(service.ref)
-        pod = replica_pod(action, service, accelerator, wish, self._settings)
-        await self._templates.ensure(pod, accelerator, action.slots[0].gpus, item.issued_seconds)
+        slot = action.slots[0]
+        node = overlay.read("nodes").get(slot.node)
+        pod = replica_pod(action, service, accelerator, wish, self._settings, node)
+        share = share_of(slot, node)
+        await self._templates.ensure(pod, accelerator, slot.gpus, item.issued_seconds, share)
         await self._create_pod(pod, item)
         return Outcome(stamped=item, status="done")
 

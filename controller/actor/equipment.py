@@ -6,7 +6,8 @@ gang exchange through RDMA devices, which want pinned memory; a gang that was la
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+from typing import Any, NamedTuple
 
 from cluster.hardware import AcceleratorClass, Node, Slot
 from controller.resources.coredra import CLAIM_TEMPLATE
@@ -38,15 +39,54 @@ def claim_gpus(pod: JsonObject, template: str) -> None:
     spec["containers"][0]["resources"]["claims"] = [{"name": CLAIM}]
 
 
-def template_name(engines_or_ranks: str, accelerator: AcceleratorClass, gpus: int) -> str:
-    """Name of the template of an object's pods with so many GPUs; what it asks for follows from its name."""
-    return f"{engines_or_ranks}-{gpus}-{accelerator.device_class}"
+class Share(NamedTuple):
+    """A part of one device, as a claim asks for it: thousandths, how much of each capacity, and of which device (uuid)."""
+
+    milli: int
+    amounts: tuple[tuple[str, int], ...]
+    uuid: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Eight letters that differ where what is asked for does."""
+        return hashlib.blake2b(repr(self).encode(), digest_size=4).hexdigest()
 
 
-def claim_template(pod: JsonObject, accelerator: AcceleratorClass, gpus: int) -> JsonObject:
+def share_of(slot: Slot, node: Node | None) -> Share | None:
+    """What a slot has of its one device; None for whole ones. Amounts are rounded down, so that all parts fit together."""
+    if not slot.shares:
+        return None
+    capacities = node.divisible if node is not None else {}
+    amounts = tuple(
+        (name, max(1, whole * slot.milli_per_device // 1_000)) for name, whole in capacities.items()
+    )
+    devices = node.devices if node is not None else ()
+    uuid = next((device.uuid for device in devices if device.index in slot.devices), "")
+    return Share(slot.milli_per_device, tuple(sorted(amounts)), uuid)
+
+
+def template_name(
+    engines_or_ranks: str, accelerator: AcceleratorClass, gpus: int, share: Share | None = None
+) -> str:
+    """Name of the template of an object's pods with so many GPUs, or a share; what it asks for follows from its name."""
+    size = f"{gpus}" if share is None else f"{share.milli}m-{share.digest}"
+    return f"{engines_or_ranks}-{size}-{accelerator.device_class}"
+
+
+def claim_template(
+    pod: JsonObject, accelerator: AcceleratorClass, gpus: int, share: Share | None = None
+) -> JsonObject:
     """The ResourceClaimTemplate that a pod names, owned by the pod's owner."""
     meta = pod["metadata"]
-    exactly = {"deviceClassName": accelerator.device_class, "allocationMode": "ExactCount", "count": gpus}
+    exactly: JsonObject = {
+        "deviceClassName": accelerator.device_class,
+        "allocationMode": "ExactCount",
+        "count": gpus,
+    }
+    if share is not None:
+        exactly["capacity"] = {"requests": {name: str(amount) for name, amount in share.amounts}}
+        if share.uuid:
+            exactly["selectors"] = [{"cel": {"expression": only(accelerator.device_driver, share.uuid)}}]
     return {
         "apiVersion": CLAIM_TEMPLATE.api_version,
         "kind": CLAIM_TEMPLATE.kind,
@@ -58,6 +98,14 @@ def claim_template(pod: JsonObject, accelerator: AcceleratorClass, gpus: int) ->
         },
         "spec": {"spec": {"devices": {"requests": [{"name": CLAIM, "exactly": exactly}]}}},
     }
+
+
+def only(driver: str, uuid: str) -> str:
+    """CEL that holds of the device with this uuid, and of those whose driver does not say theirs: the scheduler gives a
+    share of the device that was chosen, not of the first with room.
+    """
+    of = f'device.attributes["{driver}"]'
+    return f'!("uuid" in {of}) || {of}.uuid == "{uuid}"'
 
 
 def share_memory(pod: JsonObject, slot: Slot, accelerator: AcceleratorClass) -> None:

@@ -18,7 +18,15 @@ from cluster.hardware import AcceleratorClass, Node, Slot
 from cluster.launch import EngineLaunch, RankLaunch
 from cluster.serving import Service
 from cluster.training import Job
-from controller.actor.equipment import claim_gpus, devices, reach_others, share_memory, template_name
+from controller.actor.equipment import (
+    Share,
+    claim_gpus,
+    devices,
+    reach_others,
+    share_memory,
+    share_of,
+    template_name,
+)
 from controller.actor.notes import UNDISTURBED
 from controller.actor.userpart import lay
 from controller.config import PodSettings
@@ -64,8 +72,9 @@ def replica_pod(
     accelerator: AcceleratorClass,
     wish: Wish,
     settings: PodSettings = DEFAULTS,
+    node: Node | None = None,
 ) -> dict[str, Any]:
-    """The pod of a replica with its own launcher, on one slot."""
+    """The pod of a replica with its own launcher, on one slot; `node` is the slot's, which says what a share is of."""
     slot = action.slots[0]
     launch = EngineLaunch(
         service=service.name,
@@ -93,14 +102,16 @@ def replica_pod(
     # The kubelet's word is not enough: the operator opens this gate when the engine is registered and warm.
     pod["spec"]["readinessGates"] = [{"conditionType": labels.REGISTERED}]
     lay(pod, wish, settings)
-    _equip(pod, engines_name(split_key(service.name)[1]), slot, accelerator)
+    _equip(pod, engines_name(split_key(service.name)[1]), slot, accelerator, share_of(slot, node))
     return pod
 
 
-def _equip(pod: dict[str, Any], whose: str, slot: Slot, accelerator: AcceleratorClass) -> None:
+def _equip(
+    pod: dict[str, Any], whose: str, slot: Slot, accelerator: AcceleratorClass, share: Share | None = None
+) -> None:
     """Devices by claim where the class wants it so, and shared memory where there are several of them."""
     if accelerator.sharing == "dra":
-        claim_gpus(pod, template_name(whose, accelerator, slot.gpus))
+        claim_gpus(pod, template_name(whose, accelerator, slot.gpus, share))
     if slot.gpus > 1:
         share_memory(pod, slot, accelerator)
 

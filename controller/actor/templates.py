@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from cluster.hardware import AcceleratorClass
-from controller.actor.equipment import claim_template
+from controller.actor.equipment import Share, claim_template
 from controller.observe import labels
 from controller.resources.coredra import CLAIM_TEMPLATE
 from controller.store.errors import AlreadyExists
@@ -24,12 +24,17 @@ class Templates:
         self._known: dict[tuple[str, str, str], float] = {}
 
     async def ensure(
-        self, pod: JsonObject, accelerator: AcceleratorClass, gpus: int, now_seconds: float
+        self,
+        pod: JsonObject,
+        accelerator: AcceleratorClass,
+        gpus: int,
+        now_seconds: float,
+        share: Share | None = None,
     ) -> None:
-        """The template that a pod names, if it names one. Raises StoreError when it cannot be made."""
+        """The template that a pod names, if it names one, of whole GPUs or a share. Raises StoreError when it cannot be made."""
         if not pod["spec"].get("resourceClaims"):
             return
-        template = claim_template(pod, accelerator, gpus)
+        template = claim_template(pod, accelerator, gpus, share)
         meta = template["metadata"]
         key = (meta["namespace"], meta["name"], meta["ownerReferences"][0]["uid"])
         self._known = {each: until for each, until in self._known.items() if until > now_seconds}

@@ -10,15 +10,19 @@ from collections import defaultdict
 from collections.abc import Collection
 from typing import NamedTuple
 
-from controller.resources.coredra import ResourceClaim, ResourceSlice, SliceDevice
+from controller.observe.quantities import quantity_of
+from controller.resources.coredra import Allotted, ResourceClaim, ResourceSlice, SliceDevice
 
 REPELLING = ("NoSchedule", "NoExecute")
+WHOLE = 1_000
 GPU_DRIVERS = "gpu."
 """Drivers whose name begins so announce GPUs, whatever the classes name."""
 
 
 class Announced(NamedTuple):
-    """One GPU as a driver announces it; `number` -1 where it says none. A slice of one has its GPU's uuid as `parent`."""
+    """One GPU as a driver announces it; `number` -1 where it says none. A slice of one has its GPU's uuid as `parent`.
+    `capacities` (name, base units) are those of which claims may ask for a part; none where it is given out whole.
+    """
 
     driver: str
     pool: str
@@ -28,15 +32,19 @@ class Announced(NamedTuple):
     product: str = ""
     parent: str = ""
     usable: bool = True
+    capacities: tuple[tuple[str, int], ...] = ()
 
 
 class Held(NamedTuple):
-    """What one allocated claim has of a node's GPUs. `pods` are the uids it is reserved for."""
+    """What one allocated claim has of a node's GPUs. `pods` are the uids it is reserved for, `milli` the thousandths that it
+    has of each: of the capacity, and of the GPU, that it has most of.
+    """
 
     key: str
     uid: str
     pods: frozenset[str]
     gpus: tuple[Announced, ...]
+    milli: int = WHOLE
 
 
 class DraBook:
@@ -119,15 +127,34 @@ class DraBook:
         found = []
         for key in keys:
             claim = self._claims[key]
-            gpus = tuple(
-                known[place]
+            each = [
+                (known[place], result)
                 for result in claim.results
                 if (place := (result.driver, result.pool, result.device)) in known
-            )
-            if gpus:
+            ]
+            if each:
                 pods = frozenset(c.uid for c in claim.status.reserved_for if c.resource == "pods")
-                found.append(Held(key, claim.metadata.uid, pods, gpus))
+                milli = max(_milli(gpu, result) for gpu, result in each)
+                found.append(Held(key, claim.metadata.uid, pods, tuple(gpu for gpu, _ in each), milli))
         return found
+
+
+def _milli(gpu: Announced, result: Allotted) -> int:
+    """Thousandths of a GPU that an allocation has, rounded up: of the capacity that it has most of."""
+    consumed = {
+        _short(name): quantity_of({"": value}, "") for name, value in result.consumed_capacity.items()
+    }
+    parts = [
+        -(-WHOLE * consumed[_short(name)] // whole)
+        for name, whole in gpu.capacities
+        if _short(name) in consumed
+    ]
+    return min(WHOLE, max(1, *parts)) if parts else WHOLE
+
+
+def _short(name: str) -> str:
+    """A capacity's name without the driver's domain."""
+    return name.rpartition("/")[2]
 
 
 def _pool(found: ResourceSlice) -> tuple[str, str]:
@@ -145,4 +172,25 @@ def _announced(found: ResourceSlice, device: SliceDevice) -> Announced:
         product=device.text("productName"),
         parent=device.text("parentUUID"),
         usable=not any(taint.effect in REPELLING for taint in device.taints),
+        capacities=_capacities(device) if device.allow_multiple_allocations else (),
     )
+
+
+def _capacities(device: SliceDevice) -> tuple[tuple[str, int], ...]:
+    found = {name: quantity_of({"": each.value}, "") for name, each in device.capacity.items()}
+    return tuple(sorted((name, amount) for name, amount in found.items() if amount > 0))
+
+
+def divisible(gpus: Collection[Announced], wanted: Collection[str]) -> dict[str, int]:
+    """The least of each `wanted` capacity over a node's whole GPUs; none where one of them is given out whole.
+
+    Names are those of the first device, as its driver writes them: the scheduler takes a claim's names to the letter.
+    """
+    each = [dict(gpu.capacities) for gpu in gpus if not gpu.parent]
+    short = [{_short(name): amount for name, amount in one.items()} for one in each]
+    names = [_short(name) for name in wanted]
+    if not names or not each or not all(name in one for one in short for name in names):
+        return {}
+    return {
+        name: min(one[_short(name)] for one in short) for name in sorted(each[0]) if _short(name) in names
+    }

@@ -60,6 +60,7 @@ def accelerator(obj: AcceleratorClassObject) -> tuple[AcceleratorClass, list[Poo
         sharing=spec.sharing,
         device_class=spec.dra.device_class if spec.sharing == "dra" else "",
         device_driver=spec.dra.driver if spec.sharing == "dra" else "",
+        share_capacities=tuple(spec.dra.share_capacities) if spec.sharing == "dra" else (),
         rdma_resource=spec.rdma.resource_name if spec.rdma else "",
         rdma_count=spec.rdma.count if spec.rdma else 0,
         networks=tuple(spec.rdma.networks) if spec.rdma else (),
@@ -182,7 +183,13 @@ def _variants(
     spec = obj.spec
     if spec.variants:
         return tuple(
-            Variant(accelerator=names[v.accelerator], gpus=v.gpus, tensor=v.gpus, precision=v.precision)
+            Variant(
+                accelerator=names[v.accelerator],
+                gpus=v.gpus,
+                milli=v.gpu_milli,
+                tensor=v.gpus,
+                precision=v.precision,
+            )
             for v in spec.variants
         )
     allowed = sorted({names[name] for name in spec.accelerators}) or sorted(classes)

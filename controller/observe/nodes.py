@@ -13,6 +13,7 @@ from cluster.taints import REPELLING, Taint
 from controller.hub.messages import InventorySeen
 from controller.observe import labels
 from controller.observe.devices import Devices, devices_of
+from controller.observe.dra import divisible
 from controller.observe.fabric import island_of, place_of
 from controller.observe.quantities import quantity_of
 from controller.observe.recognise import claimants, recognise
@@ -74,6 +75,7 @@ def node(
         order=stable_hash(seed, obj.metadata.name) >> 16,
         bought=labels.ORDER in obj.metadata.labels,
         rdma_devices=quantity_of(obj.status.allocatable, accelerator.rdma_resource),
+        divisible=divisible(beside.announced, accelerator.share_capacities),
     )
     island = island_of(obj.metadata.labels, place.fabric, noun.link)
     noun = msgspec.structs.replace(noun, island=island)

@@ -93,7 +93,14 @@ def project(
 
 
 def _claim(
-    pod: Pod, owner: Ref, devices: tuple[int, ...], gpus: int, seats: Seats, *, foreign: bool = False
+    pod: Pod,
+    owner: Ref,
+    devices: tuple[int, ...],
+    gpus: int,
+    seats: Seats,
+    *,
+    milli: int = 1_000,
+    foreign: bool = False,
 ) -> Claim | None:
     if pod.finished or not node_of(pod):
         return None
@@ -105,7 +112,8 @@ def _claim(
         owner=owner,
         slot=Slot(
             node=node_of(pod),
-            devices=seats.of(pod.metadata.key, devices or tuple(range(-gpus, 0))),
+            devices=seats.of(pod.metadata.key, devices or tuple(range(-gpus, 0)), shares=milli < 1_000),
+            milli_per_device=milli,
             cpu_millis=effective(pod, "cpu", 1000),
             memory_bytes=effective(pod, "memory", 1),
         ),
@@ -118,8 +126,13 @@ def _claim(
 def _engine(pod: Pod, launch: EngineLaunch, seats: Seats, *, node_lost: bool, now_seconds: float) -> PodFacts:
     key = pod.metadata.key
     phase = _phase(pod, node_lost=node_lost)
-    claim = _claim(pod, Ref("Replica", key, pod.metadata.uid), launch.devices, launch.variant.gpus, seats)
-    slot = claim.slot if claim else Slot(node=node_of(pod), devices=launch.devices)
+    variant, ref = launch.variant, Ref("Replica", key, pod.metadata.uid)
+    claim = _claim(pod, ref, launch.devices, variant.gpus, seats, milli=variant.milli)
+    slot = (
+        claim.slot
+        if claim
+        else Slot(node=node_of(pod), devices=launch.devices, milli_per_device=variant.milli)
+    )
     told = pod.metadata.labels.get(labels.GENERATION, "")
     generation = int(told) if told.isdecimal() else 0  # a label is anybody's to edit
     launcher = Launcher(

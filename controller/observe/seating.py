@@ -185,7 +185,12 @@ class Seating:
             if (mine := claim_of(each, node.name, numbers, taken)) is not None:
                 claims.append(mine)
                 taken |= {index for index in mine.slot.devices if index >= 0}
-        return Seats(real, tuple(claims)) if real or claims else NOBODY
+        return Seats(real, tuple(claims), self._sharing(real)) if real or claims else NOBODY
+
+    def _sharing(self, pods: Collection[str]) -> frozenset[str]:
+        """Those of the pods that have only a share of their device."""
+        claims = {pod: self._workloads.facts[pod].claim for pod in pods if pod in self._workloads.facts}
+        return frozenset(pod for pod, claim in claims.items() if claim is not None and claim.slot.shares)
 
     def _by_kubelet(self, node: Node) -> tuple[dict[str, tuple[int, ...]], list[tuple[str, tuple[int, ...]]]]:
         """Devices of pods that asked for them, by the kubelet; and of those that did not, or that only it knows."""

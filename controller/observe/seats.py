@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cluster.base import Ref
 from cluster.hardware import Slot
 from cluster.occupancy import Claim
-from controller.observe.dra import Held
+from controller.observe.dra import WHOLE, Held
 
 LEFTOVER_SECONDS = 30.0
 """How long the kubelet may name a pod that the API server has no more before its devices count as held: it is asked
@@ -26,14 +26,20 @@ class Seats(NamedTuple):
     real: Mapping[str, tuple[int, ...]]
     claims: tuple[Claim, ...] = ()
     """Devices held otherwise than by a pod's request: by ResourceClaims, by pods that only the kubelet knows."""
+    sharing: frozenset[str] = frozenset()
+    """Pods of `real` that have only a share of their device."""
 
-    def of(self, key: str, planned: tuple[int, ...]) -> tuple[int, ...]:
-        """The devices of a pod that wants `planned` (negative: any): really, or as planned where nobody else is."""
+    def of(self, key: str, planned: tuple[int, ...], *, shares: bool = False) -> tuple[int, ...]:
+        """The devices of a pod that wants `planned` (negative: any): really, or as planned where nobody else is, or where
+        others have `shares` as well.
+        """
         real = self.real.get(key, ())
         if real and len(real) == len(planned):
             return real
-        taken = {index for other, held in self.real.items() if other != key for index in held}
-        taken |= {index for claim in self.claims for index in claim.slot.devices}
+        others = [o for o in self.real if o != key and not (shares and o in self.sharing)]
+        taken = {index for other in others for index in self.real[other]}
+        claims = [claim for claim in self.claims if not (shares and claim.slot.shares)]
+        taken |= {index for claim in claims for index in claim.slot.devices}
         unknown = sum(1 for index in planned if index < 0 or index in taken)
         return tuple(range(-unknown, 0)) + tuple(
             index for index in planned if index >= 0 and index not in taken
@@ -46,9 +52,11 @@ NOBODY = Seats({})
 def claim_of(held: Held, node: str, devices: Iterable[int], taken: Collection[int]) -> Claim | None:
     """The devices of an allocated ResourceClaim of somebody's; None when others are counted with all of them already.
 
-    (Several claims may have slices of one board: it is one device less for those who want whole ones.)
+    (Several claims may have slices of one board: it is one device less for those who want whole ones. Shares of one device
+    are counted each.)
     """
-    numbers = [index for index in devices if index < 0 or index not in taken]
+    shares = held.milli < WHOLE
+    numbers = [index for index in devices if index < 0 or shares or index not in taken]
     unknown = sum(1 for index in numbers if index < 0)
     places = tuple(range(-unknown, 0)) + tuple(sorted({index for index in numbers if index >= 0}))
     if not places:
@@ -56,7 +64,7 @@ def claim_of(held: Held, node: str, devices: Iterable[int], taken: Collection[in
     return Claim(
         key=f"ResourceClaim/{held.key}",
         owner=Ref("ResourceClaim", held.key, held.uid),
-        slot=Slot(node=node, devices=places),
+        slot=Slot(node=node, devices=places, milli_per_device=held.milli),
         phase="bound",
         foreign=True,
     )

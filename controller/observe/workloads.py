@@ -9,6 +9,7 @@ import msgspec
 
 from cluster.hardware import Offer
 from cluster.observer import Observer
+from cluster.occupancy import devices_held
 from cluster.overlay import gang_key
 from controller.observe import gangs, pods
 from controller.observe.folding import Folding
@@ -88,7 +89,7 @@ class Workloads:
     def gpus_used(self, node: str) -> int:
         """GPUs of a node that pods hold, ours and others'."""
         held = (self.facts[key].claim for key in self.on_node.get(node, ()))
-        return sum(claim.slot.gpus for claim in held if claim is not None)
+        return devices_held(claim for claim in held if claim is not None)
 
     # pods
 

@@ -75,6 +75,15 @@ class DraPart(ApiStruct, frozen=True, kw_only=True):
     driver: Annotated[str, text("Driver whose ResourceSlices announce them.", 63, 1, r"^[a-z0-9.-]+$")] = (
         "gpu.nvidia.com"
     )
+    share_capacities: Annotated[
+        list[Annotated[str, text("A capacity of its devices.", 95, 1, r"^[a-zA-Z0-9./_-]+$")]],
+        items(
+            "Capacities of a device, such as `memory` and `cores`, of which a replica's `gpuMilli` is asked for. Devices are"
+            " shared where their driver announces these with `allowMultipleAllocations`; empty: given out whole.",
+            8,
+            unique=True,
+        ),
+    ] = []
 
 
 class AcceleratorClassSpec(ApiStruct, frozen=True, kw_only=True):
@@ -116,7 +125,7 @@ class AcceleratorClassSpec(ApiStruct, frozen=True, kw_only=True):
         Literal["none", "mig", "timeSlicing", "dra"],
         about(
             "How one GPU may be shared. `mig`, `timeSlicing`: a device of this class is a part of one, with its memory and"
-            " speed; engines have one each, and no gang runs on it. `dra`: whole GPUs, asked for by ResourceClaims."
+            " speed; engines have one each, and no gang runs on it. `dra`: GPUs by ResourceClaim, whole or in shares."
         ),
     ] = "none"
     dra: Annotated[DraPart, about("What pods claim with `sharing: dra`.")] = DraPart()

@@ -50,11 +50,22 @@ class DeviceTaint(CoreStruct, frozen=True, kw_only=True):
     effect: str = ""
 
 
+class Capacity(CoreStruct, frozen=True, kw_only=True):
+    """How much of something a device has, as a quantity."""
+
+    value: str | int = 0
+
+
 class SliceDevice(CoreStruct, frozen=True, kw_only=True):
-    """One device as its driver announces it; attributes by their name, with the driver's domain or without."""
+    """One device as its driver announces it; attributes and capacities by their name, with the driver's domain or without.
+
+    With `allow_multiple_allocations` several claims may have a part of its capacities each.
+    """
 
     name: str
     attributes: dict[str, Attribute] = {}
+    capacity: dict[str, Capacity] = {}
+    allow_multiple_allocations: bool | None = None
     taints: list[DeviceTaint] = []
 
     def text(self, name: str) -> str:
@@ -95,12 +106,15 @@ class ResourceSlice(CoreStruct, frozen=True, kw_only=True):
 
 
 class Allotted(CoreStruct, frozen=True, kw_only=True):
-    """One device that a claim got. With `admin_access` it looks on, and takes nothing."""
+    """One device that a claim got. With `admin_access` it looks on, and takes nothing. `consumed_capacity` is what it has of a
+    device that several claims may have a part of.
+    """
 
     driver: str = ""
     pool: str = ""
     device: str = ""
     admin_access: bool | None = None
+    consumed_capacity: dict[str, str | int] = {}
 
 
 class AllottedDevices(CoreStruct, frozen=True, kw_only=True):

@@ -71,6 +71,15 @@ class AllowedVariant(ApiStruct, frozen=True, kw_only=True):
 
     accelerator: AcceleratorName
     gpus: Annotated[int, whole("GPUs of one replica.", 1, 64)] = 1
+    gpu_milli: Annotated[
+        int,
+        whole(
+            "Thousandths of its one GPU, memory and compute alike, that a replica gets; 1000 is a whole one. Less only where"
+            " the AcceleratorClass has `sharing: dra` and names `dra.shareCapacities`.",
+            1,
+            1_000,
+        ),
+    ] = 1_000
     precision: Precision = "bf16"
 
 
@@ -141,7 +150,7 @@ class ModelServiceSpec(ApiStruct, frozen=True, kw_only=True):
         items(
             "Ways to run the model, each given once; empty means all that fit. The first one is the reference.",
             32,
-            keys=("accelerator", "gpus", "precision"),
+            keys=("accelerator", "gpus", "gpuMilli", "precision"),
         ),
     ] = []
     image: Annotated[str, text("Container image of the engine; empty means the operator's default.", 512)] = (

@@ -59,6 +59,13 @@ _MODEL_SERVICE = (
         holds=_listed_variants,
     ),
     Rule(
+        path=("spec", "variants", EACH),
+        cel="!has(self.gpuMilli) || self.gpuMilli == 1000 || !has(self.gpus) || self.gpus == 1",
+        message="gpuMilli is a part of one GPU; give gpus: 1, or leave gpuMilli out",
+        field=".gpuMilli",
+        holds=lambda each, _: each.get("gpuMilli", 1_000) == 1_000 or each.get("gpus", 1) == 1,
+    ),
+    Rule(
         path=("spec", "model"),
         cel="has(self.kvHeads) == has(self.headDim)",
         message="kvHeads and headDim say together what a token takes; give both or neither",

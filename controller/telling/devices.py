@@ -201,6 +201,14 @@ def offered(accelerator: AcceleratorClass | None, nodes: list[Node], generation:
     if accelerator.rdma_resource and not rdma:
         text = f"{count}, 0 offer {accelerator.rdma_resource}: gangs talk over Ethernet. Correct spec.rdma.resourceName."
         return condition("Offered", False, "RdmaNotOffered", text, generation)
+    divided = sum(bool(node.divisible) for node in nodes)
+    if accelerator.share_capacities and divided < len(nodes):
+        text = (
+            f"{count}, {len(nodes) - divided} of them give their GPUs out whole: {accelerator.device_driver} does not announce"
+            f" {' and '.join(accelerator.share_capacities)} with allowMultipleAllocations there. Correct"
+            " spec.dra.shareCapacities, or the driver."
+        )
+        return condition("Offered", False, "SharesNotOffered", text, generation)
     more = f", {rdma} of them {accelerator.rdma_resource}" if accelerator.rdma_resource else ""
     return condition(
         "Offered", True, "Offered", f"{having} of {len(nodes)} nodes offer it{more}.", generation

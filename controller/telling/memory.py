@@ -15,7 +15,7 @@ NEWS_RATIO = 0.10
 """An Event is written again when a number moved by more than this share (SEAMS §7)."""
 
 _TRIES = frozenset({".have", ".limit", ".need"})
-_ROOM = frozenset({".have", ".limit", "left"})
+_ROOM = frozenset({".have", ".limit", "left", "cost"})
 PASSING: dict[str, frozenset[str]] = {
     "KeptWarm": frozenset({".have"}),
     "MixChosen": frozenset({".limit"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from cluster.base import Ref
+from cluster.occupancy import devices_held
 from cluster.reasons import Quantity, Reason, Verdict, sentence
 from cluster.serving import Mode, Replica, ReplicaPhase, Service
 from cluster.snapshot import Snapshot
@@ -109,7 +111,7 @@ def _planned(said: Said | None, generation: int, old: Sequence[Condition]) -> Co
 def dollars_per_hour(snapshot: Snapshot, replicas: list[Replica]) -> float:
     """Price of the GPUs the replicas hold, by their pool."""
     pools = snapshot.pools
-    return sum(pools[r.pool].dollars_per_gpu_hour * r.variant.gpus for r in replicas if r.pool in pools)
+    return sum(pools[r.pool].dollars_per_gpu_hour * r.variant.gpu_share for r in replicas if r.pool in pools)
 
 
 def service_status(
@@ -138,7 +140,7 @@ def service_status(
         ready=len(ready),
         replicas=len(held),
         selector=f"{labels.SERVICE}={obj.metadata.name}",
-        gpus=sum(r.variant.gpus for r in held),
+        gpus=math.ceil(sum(r.variant.gpus * r.variant.milli for r in held) / 1_000),
         mix=mix_words(counts),
         cost_per_hour=round(dollars_per_hour(snapshot, held), 4),
         why=said.reason.code if said else obj.status.why,
@@ -372,7 +374,7 @@ def class_status(
     claims = [c for c in snapshot.claims.values() if c.slot.node in nodes]
     lost = sum(c.slot.gpus for c in claims if c.owner.kind == "Node")
     gpus = sum(1 for n in nodes.values() for d in n.devices if d.healthy) - lost
-    held = sum(c.slot.gpus for c in claims if c.owner.kind != "Node")
+    held = devices_held(c for c in claims if c.owner.kind != "Node")
     generation = obj.metadata.generation
     accepted = _accepted(faults, generation, sayings, ("AcceleratorClass", obj.metadata.name))
     return AcceleratorClassStatus(

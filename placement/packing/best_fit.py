@@ -1,4 +1,4 @@
-"""Best fit: the next replica goes where it leaves the fewest GPUs over, ties by the nodes' fixed order.
+"""Best fit: the next replica goes where it leaves the fewest GPUs over, or the least of one; ties by the nodes' fixed order.
 
 A fixed random order of nodes packs measurably better than random ties, for every packing rule (research:
 training-placement §1.4). An index by free GPUs makes a choice independent of the size of the pool.
@@ -18,15 +18,16 @@ from placement.packing.fleet import WHOLE
 
 
 class Choice(NamedTuple):
-    """Where a replica goes: its slot, free GPUs of the node before and after, and how many nodes were fit.
+    """Where a replica goes: its slot, free GPUs before and after (of the node; of its one device for a share), and how
+    many nodes were fit.
 
     `cost_milli` is what decided, in thousandths of a GPU, lower being better: GPUs left over for best fit, worth of the
     room that is lost for prices. `second` is the runner-up (empty: none) and `second_milli` its cost.
     """
 
     slot: Slot
-    free: int
-    left: int
+    free: float
+    left: float
     fit_nodes: int
     cost_milli: int = 0
     second: str = ""
@@ -34,7 +35,7 @@ class Choice(NamedTuple):
 
 
 class Rooms:
-    """Open nodes of every pool, by how many whole devices are free on them.
+    """Open nodes of every pool, by how many whole devices are free on them. Shares are looked for on each node.
 
     Follows one `Space`: call `refresh` for a node whenever something was taken from or given back to it.
     """
@@ -72,6 +73,18 @@ class Rooms:
         """Free devices of all open nodes of a pool, inside the fence."""
         counts = self._by_free.get(pool, {})
         return sum(free * self._inside(found, fence) for free, found in counts.items())
+
+    def most_left(self, pool: str, fence: Fence | None = None) -> float:
+        """What is free of the emptiest device of a pool that may be shared, in GPUs."""
+        levels = (left for name in self._dividing(pool, fence) for _, left in self._space.free_levels(name))
+        return max(levels, default=0) / WHOLE
+
+    def _dividing(self, pool: str, fence: Fence | None) -> list[str]:
+        """Open nodes of a pool whose devices may be shared, inside the fence, by order."""
+        nodes = self._nodes
+        found = [n for n in self._free if nodes[n].pool == pool and nodes[n].divisible]
+        inside = (n for n in found if fence is None or fence.admits(n, self._space))
+        return sorted(inside, key=lambda name: (nodes[name].order, name))
 
     def _inside(self, found: list[tuple[int, str]], fence: Fence | None) -> int:
         if fence is None:
@@ -111,6 +124,30 @@ class Rooms:
         for more, other in others:
             choice = choice._replace(second=other, second_milli=WHOLE * (more - gpus))
         return choice
+
+    def choose_share(
+        self, pool: str, milli: int, avoid: Collection[str] = (), fence: Fence | None = None
+    ) -> Choice | None:
+        """The device of `pool`, inside the fence, that a share of `milli` leaves least of, or None.
+
+        What is in use already comes first; of whole devices one of the node with the fewest.
+        """
+        fit, best = 0, list[tuple[int, int, int, str, int]]()
+        for name in self._dividing(pool, fence):
+            levels = [(left - milli, index) for index, left in self._space.free_levels(name) if left >= milli]
+            fit += bool(levels)
+            if levels and name not in avoid:
+                left, index = min(levels)
+                whole = self._free[name] if left + milli == WHOLE else 0
+                best.append((left, whole, self._nodes[name].order, name, index))
+        if not best:
+            return None
+        best.sort()
+        left, _, _, name, index = best[0]
+        slot = Slot(node=name, devices=(index,), milli_per_device=milli)
+        slot = slot if fence is None else slot_for(slot, fence.who)
+        choice = Choice(slot, (left + milli) / WHOLE, left / WHOLE, fit, left)
+        return choice._replace(second=best[1][3], second_milli=best[1][0]) if len(best) > 1 else choice
 
     def _best_first(
         self,

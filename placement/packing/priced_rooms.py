@@ -20,6 +20,7 @@ from placement.packing.best_fit import Choice, Rooms, pick_devices
 from placement.packing.duals import Stock, worths_of
 from placement.packing.fleet import WHOLE, Fleet, Machine, Request, Shape
 from placement.packing.fragmentation import Fragmentation, Typical
+from placement.packing.packer import Choice as Scored
 from placement.packing.packer import Packer
 from placement.packing.rules.priced_fgd import PricedFgd, PricedFgdConfig
 from placement.packing.worth import Worth
@@ -123,37 +124,69 @@ class PricedRooms(Rooms):
         packer = self._packer(pool)
         if packer is None:
             return None
-        cpu, memory = (fence.who.cpu_millis, fence.who.memory_bytes) if fence is not None else (0, 0)
-        names = packer.fleet.names
-        outside = (
-            [] if fence is None else [r for r, n in enumerate(names) if not fence.admits(n, self._space)]
-        )
-        rows = packer.fleet.row_of
-        closed = [*outside, *(rows[name] for name in avoid if name in rows)]
-        found = packer.choose(Request(cpu, memory, gpus, WHOLE), np.array(closed, np.int64))
+        outside = self._outside(packer, fence)
+        found = self._best(packer, gpus, WHOLE, [*outside, *_rows(packer, avoid)], fence)
         if found is None:
             return None
-        name = names[found.placed.row]
+        name = packer.fleet.names[found.placed.row]
         free = self._space.free_devices(name)
         slot = Slot(node=name, devices=pick_devices(self._nodes[name], free, gpus))
         slot = slot if fence is None else slot_for(slot, fence.who)
         roomy = packer.fleet.free_gpus() >= gpus
         roomy[outside] = False
-        choice = Choice(
-            slot, len(free), len(free) - gpus, int(np.count_nonzero(roomy)), self._milli(found.score)
-        )
+        choice = Choice(slot, len(free), len(free) - gpus, int(np.count_nonzero(roomy)))
+        return self._scored(choice, packer, found)
+
+    def choose_share(
+        self, pool: str, milli: int, avoid: Collection[str] = (), fence: Fence | None = None
+    ) -> Choice | None:
+        """The device of `pool`, inside the fence, on which a share of `milli` costs the room that is worth least, or None."""
+        packer = self._packer(pool)
+        if packer is None:
+            return None
+        whole = [r for r, name in enumerate(packer.fleet.names) if not self._nodes[name].divisible]
+        outside = [*self._outside(packer, fence), *whole]
+        found = self._best(packer, 1, milli, [*outside, *_rows(packer, avoid)], fence)
+        if found is None:
+            return None
+        row, (place,) = found.placed
+        name = packer.fleet.names[row]
+        level = int(packer.fleet.free[row, place])
+        index = self._nodes[name].devices[place].index
+        slot = Slot(node=name, devices=(index,), milli_per_device=milli)
+        slot = slot if fence is None else slot_for(slot, fence.who)
+        roomy = packer.fleet.free.max(axis=1) >= milli
+        roomy[outside] = False
+        choice = Choice(slot, level / WHOLE, (level - milli) / WHOLE, int(np.count_nonzero(roomy)))
+        return self._scored(choice, packer, found)
+
+    def _outside(self, packer: Packer, fence: Fence | None) -> list[int]:
+        """Rows that the fence keeps the pods off."""
+        if fence is None:
+            return []
+        return [r for r, n in enumerate(packer.fleet.names) if not fence.admits(n, self._space)]
+
+    @staticmethod
+    def _best(packer: Packer, gpus: int, milli: int, closed: list[int], fence: Fence | None) -> Scored | None:
+        cpu, memory = (fence.who.cpu_millis, fence.who.memory_bytes) if fence is not None else (0, 0)
+        return packer.choose(Request(cpu, memory, gpus, milli), np.array(closed, np.int64))
+
+    def _scored(self, choice: Choice, packer: Packer, found: Scored) -> Choice:
+        """The choice with its cost, and the runner-up's."""
+        choice = choice._replace(cost_milli=self._milli(found.score))
         if found.runner_up is None or found.runner_up_row is None:
             return choice
-        return choice._replace(second=names[found.runner_up_row], second_milli=self._milli(found.runner_up))
+        second = packer.fleet.names[found.runner_up_row]
+        return choice._replace(second=second, second_milli=self._milli(found.runner_up))
 
     def _milli(self, score: float) -> int:
         """A score as the thousandths of a GPU that it stands for: worth of the room that is lost."""
         return round(-score * self._config.bucket_milli)
 
     def _left(self, node: Node) -> tuple[int, int, tuple[int, ...]]:
-        """CPU, memory and devices that are free; a device in part use or reserved by others counts as taken."""
-        free = set(self._space.free_devices(node.name))
-        devices = tuple(WHOLE if device.index in free else 0 for device in node.devices)
+        """CPU, memory and what is free of each device; one that is reserved by others counts as taken."""
+        free = dict(self._space.free_levels(node.name))
+        devices = tuple(free.get(device.index, 0) for device in node.devices)
         cpu, memory = self._space.free_cpu_millis(node.name), self._space.free_memory_bytes(node.name)
         return max(0, cpu), max(0, memory), devices
 
@@ -193,3 +226,8 @@ class PricedRooms(Rooms):
             self._memo[memo_key] = PricedFgd(Fragmentation(workload, fleet.kinds), worth, self._config)
         rule: PricedFgd = self._memo[memo_key]
         return rule
+
+
+def _rows(packer: Packer, names: Collection[str]) -> list[int]:
+    rows = packer.fleet.row_of
+    return [rows[name] for name in names if name in rows]

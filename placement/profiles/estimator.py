@@ -76,7 +76,11 @@ class RooflineCapacity:
     def _answer(self, seen: CapacityQuestion) -> CapacityBelief:
         try:
             belief = roofline_belief(
-                gpu_figures(seen.accelerator), seen.model, seen.variant, seen.objective, seen.load
+                gpu_figures(seen.accelerator, seen.variant.milli),
+                seen.model,
+                seen.variant,
+                seen.objective,
+                seen.load,
             )
         except ValueError:
             edges = DEFAULT_GRID
@@ -93,15 +97,17 @@ class RooflineCapacity:
         return msgspec.structs.replace(belief, request_class=seen.objective.key, error=self._config.error)
 
 
-def gpu_figures(accelerator: AcceleratorClass) -> GpuFigures:
-    """A product as the step-time formula reads it."""
-    flops = accelerator.flops
+def gpu_figures(accelerator: AcceleratorClass, milli: int = 1_000) -> GpuFigures:
+    """A product, or `milli` thousandths of one, as the step-time formula reads it: a share has its part of the memory, of
+    the bandwidth and of the compute, all the time.
+    """
+    flops, part = accelerator.flops, milli / 1_000
     return GpuFigures(
         name=accelerator.name,
-        memory_bytes=accelerator.memory_bytes,
-        bandwidth_bytes_per_second=float(accelerator.bandwidth_bytes_per_second),
-        flops_16bit_per_second=flops.get("bf16") or flops.get("fp16") or 0.0,
-        flops_8bit_per_second=flops.get("fp8") or flops.get("int8") or 0.0,
+        memory_bytes=accelerator.memory_bytes * milli // 1_000,
+        bandwidth_bytes_per_second=accelerator.bandwidth_bytes_per_second * part,
+        flops_16bit_per_second=(flops.get("bf16") or flops.get("fp16") or 0.0) * part,
+        flops_8bit_per_second=(flops.get("fp8") or flops.get("int8") or 0.0) * part,
         link_bytes_per_second=float(accelerator.link_bytes_per_second),
         fabric=accelerator.fabric,
     )

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from cluster.admission import Fence
 from cluster.flight import InFlight
 from cluster.hardware import Offer
-from cluster.serving import Replica, ReplicaPhase
+from cluster.serving import Replica, ReplicaPhase, Variant
 from cluster.snapshot import Snapshot
 from cluster.targets import Share
+from policies.commit.parts import Begun, Parts, Room, is_part
+from policies.frames import Column
 from policies.groups import Groups
 
 Ints = NDArray[np.int64]
@@ -45,6 +47,10 @@ class Tenant(NamedTuple):
     column: str
 
 
+Wanted = tuple[int, Variant]
+"""Units of a column, and what one of them is."""
+
+
 class Mark(NamedTuple):
     """A service's part of an inventory at one moment."""
 
@@ -52,6 +58,7 @@ class Mark(NamedTuple):
     priority: int
     level: Ints
     tenants: list[Tenant] | None
+    begun: Begun
 
 
 def on_the_market(view: Snapshot) -> list[tuple[str, int, int]]:
@@ -100,6 +107,8 @@ class Inventory:
         self._tenants: dict[str, list[Tenant]] = {}
         self._lost: Ints = np.zeros(len(self.base), dtype=np.int64)
         """Devices that their node offers no more while somebody has them: what comes free first is nobody's."""
+        self._parts = Parts(view, self._row)
+        self.base -= self._parts.devices(len(self.base))
         self._take_claims(view, self._take_tenants(groups))
         self._take_reservations(view, now_seconds)
 
@@ -122,15 +131,21 @@ class Inventory:
             row = self._row.get(slot.node)
             if row is not None:
                 column = f"{replica.variant.key}|{replica.pool}"
-                self._tenants.setdefault(service, []).append(Tenant(replica.key, row, slot.gpus, column))
-                self._level(view.services[service].priority)[row] += slot.gpus
+                whole = 0 if is_part(slot) else slot.gpus
+                self._tenants.setdefault(service, []).append(Tenant(replica.key, row, whole, column))
+                self._level(view.services[service].priority)[row] += whole
 
     def _take_claims(self, view: Snapshot, ours: set[str]) -> None:
         """Everything else that holds devices: gangs, other people's pods, replicas of deleted services."""
         for key in sorted(view.claims):
             claim = view.claims[key]
             row = self._row.get(claim.slot.node)
-            if row is None or claim.key in ours or claim.key.rpartition("/")[0] in ours:
+            if (
+                row is None
+                or claim.key in ours
+                or claim.key.rpartition("/")[0] in ours
+                or is_part(claim.slot)
+            ):
                 continue
             if claim.owner.kind == "Node":
                 self._lost[row] += claim.slot.gpus
@@ -233,11 +248,14 @@ class Inventory:
 
     def mark(self, service: str, priority: int) -> Mark:
         """What `settle` will change for this service, to be put back by `undo`."""
-        return Mark(service, priority, self._level(priority).copy(), self._tenants.get(service))
+        return Mark(
+            service, priority, self._level(priority).copy(), self._tenants.get(service), self._parts.begun()
+        )
 
     def undo(self, mark: Mark) -> None:
         """Put back what was before."""
         self._level(mark.priority)[:] = mark.level
+        self._parts.restore(mark.begun)
         if mark.tenants is not None:
             self._tenants[mark.service] = mark.tenants
 
@@ -248,29 +266,35 @@ class Inventory:
             level[self._row[name]] += gpus
 
     def settle(
-        self, service: str, priority: int, wanted: dict[str, tuple[int, int]], reach: Ints | None = None
+        self, service: str, priority: int, wanted: dict[str, Wanted], reach: Ints | None = None
     ) -> dict[str, int]:
-        """Put a service's final counts in force: `wanted` maps a column to (units, GPUs of one).
+        """Put a service's final counts in force: `wanted` maps a column to its units, and what one of them is.
 
         Live replicas stay as far as they are wanted; new ones go where nobody is, else where a lower
         priority is, best fit, largest first. When some find no place nothing changes, and how many that
         are is returned by column (whole nodes' devices may not add up for mixed sizes).
         """
         level = self._level(priority)
-        before = level.copy()
+        before, begun = level.copy(), self._parts.begun()
         inside = None if reach is None else reach > 0
         live = self.tenants(service)
         for column, tenants in live.items():
-            for tenant in tenants[wanted.get(column, (0, 0))[0] :]:
+            for tenant in tenants[wanted[column][0] if column in wanted else 0 :]:
                 level[tenant.row] -= tenant.gpus
         failed: dict[str, int] = {}
-        for column, (units, gpus) in sorted(wanted.items(), key=lambda item: (-item[1][1], item[0])):
-            missing = units - len(live.get(column, ()))
-            unplaced = self._place(column.partition("|")[2], gpus, missing, priority, level, inside)
+        for column, (units, size) in sorted(
+            wanted.items(), key=lambda item: (-item[1][1].gpu_share, item[0])
+        ):
+            missing, pool = units - len(live.get(column, ())), column.partition("|")[2]
+            if size.shares:
+                unplaced = self._place_parts(pool, size.milli, missing, level, inside)
+            else:
+                unplaced = self._place(pool, size.gpus, missing, priority, level, inside)
             if unplaced > 0:
                 failed[column] = unplaced
         if failed:
             level[:] = before
+            self._parts.restore(begun)
         else:
             self._tenants.pop(service, None)
         return failed
@@ -296,3 +320,37 @@ class Inventory:
                 level[rows[best]] += pieces * gpus
                 units -= pieces
         return units
+
+    def _place_parts(
+        self, pool: str, milli: int, units: int, level: Ints, inside: NDArray[np.bool_] | None
+    ) -> int:
+        """Take `units` shares of `milli` each in a pool; a device that is begun for them is taken by this level."""
+        rows = self.pool_rows.get(pool, np.zeros(0, dtype=np.int64))
+        left = max(0, units)
+        vacant = self.vacant()
+        while left > 0:
+            row = self._parts.take(rows, milli, vacant, inside)
+            if row is None:
+                break
+            if row.begins:
+                level[row.row] += 1
+                vacant[row.row] -= 1
+            left -= 1
+        return left
+
+    def room(self, service: str, column: str, variant: Variant, reach: Ints | None = None) -> Room:
+        """What there is for shares of a column: its own, the rest of begun devices, and devices that nobody holds.
+
+        Nobody gives a share up for a higher priority, and no share takes the place of anything.
+        """
+        rows = self.pool_rows.get(column.partition("|")[2], np.zeros(0, dtype=np.int64))
+        own = len(self.tenants(service).get(column, ()))
+        return self._parts.room(rows, variant.milli, self.vacant(), reach, own)
+
+    def rooms(self, service: str, columns: Iterable[Column], reach: Ints | None = None) -> dict[str, Room]:
+        """The same of those of the columns that have shares, by name."""
+        return {
+            column.name: self.room(service, column.name, column.profile.variant, reach)
+            for column in columns
+            if column.profile.variant.shares
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -10,18 +11,19 @@ from cluster.admission import Fences
 from cluster.plan import Context
 from cluster.reasons import Alternative, Reason, Remedy
 from cluster.restraint import left_of
-from cluster.serving import Service
+from cluster.serving import Service, Variant
 from cluster.snapshot import Snapshot
 from cluster.targets import Capacity, Mix, Prices, Scored, Share
 from cluster.training import Job
 from placement.training.islands import Fit, choose_island, islands_of
 from policies.commit import why
 from policies.commit.allotted import within_allotment
-from policies.commit.inventory import HELD, Ints, Inventory, counted_on_before
+from policies.commit.inventory import HELD, Ints, Inventory, Wanted, counted_on_before
 from policies.commit.settling import (
     Limits,
     Rules,
     Settled,
+    lacking_of,
     limits_of,
     moved_units,
     settle,
@@ -100,7 +102,7 @@ class CommitRun:
         )
         self.changed = {n: t for n, t in state.changed_seconds.items() if n in view.services}
         self.commitments: list[Commitment] = []
-        self.serving: dict[str, int] = {}
+        self.serving: dict[str, float] = {}
         self.objective, self.bound, self.complete = 0.0, 0.0, True
         self.moves_left = left_of(view.moves)
 
@@ -202,7 +204,7 @@ class CommitRun:
             self.draft.because(why.chosen(service, mix, asked, limits.gpus, (), None))
         self._stand(service, capacity, mix)
 
-    def _charged(self, service: Service, counts: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    def _charged(self, service: Service, counts: dict[str, Wanted]) -> dict[str, Wanted]:
         """What a mix takes of the inventory: all of it, but no more than there is already while its pods are refused.
 
         What is refused stays wanted; others may have the devices meanwhile.
@@ -210,7 +212,7 @@ class CommitRun:
         if service.refused is None or not service.refused.waits(self.now):
             return counts
         live = self.inventory.tenants(service.name)
-        return {name: (min(units, len(live.get(name, ()))), gpus) for name, (units, gpus) in counts.items()}
+        return {name: (min(units, len(live.get(name, ()))), size) for name, (units, size) in counts.items()}
 
     def _in_use(self, service: Service) -> int:
         return sum(len(tenants) for tenants in self.inventory.tenants(service.name).values())
@@ -222,7 +224,7 @@ class CommitRun:
         products = [variant.accelerator for variant in service.variants]
         seen = narrowed(free, fence, products, self.view.nodes)
         if fence is not None and seen is not None:
-            gpus = min((variant.gpus for variant in service.variants), default=1)
+            gpus = min((variant.gpu_share for variant in service.variants), default=1)
             self.draft.because(confined(service.ref, fence, seen, quantity("gpus", gpus, "GPU")))
 
     def _reach(self, service: Service) -> Ints | None:
@@ -233,7 +235,8 @@ class CommitRun:
     def _limits(self, service: Service, frame: Frame) -> Limits:
         rows = self.inventory.available(service.priority, service.name, self._reach(service))
         free = {pool: rows[index] for pool, index in self.inventory.pool_rows.items()}
-        found = limits_of(frame, free, min(service.moves_left, self.moves_left))
+        room = self.inventory.rooms(service.name, frame.columns, self._reach(service))
+        found = limits_of(frame, free, min(service.moves_left, self.moves_left), room)
         return within_allotment(self, service, frame, found)
 
     def _solve(
@@ -258,7 +261,7 @@ class CommitRun:
         self.bound += settled.found.answer.best.bound
         self.complete = self.complete and settled.found.answer.best.optimal
         against = self._against(self.commitments[-1])
-        remedy = _remedy(self.commitments[-1])
+        remedy = self._remedy(self.commitments[-1])
         least = self.rules.keep_share * settled.objective
         saving = settled.objective - settled.found.answer.best.objective_per_hour
         if settled.kept and saving > least:
@@ -304,19 +307,19 @@ class CommitRun:
     ) -> tuple[Settled, Limits]:
         """Solve, and solve again with fewer units where whole nodes' devices do not add up."""
         since = self.now - self.changed.get(service.name, -1e18)
-        gpus = {column.name: column.profile.variant.gpus for column in frame.columns}
+        sizes = {column.name: column.profile.variant for column in frame.columns}
         tries = 0
         while True:
             settled = settle(frame, shares, wanted, capacity.mix, since, limits, self.rules, self.scratch)
             self.draft.units_used += settled.found.units_used
-            counts = {name: (units, gpus[name]) for name, units in settled.counts.items()}
+            counts = {name: (units, sizes[name]) for name, units in settled.counts.items()}
             charged = self._charged(service, counts)
             failed = self.inventory.settle(service.name, service.priority, charged, self._reach(service))
             tries += 1
             if not failed or tries == TRIES:
                 return settled, limits
             fewer = {name: settled.counts[name] - count for name, count in failed.items()}
-            limits = Limits(limits.free_gpus, {**limits.most_units, **fewer}, limits.moves)
+            limits = limits._replace(most_units={**limits.most_units, **fewer})
 
     def _against(self, made: Commitment) -> list[Alternative]:
         """The exact runner-up, the cheapest plans with one variant alone, and what is ruled out."""
@@ -335,10 +338,17 @@ class CommitRun:
                 told += 1
         return [*found, *why.ruled_out(frame)]
 
+    @staticmethod
+    def _remedy(made: Commitment) -> Remedy | None:
+        """GPUs of the pool that lacks most for the unlimited optimum, and what having them would save."""
+        short = lacking_of(made.frame, made.settled, made.limits)
+        return why.more_capacity(*short) if short is not None else None
+
     def _stand(self, service: Service, standing: Capacity, mix: Mix) -> None:
         """A mix that was not solved for: take its devices (as far as they are there) and put it in force."""
-        gpus = {variant.key: variant.gpus for variant in service.variants}
-        counts = {f"{p.variant}|{p.pool}": (p.units, gpus.get(p.variant, 1)) for p in mix.parts}
+        sizes = {variant.key: variant for variant in service.variants}
+        plain = Variant(accelerator="")
+        counts = {f"{p.variant}|{p.pool}": (p.units, sizes.get(p.variant, plain)) for p in mix.parts}
         charged = self._charged(service, counts)
         self.inventory.settle(service.name, service.priority, charged, self._reach(service))
         self._finish(service, standing, mix, standing.alternatives if mix.parts else ())
@@ -347,9 +357,9 @@ class CommitRun:
         self, service: Service, standing: Capacity, mix: Mix, alternatives: tuple[Scored, ...]
     ) -> None:
         """Put the final capacity in force, if it differs from what stands."""
-        gpus = {variant.key: variant.gpus for variant in service.variants}
+        gpus = {variant.key: variant.gpu_share for variant in service.variants}
         for part in mix.parts:
-            taken = part.units * gpus.get(part.variant, 1)
+            taken = part.units * gpus.get(part.variant, 1.0)
             self.serving[part.pool] = self.serving.get(part.pool, 0) + taken
         exchanged = standing.exchanged
         if _counts(mix) != _counts(standing.mix):
@@ -383,7 +393,7 @@ class CommitRun:
                 owner="commit",
                 decided_seconds=self.now,
                 pool=pool,
-                serving_gpus=self.serving.get(pool, 0),
+                serving_gpus=math.ceil(self.serving.get(pool, 0) - 1e-9),
                 training_gpus=self.inventory.training.get(pool, 0),
                 nodes_to_buy=self.inventory.counted_on(pool),
             )
@@ -395,7 +405,7 @@ class CommitRun:
         """What one more GPU of a pool would save the service that lacks it most; pools with room cost nothing."""
         prices = dict.fromkeys(sorted(self.inventory.pool_rows), 0.0)
         for made in self.commitments:
-            remedy = _remedy(made)
+            remedy = self._remedy(made)
             if remedy is not None and remedy.choice in prices:
                 gpus, saves = remedy.facts[0].value, remedy.facts[1].value
                 prices[remedy.choice] = max(prices[remedy.choice], round(saves / max(gpus, 1.0), 6))
@@ -417,28 +427,6 @@ def _counts(mix: Mix) -> dict[str, int]:
 
 def _without_time(share: Share) -> tuple[str, int, int, int]:
     return share.pool, share.serving_gpus, share.training_gpus, share.nodes_to_buy
-
-
-def _remedy(made: Commitment) -> Remedy | None:
-    """GPUs of the pool that lacks most for the unlimited optimum, and what having them would save."""
-    settled, limits = made.settled, made.limits
-    if settled.found.answer is settled.found.roomy:
-        return None
-    saves = settled.objective - settled.found.roomy.best.objective_per_hour
-    if saves <= 1e-9:
-        return None
-    lacking: dict[str, int] = {}
-    wanted: dict[str, int] = {}
-    for column in made.frame.columns:
-        units = settled.found.roomy.best.counts.get(column.name, 0)
-        gpus = column.profile.variant.gpus
-        wanted[column.pool] = wanted.get(column.pool, 0) + units * gpus
-        short = max(0, units - limits.most_units.get(column.name, 0)) * gpus
-        lacking[column.pool] = max(lacking.get(column.pool, 0), short)
-    for pool, gpus in wanted.items():
-        lacking[pool] = max(lacking[pool], gpus - limits.free_gpus.get(pool, 0))
-    pool = max(sorted(lacking), key=lambda name: lacking[name], default="")
-    return why.more_capacity(pool, lacking[pool], saves) if pool and lacking[pool] > 0 else None
 
 
 def _alternatives(made: Commitment, rules: Rules) -> tuple[Scored, ...]:

@@ -7,6 +7,7 @@ reason a mix that must change is grown or shrunk rather than replaced, while tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 from cluster.restraint import UNLIMITED
 from cluster.targets import Capacity, Mix, MixPart
 from placement.selection.problem import MixProblem, MixSolution
+from policies.commit.parts import Room
 from policies.frames import Floats, Frame
 from policies.mixes import Cheapest, MixOptions, cheapest, fits, mix_of, problem_of, solved
 
@@ -27,18 +29,19 @@ FLOOR_SLACK = 1.0 - 1e-9
 
 
 class Limits(NamedTuple):
-    """What a service may use: GPUs per pool, and units per column that whole nodes' devices allow; and how many of its
-    running replicas may be moved for a better mix.
+    """What a service may use: GPUs per pool (in its frame's `quantum`), and units per column that whole nodes' devices
+    allow; and how many of its running replicas may be moved for a better mix.
     """
 
     free_gpus: dict[str, int]
     most_units: dict[str, int]
     moves: int = UNLIMITED
+    quantum: int = 1
 
     @property
     def gpus(self) -> int:
-        """GPUs over all pools."""
-        return sum(self.free_gpus.values())
+        """GPUs over all pools, begun ones not counted."""
+        return sum(self.free_gpus.values()) // self.quantum
 
 
 class Rules(NamedTuple):
@@ -67,18 +70,49 @@ class Settled(NamedTuple):
     wish: MixSolution | None = None
 
 
-def limits_of(frame: Frame, free: Mapping[str, Any], moves: int = UNLIMITED) -> Limits:
-    """Limits from free devices per node, given per pool as an array."""
+def limits_of(
+    frame: Frame, free: Mapping[str, Any], moves: int = UNLIMITED, room: Mapping[str, Room] | None = None
+) -> Limits:
+    """Limits from free devices per node, given per pool as an array; `room` is what there is for shares, by column."""
+    quantum, room = frame.quantum, room or {}
     free_gpus = {
-        column.pool: int(np.sum(free[column.pool])) if column.pool in free else 0 for column in frame.columns
+        column.pool: quantum * int(np.sum(free[column.pool])) if column.pool in free else 0
+        for column in frame.columns
     }
+    begun = {column.pool: 0 for column in frame.columns}
+    for column in frame.columns:
+        if column.name in room:
+            begun[column.pool] = max(begun[column.pool], room[column.name].begun_milli)
+    free_gpus = {pool: gpus + begun[pool] for pool, gpus in free_gpus.items()}
     most = {
         column.name: int(np.sum(free[column.pool] // column.profile.variant.gpus))
         if column.pool in free
         else 0
         for column in frame.columns
     }
-    return Limits(free_gpus, most, moves)
+    return Limits(free_gpus, {**most, **{name: each.units for name, each in room.items()}}, moves, quantum)
+
+
+def lacking_of(frame: Frame, settled: Settled, limits: Limits) -> tuple[str, int, float] | None:
+    """The pool that lacks most for the unlimited optimum, the GPUs it lacks, and what having them would save ($/h)."""
+    if settled.found.answer is settled.found.roomy:
+        return None
+    saves = settled.objective - settled.found.roomy.best.objective_per_hour
+    if saves <= 1e-9:
+        return None
+    lacking: dict[str, int] = {}
+    wanted: dict[str, int] = {}
+    for column in frame.columns:
+        units = settled.found.roomy.best.counts.get(column.name, 0)
+        gpus = column.takes(limits.quantum)
+        wanted[column.pool] = wanted.get(column.pool, 0) + units * gpus
+        short = max(0, units - limits.most_units.get(column.name, 0)) * gpus
+        lacking[column.pool] = max(lacking.get(column.pool, 0), short)
+    for pool, gpus in wanted.items():
+        lacking[pool] = max(lacking[pool], gpus - limits.free_gpus.get(pool, 0))
+    pool = max(sorted(lacking), key=lambda name: lacking[name], default="")
+    short = math.ceil(lacking[pool] / limits.quantum) if pool else 0
+    return (pool, short, saves) if short > 0 else None
 
 
 def wanted_rate(frame: Frame, shares: Floats, capacity: Capacity) -> float:

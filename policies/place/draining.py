@@ -92,6 +92,8 @@ def make_room(run: Run) -> None:
     tenants = _tenants(run)
     coming = _coming(run)
     for missing in run.missing:
+        if missing.variant.shares:
+            continue  # nothing gives way to a share of a GPU, and no share to anything
         pool, gpus = missing.part[1], missing.variant.gpus
         fence = run.fences.of(missing.case.service)
         nodes = sorted(
@@ -121,7 +123,7 @@ def _tenants(run: Run) -> dict[str, list[tuple[Case, Replica]]]:
     for case in run.cases:
         for part in case.parts():
             for replica in case.live(part):
-                if replica.key not in run.going:
+                if replica.key not in run.going and not replica.variant.shares:
                     found.setdefault(node_of(run, replica), []).append((case, replica))
     return found
 
@@ -134,7 +136,7 @@ def _coming(run: Run) -> dict[str, int]:
     found: dict[str, int] = {}
     for key in sorted(run.view.claims):
         claim = run.view.claims[key]
-        if claim.phase == "stopping" or key in going:
+        if (claim.phase == "stopping" or key in going) and not claim.slot.shares:
             found[claim.slot.node] = found.get(claim.slot.node, 0) + claim.slot.gpus
     return found
 

@@ -79,7 +79,7 @@ def _make_room(run: Run, case: Case, ready: list[Replica], part: Part, variant: 
     victims = _victims(run, free, part, variant)
     serving = [r for r in run.held(case) if r.phase is ReplicaPhase.READY]
     if not victims or len(victims) >= len(serving):
-        run.draft.because(why.waits_for_room(case, variant, len(serving), run.rooms.most_free(part[1])))
+        run.draft.because(why.waits_for_room(case, variant, len(serving), _most(run, part[1], variant)))
         return
     names = {replica.key for replica in victims}
     after = [replica for replica in serving if replica.key not in names]
@@ -92,17 +92,24 @@ def _make_room(run: Run, case: Case, ready: list[Replica], part: Part, variant: 
         send_away(run, case, replica, why.makes_room(case, replica, need, have), voluntary=ours)
 
 
+def _most(run: Run, pool: str, variant: Variant) -> float:
+    """GPUs that are free on the emptiest node, or of the emptiest device where a share is wanted."""
+    return run.rooms.most_left(pool) if variant.shares else run.rooms.most_free(pool)
+
+
 def _victims(run: Run, ready: list[Replica], part: Part, variant: Variant) -> list[Replica]:
     """Old replicas of one open node whose end makes room there for `variant`: of all nodes, the fewest GPUs."""
     tenants: dict[str, list[Replica]] = {}
     for replica in ready:
-        tenants.setdefault(node_of(run, replica), []).append(replica)
+        # A share makes room for one that is no larger, a whole GPU for whole ones.
+        if replica.variant.milli >= variant.milli and replica.variant.shares == variant.shares:
+            tenants.setdefault(node_of(run, replica), []).append(replica)
     best: tuple[int, int, str, list[Replica]] | None = None
     for name in sorted(tenants):
         node = run.view.nodes.get(name)
         if node is None or node.pool != part[1] or node.offer != "open":
             continue
-        lacking, chosen = variant.gpus - run.rooms.free(name), []
+        lacking, chosen = variant.gpus - (0 if variant.shares else run.rooms.free(name)), []
         for replica in tenants[name]:
             if lacking > 0:
                 chosen.append(replica)

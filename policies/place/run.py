@@ -319,9 +319,9 @@ class Run:
         if rest is not None and rest.until_seconds > self.now:
             self.draft.because(why.resting(case, rest))
             return False
-        pool, gpus = part[1], variant.gpus
-        fence, choose = self.fences.of(case.service), self.rooms.choose
-        choice = choose(pool, gpus, self.shunned, fence) or choose(pool, gpus, (), fence)
+        fence, size = self.fences.of(case.service), variant.milli if variant.shares else variant.gpus
+        choose = self.rooms.choose_share if variant.shares else self.rooms.choose
+        choice = choose(part[1], size, self.shunned, fence) or choose(part[1], size, (), fence)
         if choice is None:
             self.blocked[case.service.name] = (part, variant)
             if spare:
@@ -337,7 +337,7 @@ class Run:
             service=case.service.name,
             name=name,
             variant=variant,
-            pool=pool,
+            pool=part[1],
             ordinal=ordinal,
             slots=(choice.slot,),
             expects=(case.service.ref,),

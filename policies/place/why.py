@@ -28,7 +28,7 @@ def placed(case: Case, variant: Variant, choice: Choice) -> Reason:
     return Reason(
         code="ReplicaTried" if tried else "ReplicaPlaced", subject=case.service.ref, verdict=Verdict.CHOSEN,
         choice=variant.key if tried else choice.slot.node,
-        need=quantity("gpus", variant.gpus, "GPU"), have=quantity("free", choice.free, "GPU"),
+        need=quantity("gpus", variant.gpu_share, "GPU"), have=quantity("free", choice.free, "GPU"),
         limit=quantity("fit_nodes", choice.fit_nodes, "nodes"),
         facts=(quantity("left", choice.left, "GPU"), quantity("cost", choice.cost_milli / 1_000.0, "GPU")),
         against=against, refs=(Ref("Node", choice.slot.node),),
@@ -37,13 +37,13 @@ def placed(case: Case, variant: Variant, choice: Choice) -> Reason:
 
 def unplaceable(case: Case, part: Part, variant: Variant, rooms: Rooms, fence: Fence | None = None) -> Reason:
     """No open node of the pool has room; where a fence keeps the pods off some, it says so."""
-    best = rooms.most_free(part[1], fence)
+    best = rooms.most_left(part[1], fence) if variant.shares else rooms.most_free(part[1], fence)
     if fence is not None and rooms.open_nodes(part[1], fence) < rooms.open_nodes(part[1]):
         return _confined(case, part, variant, rooms, fence)
-    lacking = quantity("need", variant.gpus - best, "GPU")
+    lacking = quantity("need", variant.gpu_share - best, "GPU")
     return Reason(
         code="ReplicaUnplaceable", subject=case.service.ref, verdict=Verdict.BLOCKED, choice=f"{part[0]} in {part[1]}",
-        need=quantity("gpus", variant.gpus, "GPU"), have=quantity("free", best, "GPU"),
+        need=quantity("gpus", variant.gpu_share, "GPU"), have=quantity("free", best, "GPU"),
         limit=quantity("open_nodes", rooms.open_nodes(part[1]), "nodes"),
         remedy=Remedy("AddCapacity", part[1], (lacking,)), refs=(Ref("Pool", part[1]),),
     )  # fmt: skip
@@ -56,7 +56,7 @@ def _confined(case: Case, part: Part, variant: Variant, rooms: Rooms, fence: Fen
         nodes=rooms.open_nodes(pool, fence), open_nodes=rooms.open_nodes(pool),
         free=rooms.free_devices(pool, fence), elsewhere=rooms.free_devices(pool),
     )  # fmt: skip
-    return confined(case.service.ref, fence, seen, quantity("gpus", variant.gpus, "GPU"))
+    return confined(case.service.ref, fence, seen, quantity("gpus", variant.gpu_share, "GPU"))
 
 
 def resumed(case: Case, part: Part, replica: Replica) -> Reason:
@@ -217,13 +217,13 @@ def given_up(case: Case, failure: Failure) -> Reason:
     )  # fmt: skip
 
 
-def waits_for_room(case: Case, variant: Variant, serving: int, most_free: int) -> Reason:
+def waits_for_room(case: Case, variant: Variant, serving: int, most_free: float) -> Reason:
     """A rollout that could only go on by ending the last replica that serves."""
     return Reason(
         code="RolloutWaiting", subject=case.service.ref, verdict=Verdict.BLOCKED, choice=case.service.revision,
-        need=quantity("gpus", variant.gpus, "GPU"), have=quantity("free", most_free, "GPU"),
+        need=quantity("gpus", variant.gpu_share, "GPU"), have=quantity("free", most_free, "GPU"),
         limit=quantity("serving", serving, "replicas"),
-        remedy=Remedy("AddCapacity", variant.accelerator, (quantity("need", variant.gpus - most_free, "GPU"),)),
+        remedy=Remedy("AddCapacity", variant.accelerator, (quantity("need", variant.gpu_share - most_free, "GPU"),)),
     )  # fmt: skip
 
 

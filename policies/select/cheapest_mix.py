@@ -14,7 +14,7 @@ import msgspec
 
 from cluster.hardware import Offer
 from cluster.plan import Context, Decision
-from cluster.serving import Service
+from cluster.serving import Service, Variant
 from cluster.snapshot import Snapshot
 from cluster.targets import Menu, Mix
 from policies.draft import Draft
@@ -108,15 +108,15 @@ class CheapestMix:
         capacity = view.capacity(service.name)
         shares = frame.shares((capacity.shape if capacity else None) or declared(service))
         rate = planned_rate(view, service, frame, shares)
-        free = {pool: sum(s * n for s, n in counts.items()) for pool, counts in sizes.items()}
+        free = {pool: frame.quantum * sum(s * n for s, n in counts.items()) for pool, counts in sizes.items()}
         most = {
-            column.name: _units(sizes.get(column.pool, {}), column.profile.variant.gpus)
+            column.name: _units(sizes.get(column.pool, {}), column.profile.variant)
             for column in frame.columns
         }
         for column in frame.columns:
             if not most[column.name]:
-                lacking = _no_inventory(column.name, column.profile.variant.gpus)
-                draft.because(excluded(service, lacking, sum(free.values())))
+                lacking = _no_inventory(column.name, column.profile.variant.gpu_share)
+                draft.because(excluded(service, lacking, sum(free.values()) // frame.quantum))
         options = MixOptions(self._config.headroom, self._config.work_units, self._config.route_by_size)
         found = cheapest(frame, shares, rate, free, most, options, ctx.scratch)
         draft.units_used += found.units_used
@@ -132,7 +132,7 @@ class CheapestMix:
         return tuple(mixes[:MENU_LIMIT])
 
 
-def _no_inventory(column: str, gpus: int) -> Excluded:
+def _no_inventory(column: str, gpus: float) -> Excluded:
     return Excluded(column, "NoInventory", gpus, 0, "GPU")
 
 
@@ -166,6 +166,7 @@ def _node_sizes(view: Snapshot) -> dict[str, dict[int, int]]:
     return found
 
 
-def _units(counts: dict[int, int], gpus: int) -> int:
-    """Replicas of `gpus` devices on one node each that nodes of these sizes hold."""
-    return sum(count * (size // gpus) for size, count in counts.items())
+def _units(counts: dict[int, int], variant: Variant) -> int:
+    """Replicas on one node each that nodes of these sizes hold: several to a device where they share it."""
+    each = 1_000 // variant.milli
+    return sum(count * (size // variant.gpus) * each for size, count in counts.items())

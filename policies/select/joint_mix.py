@@ -102,10 +102,12 @@ class JointMix(CheapestMix):
         return MixOptions(self._joint.headroom, self._joint.work_units, self._joint.route_by_size)
 
     def _competitor(self, groups: Groups, service: Service, ctx: Context) -> Competitor | None:
-        """A service as the joint plan sees it; None when nothing could serve it."""
+        """A service as the joint plan sees it; None when nothing could serve it, or it may have shares of GPUs: those are
+        counted in other units, and take what is left.
+        """
         view = groups.view
         frame = frame_of(groups, service, ctx.scratch)
-        if not frame.columns:
+        if not frame.columns or frame.quantum > 1:
             return None
         capacity = view.capacity(service.name)
         shares = frame.shares((capacity.shape if capacity else None) or declared(service))

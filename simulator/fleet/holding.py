@@ -7,6 +7,8 @@ from simulator.fleet.index import PodIndex
 from simulator.fleet.machine import Machine
 from simulator.fleet.objects import GPU_RESOURCE
 
+WHOLE = 1_000
+
 
 class Holding:
     """One node's devices in the hands of pods, by the fleet's own index. The same object while nothing changed."""
@@ -21,7 +23,10 @@ class Holding:
     def __call__(self) -> Holders:
         """Who holds what now; a broken GPU is offered to nobody."""
         devices = self._machine.inventory().devices
-        _, taken = self._index.used(self._node)
+        _, held = self._index.used(self._node)
+        pods = self._index.pods_on(self._node)
+        # A share is had by claim, of which this API knows nothing.
+        taken = {place: key for place, key in held.items() if self._index.seat(pods[key]).milli == WHOLE}
         seen = (tuple(sorted(taken.items())), tuple(device.healthy for device in devices))
         if seen != self._seen:
             self._seen = seen

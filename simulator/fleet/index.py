@@ -30,10 +30,13 @@ def launch_of(pod: Pod) -> Launch | None:
 
 
 class Seat(msgspec.Struct, frozen=True):
-    """What a pod takes of its node. `devices` are those it was told to use, or given once it is bound."""
+    """What a pod takes of its node. `devices` are those it was told to use, or given once it is bound; `milli` the
+    thousandths that it has of each.
+    """
 
     requests: dict[str, float]
     devices: tuple[int, ...] = ()
+    milli: int = 1_000
 
     @property
     def gpus(self) -> int:
@@ -44,7 +47,10 @@ class Seat(msgspec.Struct, frozen=True):
 def seat_of(pod: Pod) -> Seat:
     """What a pod takes."""
     launch = launch_of(pod)
-    return Seat(pod.requests(), launch.devices if launch is not None else ())
+    if launch is None:
+        return Seat(pod.requests())
+    milli = launch.variant.milli if isinstance(launch, EngineLaunch) else 1_000
+    return Seat(pod.requests(), launch.devices, milli)
 
 
 class PodIndex:
@@ -100,6 +106,16 @@ class PodIndex:
                 resources[name] = resources.get(name, 0.0) + quantity
             devices.update(dict.fromkeys(seat.devices, key))
         return resources, devices
+
+    def filled(self, node: str) -> dict[int, int]:
+        """Thousandths that unfinished pods of a node have of each device that somebody has."""
+        found: dict[int, int] = {}
+        for pod in self.pods_on(node).values():
+            if not pod.finished:
+                seat = self.seat(pod)
+                for index in seat.devices:
+                    found[index] = found.get(index, 0) + seat.milli
+        return found
 
     def _number(self, pod: Pod) -> None:
         """A pod that may take any devices takes the lowest free ones, as a device plugin would give it some."""

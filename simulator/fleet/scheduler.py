@@ -87,7 +87,9 @@ class Fitting:
             free = offered(node, resource) - used.get(resource, 0.0)
             if quantity > free + _EPSILON:
                 return f"{quantity:g} of {resource} are asked for, {max(free, 0.0):g} are free"
-        clash = next((index for index in seat.devices if index in devices), None)
+        filled = self._index.filled(node.metadata.name)
+        full = (index for index in seat.devices if filled.get(index, 0) + seat.milli > 1_000)
+        clash = next(full, None)
         if clash is not None:
             return f"device {clash} is held by {devices[clash]}"
         return ""

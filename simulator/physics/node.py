@@ -18,6 +18,7 @@ from simulator.physics.meter import GpuMeter, GpuReading
 from simulator.physics.power import GpuPower, HeldPower, PhaseShares, gpu_cap_watts, server_watts
 from simulator.physics.sequence import EngineEvent, EnginePhases, EventKind, Refusal, refuse_stopped
 from simulator.physics.server import NodeAdvance, NodeReading, NodeSpec, PowerState
+from simulator.physics.sharing import WHOLE, part_of, together
 from simulator.physics.specs import EngineSpec, ModelSpec
 from simulator.physics.training import Gang, GangNode, GangPhase
 
@@ -82,10 +83,9 @@ class NodePhysics:
             raise ValueError(
                 f"replica {name} got {len(gpus)} GPUs for a tensor parallel degree of {engine.tensor_parallel}"
             )
-        self._check_gpus(name, gpus)
-        probe = EngineInstance(
-            self.spec.gpu, model, engine, self.now
-        )  # refuses what cannot fit before the wait
+        self._check_gpus(name, gpus, engine.gpu_milli)
+        gpu = part_of(self.spec.gpu, engine.gpu_milli)
+        probe = EngineInstance(gpu, model, engine, self.now)  # refuses what cannot fit before the wait
         replica = self._replicas[name] = _Replica(model, engine, gpus)
         self._settle(self.now)
         if start is None:
@@ -274,7 +274,10 @@ class NodePhysics:
         self.now = until
 
     def _serve(self, replica: _Replica, engine: EngineInstance | None) -> None:
-        engine = engine or EngineInstance(self.spec.gpu, replica.model, replica.engine_spec, self.now)
+        spec = replica.engine_spec
+        engine = engine or EngineInstance(
+            part_of(self.spec.gpu, spec.gpu_milli), replica.model, spec, self.now
+        )
         engine.set_speed(self._held.prefill_clock, self._held.decode_clock, self.spec.speed)
         replica.engine, replica.phases = engine, engine.phases()
 
@@ -293,8 +296,14 @@ class NodePhysics:
             if broken.intersection(used):
                 gang.fail(self.now, self.spec.name)
 
-    def _check_gpus(self, what: str, gpus: tuple[int, ...]) -> None:
-        taken = {index: name for name, replica in self._replicas.items() for index in replica.gpus}
+    def _check_gpus(self, what: str, gpus: tuple[int, ...], milli: int = WHOLE) -> None:
+        taken: dict[int, str] = {}
+        left = dict.fromkeys(gpus, WHOLE - milli)
+        for name, replica in self._replicas.items():
+            for index in replica.gpus:
+                left[index] = left.get(index, 0) - replica.engine_spec.gpu_milli
+                if left[index] < 0:
+                    taken[index] = name
         taken |= {index: f"job {uid}" for uid, (_, used) in self._gangs.items() for index in used}
         for index in gpus:
             where = f"GPU {index} of node {self.spec.name}"
@@ -334,10 +343,15 @@ class NodePhysics:
         if seconds <= 0.0:
             return
         work: dict[int, PhaseShares] = {}
+        parts: dict[int, list[tuple[int, PhaseShares]]] = {}
         for replica in self._replicas.values():
             if replica.engine is not None:
-                shares = self._engine_shares(replica, seconds)
-                work.update(dict.fromkeys(replica.gpus, shares))
+                shares, milli = self._engine_shares(replica, seconds), replica.engine_spec.gpu_milli
+                if milli == WHOLE:
+                    work.update(dict.fromkeys(replica.gpus, shares))
+                else:
+                    parts.setdefault(replica.gpus[0], []).append((milli, shares))
+        work.update((index, together(found)) for index, found in parts.items())
         for gang, gpus in self._gangs.values():
             shares = gang_shares(gang, self._settled - GANG_LAG_SECONDS, at - GANG_LAG_SECONDS)
             work.update(dict.fromkeys(gpus, shares))

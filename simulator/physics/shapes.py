@@ -65,7 +65,10 @@ def engine_of(launch: EngineLaunch, base: EngineSpec) -> EngineSpec:
             "has one: choose a tensor degree that fits the node"
         )
     return msgspec.structs.replace(
-        base, tensor_parallel=variant.tensor, max_model_tokens=launch.model.max_context_tokens
+        base,
+        tensor_parallel=variant.tensor,
+        gpu_milli=variant.milli,
+        max_model_tokens=launch.model.max_context_tokens,
     )
 
 

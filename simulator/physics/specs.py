@@ -121,12 +121,14 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     "prefill_first" gives whole prompts steps of their own, as engines before chunked prefill do. ``max_model_tokens`` 0 means that only
     the KV cache limits the length of a request. ``prefix_block_tokens`` is the granularity at which prompts share KV
     (a multiple of ``block_tokens``; 0: no prefix cache). ``measured`` step times replace the roofline of ``constants``.
+    ``gpu_milli`` are the thousandths that it has of its one GPU (1000: whole ones).
 
     Raises ValueError when a limit is not positive, the prefix block is no whole number of blocks, or the token budget does not exceed ``max_num_seqs`` (a full
     batch of decodes would then starve every prompt for ever).
     """
 
     tensor_parallel: int = 1
+    gpu_milli: int = 1_000
     max_num_seqs: int = 256
     chunk_tokens: int = 2048
     block_tokens: int = 16
@@ -142,7 +144,11 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def __post_init__(self) -> None:
         where = "engine"
         check_positive(where, self, ("tensor_parallel", "max_num_seqs", "chunk_tokens", "block_tokens"))
-        check_positive(where, self, ("memory_fraction",))
+        check_positive(where, self, ("memory_fraction", "gpu_milli"))
+        if self.gpu_milli > 1_000 or (self.gpu_milli < 1_000 and self.tensor_parallel != 1):
+            raise ValueError(
+                f"gpu_milli of the engine is {self.gpu_milli}; it is at most 1000, and less only on a single GPU"
+            )
         if self.memory_fraction > 1.0:
             raise ValueError(f"memory_fraction of the engine is {self.memory_fraction}; it must be at most 1")
         if self.prefix_block_tokens < 0 or self.prefix_block_tokens % self.block_tokens:

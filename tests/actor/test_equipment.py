@@ -9,10 +9,10 @@ import pytest
 
 from cluster.actions import CreateReplica, StartGang
 from cluster.base import Ref
-from cluster.hardware import AcceleratorClass, Nic, Node, Slot
+from cluster.hardware import AcceleratorClass, Device, Nic, Node, Slot
 from cluster.serving import Objective, Service, Variant
 from cluster.training import Job, Layout
-from controller.actor.equipment import GIB, NETWORKS, claim_template
+from controller.actor.equipment import GIB, NETWORKS, Share, claim_template, only, share_of, template_name
 from controller.actor.pods import gang_pods, replica_pod
 from controller.actor.templates import KNOWN_SECONDS, Templates
 from controller.observe import intents
@@ -146,6 +146,39 @@ def test_gpus_by_claim_are_asked_for_by_no_name() -> None:
         assert made["metadata"]["ownerReferences"] == pod["metadata"]["ownerReferences"]
         exactly = made["spec"]["spec"]["devices"]["requests"][0]["exactly"]
         assert (exactly["deviceClassName"], exactly["count"]) == ("gpu.example.com", gpus)
+
+
+@pytest.mark.parametrize(
+    ("at", "slot", "asked"),
+    [
+        pytest.param({"memory": 24, "cores": 100}, Slot(node="n1", devices=(1,), milli_per_device=250),
+                     Share(250, (("cores", 25), ("memory", 6)), "GPU-1"), id="a quarter of the second one"),
+        pytest.param({"memory": 7}, Slot(node="n1", devices=(0,), milli_per_device=333),
+                     Share(333, (("memory", 2),), "GPU-0"), id="rounded down: three of them fit"),
+        pytest.param({"slots": 2}, Slot(node="n1", devices=(0,), milli_per_device=100),
+                     Share(100, (("slots", 1),), "GPU-0"), id="but something"),
+        pytest.param({"memory": 24}, Slot(node="n1", devices=(0,)), None, id="a whole one"),
+    ],
+)  # fmt: skip
+def test_what_a_share_asks_for(at: dict[str, int], slot: Slot, asked: Share | None) -> None:
+    devices = tuple(Device(uuid=f"GPU-{i}", index=i) for i in range(2))
+    there = msgspec.structs.replace(node(), devices=devices, divisible=at)
+    assert share_of(slot, there) == asked
+
+
+def test_a_template_of_a_share_is_named_after_all_that_it_asks_for() -> None:
+    of, pod = product(sharing="dra"), replica(product(sharing="dra"))
+    one, other = Share(250, (("memory", 6),), "GPU-0"), Share(250, (("memory", 6),), "GPU-1")
+    names = [template_name("chat-engines", of, 1, share) for share in (one, other, None)]
+    assert len(set(names)) == 3
+    assert names[0].startswith("chat-engines-250m-")
+    exactly = claim_template(pod, of, 1, one)["spec"]["spec"]["devices"]["requests"][0]["exactly"]
+    assert exactly["capacity"] == {"requests": {"memory": "6"}}
+    assert [each["cel"]["expression"] for each in exactly["selectors"]] == [only("gpu.nvidia.com", "GPU-0")]
+    anywhere = claim_template(pod, of, 1, one._replace(uuid=""))["spec"]["spec"]["devices"]["requests"][0][
+        "exactly"
+    ]
+    assert "selectors" not in anywhere
 
 
 def test_a_template_is_made_once_and_again_when_somebody_deletes_it() -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from cluster.actions import StartGang
 from cluster.base import Ref
+from cluster.codec import from_json
 from cluster.hardware import Slot
+from cluster.launch import EngineLaunch
 from cluster.training import Job, Layout
 from console.controlplane import ControlPlane
 from controller.actor.pods import gang_pods
-from controller.observe import intents
+from controller.observe import intents, labels
 from controller.resources.core import NAMESPACE, NODE, POD
 from controller.resources.coredra import GROUP, RESOURCE_CLAIM, RESOURCE_SLICE
 from controller.resources.kinds import ACCELERATOR_CLASS, TRAINING_JOB
@@ -24,6 +27,7 @@ from controller.store.kube import KubeStore
 from tests.cluster.operating import Cluster, config_of, operating
 from tests.cluster.test_pods import here, lost, on_the_server
 from tests.observe.objects import SHAPE, accelerator
+from tests.observe.test_shares import PARTS
 from tests.scenarios.props import job, service
 
 DEVICE_CLASS = Resource(
@@ -82,9 +86,11 @@ async def _allocated(cluster: Cluster) -> list[str]:
     )
 
 
-async def _announced(cluster: Cluster) -> None:
+async def _announced(cluster: Cluster, **more: Any) -> None:
     for node in cluster.fleet.nodes:
-        await cluster.admin.create(RESOURCE_SLICE, slice_of(node, 2), field_manager="driver")
+        made = slice_of(node, 2)
+        made["spec"]["devices"] = [{**device, **more} for device in made["spec"]["devices"]]
+        await cluster.admin.create(RESOURCE_SLICE, made, field_manager="driver")
     await cluster.admin.create(DEVICE_CLASS, device_class(), field_manager="driver")
 
 
@@ -150,6 +156,48 @@ async def _both_counted(cluster: Cluster, sharing: str) -> None:
         assert "nvidia.com/gpu" not in pod["spec"]["containers"][0]["resources"].get("limits", {})
     else:
         assert len(allocated) == 1
+
+
+def test_replicas_share_gpus_by_claims_that_the_scheduler_allocates(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    """Six quarters on two GPUs: each gets its part of the device that was chosen for it, and a whole one is not to be had."""
+    small = "small, parameters: 500000000, layers: 24, hiddenSize: 1024, weightBytes: 1000000000, kvBytesPerToken: 49152"
+    quarters = "variants: [{accelerator: l4, gpuMilli: 250}]\nreplicas: 6\nmaxReplicas: 6"
+
+    async def work() -> None:
+        async with operating(control_plane, namespace, config=config_of(namespace), l4=1) as cluster:
+            try:
+                await _announced(cluster, **PARTS)
+                patch = {"spec": {"sharing": "dra", "dra": {"shareCapacities": ["memory", "cores"]}}}
+                await cluster.admin.patch(ACCELERATOR_CLASS, "l4", patch, field_manager="user")
+                text = service("chat", quarters, model=small)
+                await cluster.kubectl("apply", "-f", "-", stdin=here(text, namespace))
+                await cluster.until(lambda: _settled(cluster, 6, 6), "six quarters are bound and ready")
+                got, quarter = await _parts(cluster), str(6 * 2**30)
+                assert Counter(got.values()) == {("gpu-0", quarter, "25"): 4, ("gpu-1", quarter, "25"): 2}
+                for pod in await cluster.pods():
+                    launch = from_json(pod["metadata"]["annotations"][labels.LAUNCH], EngineLaunch)
+                    assert got[pod["metadata"]["name"]][0] == f"gpu-{launch.devices[0]}", "as it was planned"
+                whole = service("whole", "minReplicas: 1")
+                await cluster.kubectl("apply", "-f", "-", stdin=here(whole, namespace))
+                await asyncio.sleep(5.0)
+                assert await _settled(cluster, 6, 6), "no whole one is given away"
+            finally:
+                await _withdrawn(cluster)
+
+    asyncio.run(work())
+
+
+async def _parts(cluster: Cluster) -> dict[str, tuple[str, str, str]]:
+    """What each pod's claim got: device, memory, cores."""
+    found = {}
+    for claim in (await cluster.admin.list(RESOURCE_CLAIM, cluster.namespace)).items:
+        (result,) = claim["status"]["allocation"]["devices"]["results"]
+        (pod,) = claim["status"]["reservedFor"]
+        got = result["consumedCapacity"]
+        found[pod["name"]] = (result["device"], got["memory"], got["gpu.nvidia.com/cores"])
+    return found
 
 
 def test_a_restricted_namespace_takes_a_gang_but_not_its_pinned_memory(

@@ -264,7 +264,7 @@ class Play:
 
 
 BOTH = {"l4": 1, "h100": 2}
-SOON = {"place": PolicyDefault("best_fit", {"bind_seconds": 5.0, "start_seconds": 3.0})}
+SOON = {"place": PolicyDefault("priced_fgd", {"bind_seconds": 5.0, "start_seconds": 3.0})}
 PLAYS = [
     pytest.param(Play(meddler), id="a foreign controller fights over a field", marks=pytest.mark.slow),
     pytest.param(Play(edited), id="a service is edited between decide and act"),

@@ -334,7 +334,7 @@ async def _room_for_pods(cluster: Cluster, node: str, pods: int) -> None:
 def test_a_pod_that_is_not_bound_is_replanned_ever_more_rarely_with_the_schedulers_words(
     control_plane: ControlPlane, namespace: str
 ):
-    quick = {"place": PolicyDefault("best_fit", {"bind_seconds": 2.0, "shun_seconds": 1.0})}
+    quick = {"place": PolicyDefault("priced_fgd", {"bind_seconds": 2.0, "shun_seconds": 1.0})}
 
     async def script(cluster: Cluster) -> None:
         node = f"{namespace}-l4-00"

@@ -123,12 +123,14 @@ def engine_pod(
     name: str = "chat-0",
     *,
     devices: tuple[int, ...] = (0,),
+    milli: int = 1_000,
     annotations: dict[str, str] | None = None,
     **more: Any,
 ) -> core.Pod:
     """A replica's pod as the actor makes it."""
+    variant = msgspec.structs.replace(L4, milli=milli)
     launch = EngineLaunch(
-        service="shop/chat", model=MODEL, variant=L4, pool="l4-od", ordinal=3, devices=devices
+        service="shop/chat", model=MODEL, variant=variant, pool="l4-od", ordinal=3, devices=devices
     )
     marks = {labels.SERVICE: "chat", labels.GENERATION: "5"}
     notes = {labels.LAUNCH: to_json(launch).decode(), **(annotations or {})}

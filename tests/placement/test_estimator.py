@@ -60,6 +60,22 @@ def test_a_product_as_the_formula_reads_it(flops: dict[str, float], wide: float,
     )  # fmt: skip
 
 
+def test_a_share_of_a_product_has_its_part_of_everything() -> None:
+    whole, part = gpu_figures(L4), gpu_figures(L4, 250)
+    for name in (
+        "memory_bytes",
+        "bandwidth_bytes_per_second",
+        "flops_16bit_per_second",
+        "flops_8bit_per_second",
+    ):
+        assert getattr(part, name) * 4 == getattr(whole, name), name
+    asked = question()
+    shared = msgspec.structs.replace(asked, variant=msgspec.structs.replace(asked.variant, milli=500))
+    state = RooflineCapacity().fold(shared, RooflineCapacity().fold(asked, RooflineCapacity().initial()))
+    beliefs = [state.beliefs[each.key] for each in (asked, shared)]
+    assert 0.0 <= sum(beliefs[1].grid) < sum(beliefs[0].grid)
+
+
 def test_a_question_is_answered_by_the_roofline_under_its_own_key() -> None:
     estimator = RooflineCapacity(RooflineConfig(error=0.1))
     asked = question()

@@ -394,8 +394,13 @@ def _answer(question: CapacityQuestion) -> Any:
 
 
 def variant(text: str) -> Variant:
-    """`L4`, `A100-80x2`, or `H100x4/fp8` as a variant."""
+    """`L4`, `A100-80x2`, `H100x4/fp8`, or `L4x0.25` (a quarter of one) as a variant."""
     rest, _, precision = text.partition("/")
+    if "x0." in rest:
+        name, _, share = rest.partition("x0.")
+        return Variant(
+            accelerator=name, milli=round(1_000 * float(f"0.{share}")), precision=precision or "bf16"
+        )
     name, _, gpus = rest.rpartition("x") if rest.rpartition("x")[2].isdigit() else (rest, "", "1")
     count = int(gpus)
     return Variant(accelerator=name, gpus=count, tensor=count, precision=precision or "bf16")

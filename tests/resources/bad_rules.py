@@ -11,6 +11,8 @@ RULED: tuple[Bad, ...] = (
         M("spec.minReplicas: Invalid value: minReplicas must not be greater than maxReplicas; lower the one or raise the other"), "spec.minReplicas"),
     Bad("a variant on a product that is not listed", service({"accelerators": ["h100"], "variants": [{"accelerator": "l4"}]}),
         M("spec.variants: Invalid value: a variant must run on one of spec.accelerators; list its accelerator there, or leave the list out"), "spec.variants"),
+    Bad("a part of two GPUs", service({"variants": [{"accelerator": "l4", "gpus": 2, "gpuMilli": 500}]}),
+        M("spec.variants[0].gpuMilli: Invalid value: gpuMilli is a part of one GPU; give gpus: 1, or leave gpuMilli out"), "spec.variants[0].gpuMilli"),
     Bad("heads without their width", service({"model": {"name": "mine", "kvHeads": 8}}),
         M("spec.model.kvHeads: Invalid value: kvHeads and headDim say together what a token takes; give both or neither"), "spec.model.kvHeads"),
     Bad("requests without tokens", service({"expectedLoad": {"requestsPerSecond": 2, "inputTokens": 0, "outputTokens": 0}}),

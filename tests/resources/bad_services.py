@@ -114,7 +114,7 @@ SERVICES: tuple[Bad, ...] = (
     Bad("a product without letters", service({"accelerators": [""]}),
         M('spec.accelerators[0]: Invalid value: "": spec.accelerators[0] in body should be at least 1 chars long'), "spec.accelerators[0]"),
     Bad("one variant twice", service({"variants": [{"accelerator": "l4"}, {"accelerator": "l4", "gpus": 1}]}),
-        M('spec.variants[1]: Duplicate value: {"accelerator":"l4","gpus":1,"precision":"bf16"}'), "spec.variants[1]"),
+        M('spec.variants[1]: Duplicate value: {"accelerator":"l4","gpuMilli":1000,"gpus":1,"precision":"bf16"}'), "spec.variants[1]"),
     Bad("a waiting room in words", service({"hold": "long"}),
         M('spec.hold: Invalid value: "string": spec.hold in body must be of type object: "string"',
           LEFT_OUT), "spec.hold"),

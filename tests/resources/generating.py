@@ -115,8 +115,11 @@ def _mend_service(obj: Json) -> None:
     for variant in spec.get("variants", []):
         if spec.get("accelerators"):
             variant["accelerator"] = spec["accelerators"][0]
+        if variant.get("gpuMilli", 1_000) < 1_000:
+            variant["gpus"] = 1
     seen = {
-        (v["accelerator"], v.get("gpus", 1), v.get("precision", "bf16")): v for v in spec.get("variants", [])
+        (v["accelerator"], v.get("gpus", 1), v.get("gpuMilli", 1_000), v.get("precision", "bf16")): v
+        for v in spec.get("variants", [])
     }
     if "variants" in spec:
         spec["variants"] = list(seen.values())

@@ -40,7 +40,7 @@ BUYING = ProvisioningSettings(
 
 def config(**changes: Any) -> OperatorConfig:
     """The scenarios' settings, with a provisioner."""
-    place = PolicyDefault("best_fit", {"idle_hold_seconds": HOLD_SECONDS})
+    place = PolicyDefault("priced_fgd", {"idle_hold_seconds": HOLD_SECONDS})
     bought = msgspec.structs.replace(BUYING, **changes)
     return msgspec.structs.replace(CONFIG, provisioning=bought, policies={**CONFIG.policies, "place": place})
 

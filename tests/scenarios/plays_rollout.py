@@ -21,7 +21,7 @@ BROKEN = {
 }
 IMPATIENT: OperatorConfig = msgspec.structs.replace(
     CONFIG,
-    policies={**CONFIG.policies, "place": PolicyDefault("best_fit", {"rollout": {"start_seconds": 20.0}})},
+    policies={**CONFIG.policies, "place": PolicyDefault("priced_fgd", {"rollout": {"start_seconds": 20.0}})},
 )
 """Gives a new revision twenty seconds to start."""
 GUARD_SECONDS = 240

@@ -32,23 +32,23 @@ class Watchman:
         self.breaches.append(f"{self._stage.now:.0f}: {what}")
 
     def _devices(self) -> None:
-        """GPUs of bound pods fit on their node, and no device has two of our pods."""
+        """GPUs of bound pods fit on their node, and no device is given out more than once over, in shares or whole."""
         nodes = self._stage.seen.objects["Node"]
         held: dict[str, int] = defaultdict(int)
-        users: dict[tuple[str, int], list[str]] = defaultdict(list)
+        users: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
         for pod in self._stage.seen.pods():
             node = pod["spec"].get("nodeName", "")
             if not node or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
                 continue
             held[node] += gpus_of(pod)
             for device in devices_of(pod):
-                users[node, device].append(pod["metadata"]["name"])
+                users[node, device][pod["metadata"]["name"]] = milli_of(pod)
         for node, gpus in held.items():
             has = int(nodes.get(node, {}).get("status", {}).get("capacity", {}).get("nvidia.com/gpu", 0))
             if node in nodes and gpus > has:
                 self._note(f"{node} has {has} GPUs, and pods for {gpus}")
         for (node, device), names in users.items():
-            if len(names) > 1:
+            if sum(names.values()) > 1_000:
                 self._note(f"device {device} of {node} is given to {', '.join(sorted(names))}")
 
     def _gangs(self) -> None:
@@ -105,3 +105,10 @@ def devices_of(pod: dict[str, Any]) -> list[int]:
     told = pod["metadata"].get("annotations", {}).get(labels.LAUNCH, "")
     found: list[int] = msgspec.json.decode(told).get("devices", []) if told else []
     return found
+
+
+def milli_of(pod: dict[str, Any]) -> int:
+    """Thousandths that one of our own pods was told to have of each of its devices."""
+    told = pod["metadata"].get("annotations", {}).get(labels.LAUNCH, "")
+    launch = msgspec.json.decode(told) if told else {}
+    return int(launch.get("variant", {}).get("milli", 1_000))

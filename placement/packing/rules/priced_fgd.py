@@ -1,8 +1,9 @@
 """Ours: FGD beside what the free room of a node is worth under the prices of the whole cluster.
 
-Score = (w dF - dV - g broken) / bucket, rounded, ties by the fleet's order. dF is FGD's fall of fragmentation, dV the
-loss of the node's worth (`worth`: dual prices of pods by GPU, CPU and product), and `broken` the GPUs of a wholly free
-node that would be free no longer, which is what the largest gang could have used.
+Score = (w dF - dV - g broken - b begun) / bucket, rounded, ties by the fleet's order. dF is FGD's fall of fragmentation,
+dV the loss of the node's worth (`worth`: dual prices of pods by GPU, CPU and product), `broken` the GPUs of a wholly free
+node that would be free no longer, which is what the largest gang could have used, and `begun` 1 where a share begins a
+wholly free GPU.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ class PricedFgdConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Settings, frozen after tuning on openb's `default`, seeds 1-5 (docs/designs/0019-packing.md).
 
     `fragmentation_weight`: of dF beside dV. `bucket_milli`: differences in GPU-thousandths that count as a tie.
-    `gang_milli`: GPU-thousandths charged for each GPU of a wholly free node that a pod would break into.
+    `gang_milli`: GPU-thousandths charged for each GPU of a wholly free node that a pod would break into. `begin_milli`: for
+    a wholly free GPU that a share would begin.
     """
 
     fragmentation_weight: Weight = 0.02
     bucket_milli: Annotated[float, msgspec.Meta(gt=0.0)] = 2.0
     gang_milli: Weight = 0.0
+    begin_milli: Weight = 0.0
 
 
 class PricedFgd:
@@ -54,4 +57,6 @@ class PricedFgd:
             size = fleet.size[rows]
             broken = np.where((fleet.free[rows] == WHOLE).sum(axis=1) == size, size - shape.gpus, 0)
             gain = gain - config.gang_milli * broken[trials.position]
+        if config.begin_milli and shape.gpus and shape.milli < WHOLE:
+            gain = gain - config.begin_milli * (trials.old == WHOLE)
         return best_of(trials, np.floor(gain / config.bucket_milli + 0.5), len(rows))
