@@ -97,6 +97,12 @@ def _figures(world: OperatedWorld, outcome: Outcome) -> dict[str, float]:
         "planner_runs": world.runs,
         "decisions_omitted": world.log.omitted + max(0, len(world.log.rows) - LOGGED),
     }
+    for name, job in sorted(world.jobs_known.items()):
+        found |= {
+            f"steps {name}": float(world.steps_of(name)),
+            f"attempts {name}": float(job.attempt),
+            f"failures {name}": float(job.failures),
+        }
     done = Counter(row.kind for row in world.log.rows if row.kind and row.outcome == "done")
     found |= {f"actions {kind}": float(count) for kind, count in sorted(done.items())}
     found |= {name: float(getattr(outcome, name)) for name in Outcome.__struct_fields__}

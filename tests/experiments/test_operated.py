@@ -168,3 +168,17 @@ def test_what_if_asks_a_captured_cluster_with_more_machines(tmp_path: Path) -> N
 
 def _bytes(given: dict[str, Any]) -> bytes:
     return msgspec.json.encode(given)
+
+
+def test_a_job_of_a_scenario_is_trained_and_counted() -> None:
+    job = {
+        "model": {"name": "gpt-3-1.3b", "sequenceLength": 2048}, "nodes": {"min": 2}, "gpusPerNode": 8, "steps": 50,
+        "globalBatch": 16, "accelerators": ["h100"], "checkpoint": {"intervalSeconds": 10, "secondsToWrite": 1},
+    }  # fmt: skip
+    machines = {"prefix": "h100", "gpu": "H100", "gpus": 8, "count": 3, "network": "infiniband", "ports": 8}
+    given = changed(("jobs", [{"name": "lab/bert", "spec": job}])) | {"seconds": 300.0, "start": {}}
+    given["inventory"] = [*SMALL["inventory"], machines]
+    found = simulate(_bytes(given), Run((), 1))
+    assert found.figures["steps lab/bert"] == 50
+    assert found.figures["actions StartGang"] == 1
+    assert found.figures["gpu_hours"] > 16 * 30 / 3_600

@@ -15,7 +15,7 @@ from simulator.world.operated.log import Decided, detail_of
 from simulator.world.operated.spec import Outage
 from simulator.world.operated.world import OperatedWorld
 from tests.scenarios.plays_serving import SHORT_MEMORY
-from tests.scenarios.props import fleet, manifests, service
+from tests.scenarios.props import fleet, job, manifests, service
 from tests.scenarios.scenario import CONFIG, Scenario, play
 from tests.scenarios.stage import Stage
 from tests.world.mirrored import mirrored, plain, steady
@@ -65,6 +65,14 @@ SITUATIONS = {
         ),
         (Surge("shop/draft", 4, 2.0, 3), Surge("shop/chat", 10, 6.0, 20)), 80,
         frozenset({"CreateReplica", "Drain", "DeleteReplica", "SetRoutes"}),
+    ),
+    "a gang trains to its end beside a service": Situation(
+        fleet(l4=1, h100=3), (service("chat", "minReplicas: 1"), job("bert", steps=40)), (Surge("shop/chat", 8, 1.0, 10),),
+        40, frozenset({"CreateReplica", "StartGang"}),
+    ),
+    "a gang loses a node and goes on from its checkpoint elsewhere": Situation(
+        fleet(l4=1, h100=3), (service("chat", "minReplicas: 1"), job("bert", steps=200)), (Surge("shop/chat", 8, 1.0, 10),),
+        100, frozenset({"StartGang", "RestartGang"}), ("h100-01", 20, 60),
     ),
     "a mix of two products": Situation(
         fleet(l4=1, a10g=1),

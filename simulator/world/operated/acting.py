@@ -17,7 +17,7 @@ from cluster.plan import Plan
 from cluster.reasons import Reason
 from cluster.serving import ReplicaPhase
 from simulator.world.core import Event
-from simulator.world.operated import units
+from simulator.world.operated import training, units
 
 Handler = Callable[[float, Any, Overlay, Any], "list[Event] | None"]
 """Does one action at a second of the world; None when the world does not have it any more."""
@@ -137,5 +137,8 @@ HANDLERS: dict[type[act.Action], Handler] = {
     act.SettleRevision: _settle,
     act.Reserve: _reserve,
     act.Release: _release,
+    act.StartGang: training.start,
+    act.RestartGang: training.restart,
+    act.StopGang: training.end,
 }
 """What the world can do, by kind of action; the others are answered `Unsupported`."""

@@ -7,6 +7,8 @@ from typing import Any
 
 from cluster import events as ev
 from simulator.world.core import Event
+from simulator.world.operated import training
+from simulator.world.operated.attempts import progressed
 from simulator.world.operated.machines import Site
 from simulator.world.reporting import Said, tell_gateway
 
@@ -41,11 +43,13 @@ def report(at_seconds: float, subject: tuple[Site, float], world: Any) -> Iterab
     )  # fmt: skip
     late = delays.agent_low_seconds + world.draw() * (delays.agent_high_seconds - delays.agent_low_seconds)
 
+    gangs = training.report(site, at_seconds)
+
     def fold(now_seconds: float) -> bool:
         for instance, _, running in said.loads:
             instance.seen = running
         changed: bool = world.ears.report(heard, now_seconds)
-        return changed
+        return progressed(site.name, gangs, now_seconds, world) or changed
 
     world.ears.put(now + late, fold)
     return ((at_seconds + delays.gateway_seconds, tell_gateway, said), again)

@@ -15,6 +15,7 @@ from cluster import events as ev
 from cluster.restraint import HOUR_SECONDS, Moves
 from simulator.world.core import Event
 from simulator.world.operated.acting import carry_out
+from simulator.world.operated.attempts import fold
 from simulator.world.operated.routing import publish
 
 LATE_SECONDS = 1e-6
@@ -41,6 +42,8 @@ def observe(at_seconds: float, world: Any) -> bool:
     """Take in what was heard by now; whether a planner would look at something new."""
     now = world.origin + at_seconds
     changed: bool = world.ears.hear(now)
+    for attempt in list(world.attempts.values()):
+        changed |= fold(attempt, now, world)
     changed |= _budgets(now, world)
     world.observer.expire(now)
     world.beliefs.refresh(world.observer, now)

@@ -62,6 +62,12 @@ class Site:
         self.setting = LaggedSetting(self.state_for(server.safe_watts, 0), server.actuation_seconds)
         self.held = self._hold()
 
+    def taken(self, key: str, devices: Iterable[int]) -> bool:
+        """Whether another pod that is bound to it has any of these devices: then nobody else is bound to them."""
+        wanted = set(devices)
+        others = (pod for name, pod in self.units.items() if name != key and pod.bound)
+        return any(not wanted.isdisjoint(pod.slot.devices) for pod in others)
+
     def state_for(self, watts: int, clock_mhz: int) -> PowerState:
         """What a cap on the whole server (0: none) and a clock lock (0: none) are for each GPU."""
         server = self.spec.server
@@ -100,4 +106,5 @@ def landed(at_seconds: float, subject: Site, world: Any) -> Iterable[Event]:
         world.live(instance, at_seconds)
         subject.pace(instance.engine)
         events += instance.attend()
+    events += world.paced(subject, at_seconds)
     return events

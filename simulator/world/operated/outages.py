@@ -7,7 +7,8 @@ from typing import Any
 
 from cluster.serving import ReplicaPhase
 from simulator.world.core import Event
-from simulator.world.operated import units
+from simulator.world.operated import training, units
+from simulator.world.operated.attempts import Ranks, tell
 from simulator.world.operated.machines import Site
 from simulator.world.operated.spec import Outage
 
@@ -19,8 +20,10 @@ def crash(at_seconds: float, subject: Outage, world: Any) -> Iterable[Event]:
         return ()
     site.down = True
     events: list[Event] = []
-    for unit in site.units.values():
-        if unit.instance is not None:
+    for unit in list(site.units.values()):
+        if isinstance(unit, Ranks):
+            events += training.lose(unit, at_seconds, world)
+        elif unit.instance is not None:
             events += world.remove(unit.instance, at_seconds)
             unit.instance = None
     if subject.back_seconds is not None:
@@ -33,9 +36,20 @@ def boot(at_seconds: float, subject: Site, world: Any) -> Iterable[Event]:
     subject.boot(world.spec.seed, at_seconds)
     events: list[Event] = []
     for unit in list(subject.units.values()):
-        if unit.stopping:
+        if isinstance(unit, Ranks):
+            events += _ranks(unit, at_seconds, world)
+        elif unit.stopping:
             events += units.gone(unit, at_seconds, world)
         else:
             unit.phase = ReplicaPhase.PENDING
             events += units.begin(unit, at_seconds, world)
     return events
+
+
+def _ranks(ranks: Ranks, at: float, world: Any) -> list[Event]:
+    """Ranks of before do not start again: their pod is gone, or has failed."""
+    del ranks.site.units[ranks.key]
+    ranks.here, ranks.status = not ranks.deleting, "Failed"
+    world.settle_ranks(ranks, at)
+    tell(ranks.attempt, at, world)
+    return []

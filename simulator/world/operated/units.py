@@ -36,6 +36,7 @@ class Unit:
 
     __slots__ = (
         "action",
+        "bound",
         "claimed",
         "deadline",
         "engine",
@@ -61,7 +62,7 @@ class Unit:
         self.key, self.service = action.name, service.name
         self.revision, self.version = service.revision, service.ref.version
         self.phase, self.stage, self.claimed = ReplicaPhase.PENDING, "", "pending"
-        self.fault = ""
+        self.fault, self.bound = "", False
         self.told = 0
         self.deadline = 0.0
         self.instance: Instance | None = None
@@ -118,11 +119,18 @@ def made(at_seconds: float, action: CreateReplica, service: Service, uid: str, w
 
 
 def bind(_: float, subject: tuple[Unit, float], world: Any) -> Iterable[Event]:
-    """A kubelet takes a replica and starts it."""
+    """A replica is bound to its node once its devices are free there, and its kubelet starts it."""
     unit, at_seconds = subject
-    if unit.site.down or unit.phase is not ReplicaPhase.PENDING:
+    if unit.phase is not ReplicaPhase.PENDING or world.units.get(unit.key) is not unit:
         return ()
-    return begin(unit, at_seconds, world)
+    if unit.site.taken(unit.key, unit.slot.devices):
+        again = at_seconds + LOOK_SECONDS
+        return ((again, bind, (unit, again)),)
+    if not unit.site.down:
+        return begin(unit, at_seconds, world)
+    unit.bound, unit.phase, unit.claimed = True, ReplicaPhase.STARTING, "bound"
+    world.tell(unit, at_seconds)
+    return ()
 
 
 def begin(unit: Unit, at_seconds: float, world: Any) -> list[Event]:
@@ -131,6 +139,7 @@ def begin(unit: Unit, at_seconds: float, world: Any) -> list[Event]:
     if model is None:
         raise ValueError(f"replica {unit.key} has no model yet; create it first")
     events = list(stages(at_seconds, site, world))
+    unit.bound = True
     present = profile.images_present or unit.service in site.images
     unit.phase, unit.stage, unit.claimed = ReplicaPhase.STARTING, Stage.IMAGE.value, "bound"
     site.loader.begin(unit.key, start_of(profile, model.weight_bytes, present))
@@ -171,7 +180,7 @@ def up(unit: Unit, at_seconds: float, world: Any) -> None:
     """Its engine is warm. Requests come when the gateways hear of it."""
     if unit.model is None or unit.engine is None:
         raise ValueError(f"replica {unit.key} has no engine yet; create it first")
-    unit.phase, unit.stage, unit.claimed = ReplicaPhase.READY, "", "running"
+    unit.phase, unit.stage, unit.claimed, unit.bound = ReplicaPhase.READY, "", "running", True
     group = Group(gpu=unit.site.spec.server.gpu, engine=unit.engine)
     instance = Instance(unit.key, unit.site.name, len(world.instances), group, unit.model, at_seconds)
     unit.site.pace(instance.engine)
@@ -193,7 +202,7 @@ def stop(unit: Unit, at_seconds: float, grace_seconds: float, world: Any) -> lis
 
 def ending(at_seconds: float, subject: Unit, world: Any) -> Iterable[Event]:
     """Its kubelet looks whether it may go."""
-    if subject.site.down or world.units.get(subject.key) is not subject:
+    if world.units.get(subject.key) is not subject or (subject.site.down and subject.bound):
         return ()
     instance = subject.instance
     if instance is not None and at_seconds < subject.deadline:

@@ -17,12 +17,15 @@ from controller.beliefs import CapacityBeliefs
 from controller.config import OperatorConfig, PolicyDefault
 from controller.loops.planner import PlannerLoop
 from simulator.physics.loading import StageEvent
+from simulator.physics.rendezvous import CheckpointVault
 from simulator.physics.shapes import model_of
 from simulator.physics.specs import ModelSpec
+from simulator.physics.training import GangPhase
 from simulator.traces.requests import TraceRequest
 from simulator.world import moving
 from simulator.world.core import Event
-from simulator.world.operated import agents, deciding, measuring, outages, starting
+from simulator.world.operated import agents, deciding, measuring, outages, starting, training
+from simulator.world.operated.attempts import Attempt, Ranks
 from simulator.world.operated.hearing import Ears
 from simulator.world.operated.log import Log
 from simulator.world.operated.machines import Site
@@ -64,6 +67,9 @@ class OperatedWorld(World):
         for each in spec.machines:
             self.machines.found(each.noun.name, each.server.gpu, each.server.gpus)
         self.units: dict[str, Unit] = {}
+        self.attempts: dict[str, Attempt] = {}
+        self.jobs_known = {job.name: job for job in spec.jobs}
+        self.vault = CheckpointVault()
         self.created = self.runs = 0
         self.over = False
         self.ears = Ears(self.observer, self.origin)
@@ -161,13 +167,36 @@ class OperatedWorld(World):
 
     def entered(self, event: StageEvent, site: Site) -> list[Event]:
         """A start that is no replica's comes to its next stage."""
-        raise ValueError(f"nothing called {event.name} starts on {site.name}")
+        return training.entered(event, site, self)
+
+    def paced(self, site: Site, at_seconds: float) -> list[Event]:
+        """The limits of a machine changed: gangs with ranks there go on at its pace."""
+        events: list[Event] = []
+        for attempt in self.attempts.values():
+            if (
+                attempt.gang is not None
+                and not attempt.gang.over
+                and any(r.site is site for r in attempt.ranks)
+            ):
+                training.live(attempt, at_seconds)
+                attempt.gang.set_speed(
+                    site.name, site.held.training_clock, site.spec.server.speed, at_seconds
+                )
+                events += training.look(attempt)
+        return events
 
     # accounts
 
     def bill(self, pool: str, gpu_seconds: float) -> None:
         """GPUs of a pool were held."""
         self.gpu_seconds[pool] = self.gpu_seconds.get(pool, 0.0) + gpu_seconds
+
+    def settle_ranks(self, ranks: Ranks, at_seconds: float) -> None:
+        """Ranks have given their GPUs back."""
+        if ranks.billed:
+            return
+        ranks.billed = True
+        self.bill(ranks.site.spec.noun.pool, ranks.slot.gpus * (at_seconds - ranks.attempt.since))
 
     def price(self, pool: str) -> float:
         """Dollars for a GPU-hour of a pool; 0 of one nobody prices."""
@@ -182,8 +211,20 @@ class OperatedWorld(World):
             ready[unit.service] += unit.phase is ReplicaPhase.READY and not unit.site.down
             gpus += unit.slot.gpus
             dollars += unit.slot.gpus * self.price(unit.action.pool)
+        for attempt in self.attempts.values():
+            for ranks in attempt.ranks:
+                taken = ranks.slot.gpus * (ranks.claim() is not None)
+                gpus += taken
+                dollars += taken * self.price(ranks.site.spec.noun.pool)
         held = {service.name: len(service.held) for service in self.services}
         self.moments.append(Moment(at_seconds, ready, held, gpus, dollars))
+
+    def steps_of(self, job: str) -> int:
+        """Iterations of a job that are done and not lost."""
+        gangs = [a.gang for a in self.attempts.values() if a.job == job and a.gang is not None]
+        saved = self.vault.latest(job)
+        kept = [gang.checkpoint_step if gang.phase is GangPhase.FAILED else gang.step for gang in gangs]
+        return max([*kept, saved.step if saved is not None else 0])
 
     @property
     def dollars(self) -> float:
@@ -195,6 +236,10 @@ class OperatedWorld(World):
         outcome = super().run()
         for unit in self.units.values():
             self.bill(unit.action.pool, unit.slot.gpus * (self.kernel.now - unit.since))
+        for attempt in self.attempts.values():
+            for ranks in attempt.ranks:
+                if ranks.claim() is not None:
+                    self.settle_ranks(ranks, self.kernel.now)
         return outcome
 
 
