@@ -91,7 +91,7 @@ def run(args: Arguments) -> Result:
     root = Path(__file__).resolve().parent.parent
     subprocess.run([sys.executable, root / "tools" / "compile_physics.py"], capture_output=True, check=False)
     cases = (AZURE_8.name, MOONCAKE_8.name, AZURE_64.name, MILLION.name)
-    told = {name: _in_a_process(name, args) for name in (*cases, AGREEMENT)}
+    told = {name: in_a_process(name, args) for name in (*cases, AGREEMENT)}
     by_case = {name: told[name].figures for name in cases}
     rate = min(told[name].req_per_cpu_s for name in cases)
     last, error = told[MILLION.name], told[AGREEMENT].difference
@@ -104,8 +104,17 @@ def run(args: Arguments) -> Result:
     return Result(rows=rows, figures=figures, remark=f"The engines were {how}.")
 
 
-def _in_a_process(name: str, args: Arguments) -> Told:
-    command = [sys.executable, "-m", "benchmarks.simulator_speed", name, msgspec.json.encode(args).decode()]
+def in_a_process(name: str, args: Arguments) -> Told:
+    """Measure one part in a process of its own. BenchmarkError with its last line where it fails."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.simulator_speed",
+        name,
+        str(data_folder(args)),
+        str(args.seed),
+    ]
+    command += ["quick"] * args.quick
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchmarkError(done.stderr.strip().rpartition("\n")[2] or f"The case {name} has died.")
@@ -243,10 +252,11 @@ def _rows(
     )
 
 
-def main(name: str, args: str) -> int:
+def main(name: str, data: str, seed: str, *quick: str) -> int:
     """The process of a part: what it found as JSON."""
+    args = Arguments(data=Path(data), seed=int(seed), quick=bool(quick))
     try:
-        print(msgspec.json.encode(part(name, msgspec.json.decode(args, type=Arguments))).decode())
+        print(msgspec.json.encode(part(name, args)).decode())
     except BenchmarkError as error:
         print(error, file=sys.stderr)
         return 2

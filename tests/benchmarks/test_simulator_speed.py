@@ -1,20 +1,28 @@
 """The parts of simulator-speed on a small made-up trace: what it feeds, and what it says of a case."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from benchmarks.base import Arguments, BenchmarkError
 from benchmarks.simulator_speed import (
+    AGREEMENT,
+    AZURE,
     AZURE_8,
     BLOCK,
     COMMON,
     disagreement,
+    in_a_process,
     many,
     simulate,
     told,
     with_prompts,
 )
 from simulator.traces.requests import TraceRequest
+
+ROOT = Path(__file__).parents[2]
 
 
 def trace(count: int) -> list[TraceRequest]:
@@ -51,3 +59,23 @@ def test_a_case_tells_what_happened_in_it():
     assert figures["prefill_chunks"] >= 60
     assert cpu > 0.0
     assert wall > 0.0
+
+
+def test_each_part_is_a_process_of_its_own_on_data_of_the_same_layout(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / AZURE
+    file.parent.mkdir()
+    lines = [f"2023-11-16 18:15:{at:02d}.5000000,{100 + at},{10 + at}" for at in range(40)]
+    file.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "\n".join(lines) + "\n")
+    agreed = in_a_process(AGREEMENT, Arguments(data=tmp_path, quick=True))
+    assert 0.0 <= agreed.difference < 1e-3
+    assert not agreed.machine_code
+    case = in_a_process(AZURE_8.name, Arguments(data=tmp_path, seed=3))
+    assert case.figures["completed"] == 40
+    assert case.peak_rss_mb > 10.0
+
+
+def test_a_trace_that_is_not_there_is_said_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(BenchmarkError, match=r"Give the folder that has .*azure2023_conv.csv with --data"):
+        in_a_process(AZURE_8.name, Arguments(data=tmp_path))
