@@ -13,6 +13,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from importlib.util import spec_from_file_location
@@ -38,7 +39,10 @@ def sources() -> list[Path]:
 
 
 def folder() -> Path:
-    """Where the machine code of the present sources belongs, whether or not it is there. OSError without the sources."""
+    """Where the machine code of the present sources belongs, whether or not it is there.
+
+    OSError without the sources, RuntimeError without a home.
+    """
     hasher = hashlib.blake2b(f"{sys.version}{SUFFIX}".encode(), digest_size=8)
     for path in sources():
         hasher.update(path.read_bytes())
@@ -72,10 +76,22 @@ def switch_on() -> None:
         return
     try:
         made = folder()
-    except OSError:
-        return  # no sources to tell by what they are
-    if (made / place(f"{GROUP}__mypyc")).exists():
-        sys.meta_path.insert(0, Finder(made))
+        if not (made / place(f"{GROUP}__mypyc")).exists():
+            return
+    except (OSError, RuntimeError):
+        return  # no sources to name it after, or no home to look in
+    finder = Finder(made)
+    sys.meta_path.insert(0, finder)
+    if not _loads(f"{GROUP}__mypyc"):
+        sys.meta_path.remove(finder)  # made on another machine that shares this cache
+
+
+def _loads(library: str) -> bool:
+    try:
+        import_module(library)
+    except ImportError:
+        return False
+    return True
 
 
 def in_use() -> bool:

@@ -43,11 +43,16 @@ def made(tmp_path, monkeypatch) -> Path:
     return made
 
 
+def nowhere(_: Path) -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
 def finders() -> list[compiled.Finder]:
     return [each for each in sys.meta_path if isinstance(each, compiled.Finder)]
 
 
-def test_what_was_compiled_is_found_before_its_source(made):
+def test_what_was_compiled_is_found_before_its_source(made, monkeypatch):
+    monkeypatch.setattr(compiled, "_loads", lambda _: True)
     compiled.switch_on()
     (finder,) = finders()
     assert sys.meta_path[0] is finder
@@ -58,7 +63,15 @@ def test_what_was_compiled_is_found_before_its_source(made):
 
 
 @pytest.mark.parametrize(
-    "why", ["the source has changed", "nobody has compiled", "it is switched off", "no sources"]
+    "why",
+    [
+        "the source has changed",
+        "nobody has compiled",
+        "it is switched off",
+        "no sources",
+        "no home",
+        "it does not load here",
+    ],
 )
 def test_it_is_left_alone_where(why, made, tmp_path, monkeypatch):
     if why == "the source has changed":
@@ -72,8 +85,13 @@ def test_it_is_left_alone_where(why, made, tmp_path, monkeypatch):
         shutil.rmtree(made)
     elif why == "no sources":
         monkeypatch.setattr(compiled, "sources", lambda: [tmp_path / "gone.py"])
-    else:
+    elif why == "no home":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "expanduser", nowhere)
+    elif why == "it is switched off":
         monkeypatch.setenv(compiled.SWITCH, "interpreted")
+    if why != "it does not load here":  # the file of the fixture is no library
+        monkeypatch.setattr(compiled, "_loads", lambda _: True)
     compiled.switch_on()
     assert finders() == []
 
