@@ -27,6 +27,7 @@ from simulator.physics.shapes import StartProfile
 from simulator.physics.specs import EngineSpec
 from simulator.world.operated.objects import domain_of, job_of, service_of
 from simulator.world.operated.spec import Machine, OperatedSpec, Outage, machine, node_ref, tie_rank
+from simulator.world.parts import Buses, Meter, Parts, Power, check_parts
 from simulator.world.spec import Choice, Delays, Moving, ScenarioError
 
 GIB = 2**30
@@ -97,6 +98,13 @@ class Operating(Strict, frozen=True, kw_only=True):
     step_seconds: float = 1.0
 
 
+class Booked(Strict, frozen=True, kw_only=True):
+    """Watts of all machines: booked every so often, read by the meters of `domains`."""
+
+    every_seconds: float = 1.0
+    meter: Meter = Meter()
+
+
 class OperatedScenario(Strict, frozen=True, kw_only=True):
     """One experiment on a cluster. With `snapshot` it begins as that cluster was, and what is given is added."""
 
@@ -107,6 +115,8 @@ class OperatedScenario(Strict, frozen=True, kw_only=True):
     jobs: tuple[Trained, ...] = ()
     domains: tuple[Breaker, ...] = ()
     outages: tuple[Down, ...] = ()
+    power: Booked | None = None
+    buses: Buses | None = None
     name: str = ""
     policies: dict[str, Choice] = {}
     operator: Operating = Operating()
@@ -183,6 +193,7 @@ def prepared(scenario: OperatedScenario, seed: int) -> Prepared:
         plan_seconds=scenario.operator.plan_seconds,
         debounce_seconds=scenario.operator.debounce_seconds,
         step_seconds=scenario.operator.step_seconds,
+        parts=_parts(scenario),
         delays=scenario.delays,
         moving=scenario.moving,
         origin_seconds=origin,
@@ -192,6 +203,14 @@ def prepared(scenario: OperatedScenario, seed: int) -> Prepared:
         event_budget=scenario.event_budget,
     )
     return Prepared(spec=spec, captured=captured)
+
+
+def _parts(scenario: OperatedScenario) -> Parts:
+    booked = scenario.power
+    power = Power(every_seconds=booked.every_seconds, meter=booked.meter) if booked is not None else None
+    parts = Parts(power=power, buses=scenario.buses)
+    check_parts(parts, (), 0)
+    return parts
 
 
 def _engine(given: Engine) -> EngineSpec:

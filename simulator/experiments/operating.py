@@ -16,6 +16,7 @@ from simulator.experiments.traffic import Traffic, requests_of
 from simulator.traces.arrivals import within
 from simulator.traces.requests import Tally, TraceRequest
 from simulator.traces.steps import as_measured
+from simulator.world import mounting
 from simulator.world.operated.world import OperatedWorld
 from simulator.world.world import Outcome
 
@@ -37,8 +38,8 @@ def simulate_operated(given: Mapping[str, Any], seed: int) -> Figures:
     world = OperatedWorld(found.spec, streams(scenario, found, seed, tally))
     outcome = world.run()
     figures = _figures(world, outcome) | {"malformed_lines": float(tally.malformed)}
-    notes = tuple(f"{fault.line}: {fault.why}" for fault in tally.faults)
-    series = series_of(world, outcome) | _timeline(world)
+    notes = tuple(tally.told())
+    series = series_of(world, outcome) | _timeline(world) | mounting.series(world, BINS)
     return Figures(figures, series, notes, tuple(world.log.rows[:LOGGED]))
 
 
@@ -106,6 +107,7 @@ def _figures(world: OperatedWorld, outcome: Outcome) -> dict[str, float]:
     done = Counter(row.kind for row in world.log.rows if row.kind and row.outcome == "done")
     found |= {f"actions {kind}": float(count) for kind, count in sorted(done.items())}
     found |= {name: float(getattr(outcome, name)) for name in Outcome.__struct_fields__}
+    found |= mounting.figures(world)
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 

@@ -56,7 +56,7 @@ def simulate(given: bytes, run: Run) -> Figures:
     world = World(world_of(scenario, run.seed), stream)
     outcome = world.run()
     series = series_of(world, outcome) | mounting.series(world, BINS)
-    return Figures(_figures(scenario, world, outcome, tally), series, _notes(scenario, tally))
+    return Figures(_figures(scenario, world, outcome, tally), series, tuple(tally.told()))
 
 
 def sources(given: dict[str, Any]) -> tuple[str, ...]:
@@ -68,17 +68,6 @@ def sources(given: dict[str, Any]) -> tuple[str, ...]:
         f"groups[{number}]: {' '.join(provenance(group.engine).sentences())}"
         for number, group in enumerate(spec.groups)
     ]
-    return tuple(told)
-
-
-def _notes(scenario: Scenario, tally: Tally) -> tuple[str, ...]:
-    """The lines of the trace that were left out, each with its file, number and reason."""
-    trace = scenario.traffic.trace
-    if trace is None:
-        return ()
-    told = [f"{trace.path}:{fault.line}: {fault.why}" for fault in tally.faults]
-    if tally.malformed > len(told):
-        told.append(f"{trace.path}: {tally.malformed - len(told)} more lines are malformed")
     return tuple(told)
 
 

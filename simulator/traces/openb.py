@@ -107,7 +107,7 @@ def _read(
                 raise TraceError(
                     f"{path}:{line}: {error}. Correct the line, or read without --strict."
                 ) from None
-            tally.bad(line, str(error))
+            tally.bad(line, str(error), str(path))
             continue
         seen = True
         tally.requests += 1

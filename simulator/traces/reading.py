@@ -98,7 +98,7 @@ def _lines(path: Path, form: str) -> Iterator[tuple[int, Callable[[], TraceReque
 def _bad(path: Path, line: int, why: str, strict: bool, tally: Tally) -> None:
     if strict:
         raise TraceError(f"{path}:{line}: {why}. Correct the line, or read without --strict to leave it out.")
-    tally.bad(line, why)
+    tally.bad(line, why, str(path))
 
 
 def _in_order(

@@ -36,10 +36,11 @@ class TraceRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 class Malformed(msgspec.Struct, frozen=True):
-    """A line that is no request, and why."""
+    """A line of a file that is no request, and why."""
 
     line: int
     why: str
+    file: str = ""
 
 
 class Tally:
@@ -54,11 +55,17 @@ class Tally:
         self.faults: list[Malformed] = []
         """The first malformed lines."""
 
-    def bad(self, line: int, why: str) -> None:
+    def bad(self, line: int, why: str, file: str = "") -> None:
         """Count a malformed line."""
         self.malformed += 1
         if len(self.faults) < FAULTS_KEPT:
-            self.faults.append(Malformed(line, why))
+            self.faults.append(Malformed(line, why, file))
+
+    def told(self) -> list[str]:
+        """The malformed lines with file, number and reason; of those that were not kept, how many they are."""
+        lines = [f"{fault.file}:{fault.line}: {fault.why}" for fault in self.faults]
+        more = self.malformed - len(self.faults)
+        return [*lines, f"{more} more lines are malformed"] if more else lines
 
     @property
     def lines(self) -> int:

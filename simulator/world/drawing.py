@@ -79,10 +79,14 @@ class Draw:
 
 
 class Drawing:
-    """Energy of all nodes of a world; `domains` are the nodes under each breaker, its children's included."""
+    """Energy of all nodes of a world; `domains` are the nodes under each breaker, its children's included.
 
-    def __init__(self, spec: Power, domains: dict[str, tuple[str, ...]]) -> None:
-        self.spec, self.domains = spec, domains
+    `trained` says what gangs did on a node. `ratings` are watts by domain.
+    """
+
+    def __init__(self, spec: Power, domains: dict[str, tuple[str, ...]], trained: Any = None) -> None:
+        self.spec, self.domains, self.trained = spec, domains, trained
+        self.ratings = {domain.name: domain.rating_watts for domain in spec.domains}
         self.draws: dict[str, Draw] = {}
         self.timeline = Timeline(spec.every_seconds)
         self.peaks = dict.fromkeys(domains, 0.0)
@@ -105,7 +109,7 @@ class Drawing:
         self.settle(draw, at_seconds, world)
         key = f"{instance.name}@{at_seconds}"
         draw.seen[key] = (instance.engine, None, len(world.machines.gpus_of(instance)))
-        if draw.held is not draw.free:
+        if draw.limit != (0, 0):
             instance.engine.set_speed(draw.held.prefill_clock, draw.held.decode_clock)
 
     def limit(self, node: str, watts: int, clock_mhz: int, at_seconds: float, world: Any) -> list[Event]:
@@ -153,8 +157,8 @@ class Drawing:
         if draw.machine.down:
             return
         work, busy = self._serving(draw, at_seconds, world)
-        if world.jobs is not None:
-            for shares, count in world.jobs.shares(draw.machine.name, since, at_seconds, world):
+        if self.trained is not None:
+            for shares, count in self.trained.shares(draw.machine.name, since, at_seconds, world):
                 work.append((count * seconds, shares))
                 busy += count * seconds * (shares.training + shares.boundary)
         draw.busy += busy

@@ -12,28 +12,32 @@ from simulator.world.instances import Instance
 class Machine:
     """One node. `used` names who has each GPU in use, `waiting` who starts there, and how, when it is sound again.
 
-    A `down` one draws no power and has nobody running on it.
+    A `down` one draws no power and has nobody running on it. A `fixed` one has the GPUs it has.
     """
 
-    __slots__ = ("broken", "down", "gpu", "gpus", "name", "used", "waiting")
+    __slots__ = ("broken", "down", "fixed", "gpu", "gpus", "name", "used", "waiting")
 
     def __init__(self, name: str, gpu: GpuSpec, gpus: int = 0) -> None:
         self.name, self.gpu, self.gpus = name, gpu, gpus
         self.used: dict[int, str] = {}
         self.broken: set[int] = set()
         self.waiting: dict[str, StartSpec] = {}
-        self.down = False
+        self.down = self.fixed = False
 
     def sound(self, gpus: Iterable[int]) -> bool:
         """Whether the node and these GPUs of it work."""
         return not self.down and self.broken.isdisjoint(gpus)
 
     def take(self, who: str, count: int) -> tuple[int, ...]:
-        """The first free GPUs for somebody; a node is taken to have as many as are ever asked of it together."""
+        """The first free GPUs for somebody; a node is taken to have as many as are ever asked of it together.
+
+        One that is fixed gives no more than it has.
+        """
         free = [gpu for gpu in range(self.gpus) if gpu not in self.used][:count]
-        wider = self.gpus + count - len(free)
-        free += range(self.gpus, wider)
-        self.gpus = wider
+        if not self.fixed:
+            wider = self.gpus + count - len(free)
+            free += range(self.gpus, wider)
+            self.gpus = wider
         self.used |= dict.fromkeys(free, who)
         return tuple(free)
 

@@ -21,6 +21,15 @@ class Metered:
 
 def read(at_seconds: float, subject: Metered, world: Any) -> Iterable[Event]:
     """A meter takes the mean since its last reading."""
+    watts, meter = mean(at_seconds, subject, world), world.drawing.spec.meter
+    return (
+        (at_seconds + meter.delay_seconds, told, (subject.domain, at_seconds, watts)),
+        (at_seconds + meter.every_seconds, read, subject),
+    )
+
+
+def mean(at_seconds: float, subject: Metered, world: Any) -> float:
+    """Watts of a domain since its meter was last read."""
     drawing: Drawing = world.drawing
     joules = 0.0
     for node in drawing.domains[subject.domain]:
@@ -30,11 +39,7 @@ def read(at_seconds: float, subject: Metered, world: Any) -> Iterable[Event]:
             joules += draw.total
     watts = (joules - subject.joules) / max(at_seconds - subject.at_seconds, 1e-9)
     subject.joules, subject.at_seconds = joules, at_seconds
-    meter = drawing.spec.meter
-    return (
-        (at_seconds + meter.delay_seconds, told, (subject.domain, at_seconds, watts)),
-        (at_seconds + meter.every_seconds, read, subject),
-    )
+    return watts
 
 
 def told(at_seconds: float, subject: tuple[str, float, float], world: Any) -> Iterable[Event]:

@@ -63,7 +63,7 @@ def begin(world: Any, parts: Parts) -> None:
 
 def _power(world: Any, spec: Power) -> None:
     kernel = world.kernel
-    world.drawing = made = drawing.Drawing(spec, _nodes_under(spec.domains, tuple(world.nodes)))
+    world.drawing = made = drawing.Drawing(spec, _nodes_under(spec.domains, tuple(world.nodes)), world.jobs)
     for instance in world.instances:
         made.came_up(instance, 0.0, world)
     for machine in world.machines.by_name.values():
@@ -136,9 +136,9 @@ def _energy(world: Any) -> dict[str, float]:
         "joules_per_request": serving / completed if completed else 0.0,
         "joules_per_token": serving / tokens if tokens else 0.0,
     }
-    for domain in made.spec.domains:
-        found[f"watts_peak_{domain.name}"] = made.peaks[domain.name]
-        found[f"peak_share_{domain.name}"] = made.peaks[domain.name] / domain.rating_watts
+    for domain, watts in made.ratings.items():
+        found[f"watts_peak_{domain}"] = made.peaks[domain]
+        found[f"peak_share_{domain}"] = made.peaks[domain] / watts
     return found
 
 

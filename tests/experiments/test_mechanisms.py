@@ -141,7 +141,7 @@ def test_priorities_of_a_trace_are_told_apart_and_lines_left_out_are_named(tmp_p
     found = run(given(traffic={"trace": {"path": str(trace)}}))
     assert found.figures["arrived of priority 1"] == 4
     assert found.notes[0] == f"{trace}:10: TIMESTAMP 'x' is no date and time"
-    assert found.notes[-1] == f"{trace}: 10 more lines are malformed"
+    assert found.notes[-1] == "10 more lines are malformed"
 
 
 def test_power_and_training_are_told_in_figures_and_series() -> None:

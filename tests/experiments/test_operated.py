@@ -14,6 +14,8 @@ from simulator.experiments.operating import streams
 from simulator.experiments.runs import Run
 from simulator.experiments.scenario import load, with_settings
 from simulator.experiments.simulating import promise_of, simulate, verify
+from simulator.physics.catalogue import GPU_SPECS
+from simulator.physics.power import server_watts
 from simulator.traces.requests import Tally
 from simulator.world.operated.world import OperatedWorld
 from simulator.world.spec import ScenarioError
@@ -176,9 +178,43 @@ def test_a_job_of_a_scenario_is_trained_and_counted() -> None:
         "globalBatch": 16, "accelerators": ["h100"], "checkpoint": {"intervalSeconds": 10, "secondsToWrite": 1},
     }  # fmt: skip
     machines = {"prefix": "h100", "gpu": "H100", "gpus": 8, "count": 3, "network": "infiniband", "ports": 8}
-    given = changed(("jobs", [{"name": "lab/bert", "spec": job}])) | {"seconds": 300.0, "start": {}}
+    given = changed(("jobs", [{"name": "lab/bert", "spec": job}])) | {
+        "seconds": 300.0,
+        "start": {},
+        "power": {},
+    }
     given["inventory"] = [*SMALL["inventory"], machines]
     found = simulate(_bytes(given), Run((), 1))
     assert found.figures["steps lab/bert"] == 50
     assert found.figures["actions StartGang"] == 1
     assert found.figures["gpu_hours"] > 16 * 30 / 3_600
+    most = GPU_SPECS["H100"].tdp_watts * 3_600 * found.figures["gpu_hours"]
+    assert 0.0 < found.figures["joules_boundary"] < found.figures["joules_training"] < most
+
+
+def test_watts_of_machines_are_booked_and_told_by_agents_and_meters() -> None:
+    server = {"spec": {"ratingWatts": 4_000}, "name": "row"}
+    given = changed(("power", {"meter": {"delay_seconds": 3.0}}), ("domains", [server]),
+                    ("outages", [{"node": "l4-02", "at_seconds": 60.0, "back_seconds": 90.0}]))  # fmt: skip
+    found = simulate(_bytes(given), Run((), 1))
+    figures = found.figures
+    idle = server_watts(2 * GPU_SPECS["L4"].idle_watts, 2)
+    assert figures["joules"] > 120.0 * 3 * idle - 30.0 * idle
+    assert figures["joules_decode"] > figures["joules_prefill"] > 0.0
+    assert figures["peak_share_row"] == pytest.approx(figures["watts_peak"] / 4_000)
+    node = dict(zip(found.series["watts_seconds"], found.series["watts_node_l4-02"], strict=True))
+    assert {watts for at, watts in node.items() if 61.0 < at < 89.0} == {0.0}
+    without = simulate(_bytes(changed(*[("domains", [server])])), Run((), 1))
+    assert not [name for name in without.figures if "joules" in name]
+
+
+def test_what_the_operator_hears_of_watts_is_the_machines_own_mean() -> None:
+    given = changed(("power", {}), ("domains", [{"name": "row", "spec": {"ratingWatts": 4_000}}]))
+    scenario = operated_of(given)
+    world = OperatedWorld(prepared(scenario, 1).spec, {})
+    world.run()
+    idle = server_watts(2 * GPU_SPECS["L4"].idle_watts, 2)
+    table = world.observer.node_rows.publish()
+    quiet = [watts for name, watts in zip(table.keys, table.watts, strict=True) if name == "l4-02"]
+    assert quiet == [pytest.approx(idle)]
+    assert world.observer.domain_rows.get("row", "meter_watts") == pytest.approx(3 * idle)

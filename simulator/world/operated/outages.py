@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.serving import ReplicaPhase
 from simulator.world.core import Event
-from simulator.world.operated import training, units
+from simulator.world.operated import powering, training, units
 from simulator.world.operated.attempts import Ranks, tell
 from simulator.world.operated.machines import Site
 from simulator.world.operated.spec import Outage
@@ -18,6 +18,7 @@ def crash(at_seconds: float, subject: Outage, world: Any) -> Iterable[Event]:
     site: Site = world.sites[subject.node]
     if site.down:
         return ()
+    powering.switched(site, False, at_seconds, world)
     site.down = True
     events: list[Event] = []
     for unit in list(site.units.values()):
@@ -34,6 +35,8 @@ def crash(at_seconds: float, subject: Outage, world: Any) -> Iterable[Event]:
 def boot(at_seconds: float, subject: Site, world: Any) -> Iterable[Event]:
     """Power comes back: pods that were to go are gone, the others start again."""
     subject.boot(world.spec.seed, at_seconds)
+    powering.switched(subject, True, at_seconds, world)
+    powering.held(subject, at_seconds, world)
     events: list[Event] = []
     for unit in list(subject.units.values()):
         if isinstance(unit, Ranks):

@@ -24,7 +24,7 @@ from simulator.physics.training import GangPhase
 from simulator.traces.requests import TraceRequest
 from simulator.world import moving
 from simulator.world.core import Event
-from simulator.world.operated import agents, deciding, measuring, outages, starting, training
+from simulator.world.operated import agents, deciding, measuring, outages, powering, starting, training
 from simulator.world.operated.attempts import Attempt, Ranks
 from simulator.world.operated.hearing import Ears
 from simulator.world.operated.log import Log
@@ -65,7 +65,7 @@ class OperatedWorld(World):
         self.sites = {each.noun.name: Site(each, spec.seed) for each in spec.machines}
         self.nodes = {name: [] for name in self.sites}
         for each in spec.machines:
-            self.machines.found(each.noun.name, each.server.gpu, each.server.gpus)
+            self.machines.found(each.noun.name, each.server.gpu, each.server.gpus).fixed = True
         self.units: dict[str, Unit] = {}
         self.attempts: dict[str, Attempt] = {}
         self.jobs_known = {job.name: job for job in spec.jobs}
@@ -128,6 +128,8 @@ class OperatedWorld(World):
             push((at, agents.report, (site, at)))
         push((every - measuring.EARLY_SECONDS, measuring.measure, every))
         push((deciding.LATE_SECONDS, deciding.step, 0.0))
+        for event in powering.begin(self):
+            push(event)
         push((spec.seconds, _end, None))
 
     @property
@@ -157,12 +159,12 @@ class OperatedWorld(World):
         at, key, node = self.origin + at_seconds, unit.key, unit.site.name
         self.ears.put(at + self.spec.delays.watch_seconds, lambda now: self.ears.end(key, node, now))
 
-    def columns(self, site: Site, at_seconds: float) -> dict[str, float]:  # noqa: ARG002 - meters come with power
+    def columns(self, site: Site, at_seconds: float) -> dict[str, float]:
         """What a machine's agent measures beside its engines."""
         server = site.spec.server
         return {
             "safe_watts": float(server.safe_watts), "min_watts": float(server.min_watts),
-            "max_watts": float(server.max_watts),
+            "max_watts": float(server.max_watts), **powering.columns(site, at_seconds, self),
         }  # fmt: skip
 
     def entered(self, event: StageEvent, site: Site) -> list[Event]:
@@ -171,6 +173,7 @@ class OperatedWorld(World):
 
     def paced(self, site: Site, at_seconds: float) -> list[Event]:
         """The limits of a machine changed: gangs with ranks there go on at its pace."""
+        powering.held(site, at_seconds, self)
         events: list[Event] = []
         for attempt in self.attempts.values():
             if (
