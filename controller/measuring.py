@@ -100,9 +100,10 @@ class Measuring:
             held = by_service.get(name, [])
             capacity = snapshot.capacity(name)
             row = rows.get(name)
-            gpus: Counter[str] = Counter()
+            gpus: dict[str, float] = {}
             for replica in held:
-                gpus[replica.variant.accelerator] += replica.variant.gpus
+                product = replica.variant.accelerator
+                gpus[product] = gpus.get(product, 0.0) + replica.variant.gpu_share
             self.metrics.service(
                 name,
                 ServiceGauges(
@@ -114,7 +115,7 @@ class Measuring:
                     else None,
                     capacity_requests_per_second=capacity.mix.requests_per_second if capacity else None,
                     held_requests=int(snapshot.signal_table.held[row]) if row is not None else None,
-                    gpus=dict(gpus),
+                    gpus=gpus,
                 ),
             )
         for gone in self._services - set(snapshot.services):

@@ -86,7 +86,7 @@ def serving_dollars(snapshot: Snapshot) -> float:
     """Dollars per hour of everything that serving holds, starting and draining replicas included."""
     pools = snapshot.pools
     held = (r for r in snapshot.replicas.values() if r.phase in (*LIVE, ReplicaPhase.STOPPING))
-    return sum(pools[r.pool].dollars_per_gpu_hour * r.variant.gpus for r in held if r.pool in pools)
+    return sum(pools[r.pool].dollars_per_gpu_hour * r.variant.gpu_share for r in held if r.pool in pools)
 
 
 def sample(snapshot: Snapshot, seconds: float, watts: tuple[float, float, float, float]) -> Sample:
@@ -99,7 +99,7 @@ def sample(snapshot: Snapshot, seconds: float, watts: tuple[float, float, float,
             gpus[replica.variant.accelerator] += replica.variant.gpus
             pool = snapshot.pools.get(replica.pool)
             if pool is not None and replica.service in dollars:
-                dollars[replica.service] += pool.dollars_per_gpu_hour * replica.variant.gpus
+                dollars[replica.service] += pool.dollars_per_gpu_hour * replica.variant.gpu_share
         if replica.phase is ReplicaPhase.READY and replica.service in replicas:
             kinds = replicas[replica.service]
             kinds[replica.variant.accelerator] = kinds.get(replica.variant.accelerator, 0) + 1

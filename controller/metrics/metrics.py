@@ -24,7 +24,7 @@ class ServiceGauges(msgspec.Struct, frozen=True, kw_only=True):
     capacity_requests_per_second: float | None = None
     held_requests: int | None = None
     attainment_ratio: float | None = None
-    gpus: dict[str, int] | None = None
+    gpus: dict[str, float] | None = None
 
 
 class HubTotals(msgspec.Struct, frozen=True, kw_only=True):

@@ -160,3 +160,17 @@ def test_both_find_room_where_there_is_any_and_never_more_than_there_is(
         best.refresh(slot.node)
         priced.refresh(slot.node)
         assert all(space.free_milli(n.name, d.index) >= 0 for n in nodes for d in n.devices)
+
+
+@pytest.mark.parametrize(("begin", "device"), [(0.0, 0), (10.0, 1)])
+def test_a_free_device_is_begun_at_a_charge(begin: float, device: int) -> None:
+    known = {"a": node("a")}
+    space = Space(known, [])
+    space.take(share("a", 1, 600))
+    bases = {
+        "p": basis_of(known.values(), {Shape(0, 1, 250, ()): 4, Shape(0, 2, 1_000, ()): 1}, 0.0, None, 60.0)
+    }
+    book = PricedRooms(known, space, bases, PricedFgdConfig(begin_milli=begin), {})
+    found = book.choose_share("p", 250)
+    assert found is not None
+    assert found.slot.devices == (device,)
