@@ -61,6 +61,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "benchmarks.selection_multi",
         "GPU selection for many models on one inventory: reference instances, and generated ones of 20 and 100 models",
     ),
+    "profiles": (
+        "benchmarks.profiles",
+        "predicted time per output token on measured silicon, one GPU product left out at a time",
+    ),
     "packing": (
         "benchmarks.packing",
         "GPU allocation on Alibaba's openb traces at 130 % arrival, beside FGD and the other published rules",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from console import object_commands, role_commands
+from console import object_commands, profile_commands, role_commands
 from console.options import LEDGER, VERSION, LedgerUrl, Output
 
 app = typer.Typer(
@@ -142,6 +142,7 @@ def _exit(code: int) -> None:
 
 role_commands.register(app)
 object_commands.register(app)
+app.add_typer(profile_commands.app, rich_help_panel="Look and learn")
 
 
 def main() -> None:

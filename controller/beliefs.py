@@ -5,48 +5,111 @@ Nothing here waits on the way to a decision: a variant without a belief is not c
 
 from __future__ import annotations
 
-import msgspec
+import math
+from collections.abc import Iterable, Mapping
 
-from cluster.beliefs import Beliefs
+import msgspec
+import numpy as np
+
+from cluster.beliefs import Beliefs, CapacityBelief
 from cluster.hardware import AcceleratorClass
 from cluster.observer import Observer
-from cluster.serving import LoadHistogram, Service
+from cluster.serving import LoadHistogram, Replica, Service
+from controller.config import ProfileSettings
+from controller.hub.messages import NodeReport
+from controller.observe.live import LiveSample, LiveSteps
+from controller.profiles import ProfileFolder
+from placement.catalogue import Catalogue, load
+from placement.profiles.calibration import Calibration, Deployment, Samples, observed
 from placement.profiles.estimator import CapacityQuestion, RooflineCapacity, RooflineConfig
+from placement.profiles.grid import Floats
+from placement.profiles.layers import Sources, deployment_of, judged
+from placement.profiles.shipped import shipped_constants
 from policies.shapes import declared
 
 ROOFLINE_ERROR = 0.16
 """Half-width of the roofline's band: its median error against real silicon (research: gpu-selection §2.7)."""
 
 
-class CapacityBeliefs:
-    """Roofline beliefs of every allowed variant of every service, formed once per question."""
+LEARN_SECONDS = 30.0
+"""How often live samples are learned: each time costs milliseconds, and plans should not follow every window."""
 
-    def __init__(self, error: float = ROOFLINE_ERROR) -> None:
+MOVED = 0.02
+"""Relative change of a belief from which on it is told again: plans are not made anew for less."""
+
+
+class CapacityBeliefs:
+    """Beliefs of every allowed variant of every service: asked of the roofline once a question, then what is known better.
+
+    Online measurements come before the user's profiles, those before shipped constants, those before the roofline
+    (`placement.profiles.layers`).
+    """
+
+    def __init__(self, error: float = ROOFLINE_ERROR, settings: ProfileSettings | None = None) -> None:
         """Start with none."""
         self._estimator = RooflineCapacity(RooflineConfig(error=error))
         self._state = self._estimator.initial()
         self._looked_at: tuple[object, ...] = ()
+        self._settings = settings or ProfileSettings()
+        self._folder = ProfileFolder(
+            self._settings.folder, load() if self._settings.folder else Catalogue({})
+        )
+        self._live = LiveSteps()
+        self._learn_due = float("-inf")
+        calibration = Calibration(constants=shipped_constants("")) if self._settings.measured else None
+        self._sources = Sources(calibration=calibration, quantile=self._settings.quantile)
+        self._told: dict[str, CapacityBelief] = {}
+
+    def hear(self, report: NodeReport) -> None:
+        """Take an agent's report in, for what it says about the speed of running engines."""
+        if self._settings.measured:
+            self._live.hear(report)
 
     def refresh(self, observer: Observer, now_seconds: float) -> int:
-        """Ask what was not asked yet; how many beliefs were formed."""
+        """Ask what was not asked yet, and tell what is known better now; how many beliefs were formed."""
         # Nouns are immutable: the same objects ask the same questions.
         nouns = (*observer.live("services").values(), *observer.live("accelerators").values())
-        if len(nouns) == len(self._looked_at) and all(
+        same = len(nouns) == len(self._looked_at) and all(
             a is b for a, b in zip(nouns, self._looked_at, strict=True)
-        ):
+        )
+        before = self._sources
+        self._renew(observer, now_seconds)
+        if same and self._sources is before:
             return 0
         self._looked_at = nouns
-        fresh = [q for q in self._questions(observer) if self._state.asked.get(q.key) != q]
-        if not fresh:
-            return 0
-        for question in fresh:
+        questions = self._questions(observer)
+        for question in questions:
             self._state = self._estimator.fold(question, self._state)
-        formed = {
-            q.key: msgspec.structs.replace(self._state.beliefs[q.key], as_of_seconds=now_seconds)
-            for q in fresh
-        }
-        observer.believe("capacity", formed)
+        formed: dict[str, CapacityBelief] = {}
+        for question in questions:
+            belief = judged(question, self._state.beliefs[question.key], self._sources)
+            if _moved(self._told.get(question.key), belief):
+                self._told[question.key] = belief
+                formed[question.key] = msgspec.structs.replace(belief, as_of_seconds=now_seconds)
+        if formed:
+            observer.believe("capacity", formed)
         return len(formed)
+
+    def _renew(self, observer: Observer, now_seconds: float) -> None:
+        """Read profiles that changed, and learn what running engines showed."""
+        profiles = self._folder.profiles(now_seconds)
+        if profiles != self._sources.profiles:
+            self._sources = msgspec.structs.replace(self._sources, profiles=profiles)
+        if self._sources.calibration is None or now_seconds < self._learn_due:
+            return
+        self._learn_due = now_seconds + LEARN_SECONDS
+        replicas = observer.live("replicas")
+        self._live.forget(set(replicas))
+        where = {each.key: each for each in self._questions(observer)}
+        sizes = _mean_sizes(observer.live("loads").values())
+        samples = _samples(self._live.drain(), replicas, observer.live("services"), where, sizes)
+        if samples:
+            live = dict(self._sources.live)
+            for each in samples:
+                name = each.deployment.offsets[-1]
+                live[name] = live.get(name, 0) + len(each.seconds)
+            calibration = observed(self._sources.calibration, samples)
+            self._sources = msgspec.structs.replace(self._sources, calibration=calibration, live=live)
 
     @staticmethod
     def _questions(observer: Observer) -> list[CapacityQuestion]:
@@ -85,3 +148,58 @@ def expected_load(service: Service, request_class: str) -> LoadHistogram:
         cells=tuple(cells),
         window_seconds=1.0,
     )
+
+
+Sizes = Mapping[str, tuple[float, float]]
+"""Mean input and output tokens of a service's requests."""
+
+
+def _mean_sizes(loads: Iterable[LoadHistogram]) -> dict[str, tuple[float, float]]:
+    """By service, over all its classes, as its gateways measured them."""
+    sums: dict[str, Floats] = {}
+    for each in loads:
+        shape = (len(each.input_edges), len(each.output_edges))
+        if len(each.cells) != shape[0] * shape[1]:
+            continue
+        cells = np.array(each.cells).reshape(shape)
+        inputs, outputs = cells.sum(axis=1) @ each.input_edges, cells.sum(axis=0) @ each.output_edges
+        sums[each.service] = sums.get(each.service, np.zeros(3)) + np.array([cells.sum(), inputs, outputs])
+    return {
+        name: (found[1] / found[0], found[2] / found[0]) for name, found in sums.items() if found[0] > 0.0
+    }
+
+
+def _samples(
+    seen: list[LiveSample],
+    replicas: Mapping[str, Replica],
+    services: Mapping[str, Service],
+    questions: Mapping[str, CapacityQuestion],
+    sizes: Sizes,
+) -> list[Samples]:
+    """Live samples by deployment, with the mean sizes of the service's requests: they say how often a step carries a prompt.
+
+    Of a service whose load nobody measured yet, they count as steps without prompts at the context that was seen.
+    """
+    by: dict[Deployment, list[tuple[float, float, float, float]]] = {}
+    for sample in seen:
+        replica = replicas.get(sample.replica)
+        service = services.get(replica.service) if replica is not None else None
+        if replica is None or service is None or not service.objectives:
+            continue
+        key = Beliefs.capacity_key(service.model.name, replica.variant.key, service.objectives[0].key)
+        question = questions.get(key)
+        if question is not None:
+            inputs, outputs = sizes.get(service.name, (sample.context_tokens, math.inf))
+            row = (sample.batch, inputs, outputs, sample.seconds)
+            by.setdefault(deployment_of(question), []).append(row)
+    return [Samples(deployment, *np.array(rows, dtype=np.float64).T) for deployment, rows in by.items()]
+
+
+def _moved(before: CapacityBelief | None, now: CapacityBelief) -> bool:
+    """Whether a belief says something else than the one that was told."""
+    if before is None:
+        return True
+    same = msgspec.structs.replace(now, grid=before.grid, concurrency=before.concurrency, error=before.error)
+    if same != before or len(now.grid) != len(before.grid) or abs(now.error - before.error) > MOVED:
+        return True
+    return any(abs(a - b) > MOVED * max(a, b) for a, b in zip(now.grid, before.grid, strict=True))

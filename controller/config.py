@@ -55,6 +55,19 @@ class RestraintSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     moves_per_hour: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
 
 
+class ProfileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is believed about the speed of GPUs beside the roofline.
+
+    `folder`: profiles that `plimsoll profile import` wrote, such as a mounted ConfigMap; looked at every ten seconds. `measured`: the
+    GPUs are real, so constants measured on silicon come before the roofline, and the time per token of running engines is learned
+    and comes before everything. `quantile`: where in the band of what was learned it is planned (0.5: at its middle).
+    """
+
+    folder: str = ""
+    measured: bool = False
+    quantile: Annotated[float, msgspec.Meta(ge=0.5, lt=1.0)] = 0.84
+
+
 class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the operator runs.
 
@@ -87,5 +100,6 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     gateway_url: str = ""
     pods: PodSettings = PodSettings()
     restraint: RestraintSettings = RestraintSettings()
+    profiles: ProfileSettings = ProfileSettings()
     provisioning: ProvisioningSettings = ProvisioningSettings()
     policies: dict[str, PolicyDefault] = {}

@@ -109,7 +109,7 @@ class Operator:
         self.power = PowerLoop(config.seed)
         self.statuses = StatusWriter(store, clock, config.writes_at_once, config.gateway_url, self.refusals)
         self.nodes = NodeWriter(store, clock, config.writes_at_once)
-        self.beliefs = CapacityBeliefs()
+        self.beliefs = CapacityBeliefs(settings=config.profiles)
         self.starts = StartBeliefs()
         self.sketches = SketchBook()
         self.measuring = Measuring(metrics or Metrics(VERSION))
@@ -206,6 +206,7 @@ class Operator:
             self._hub.inbox.drain_sessions()
             for report in self._hub.inbox.drain():
                 fold_agent(self.world, report, now)
+                self.beliefs.hear(report)
 
     # decide and act
 

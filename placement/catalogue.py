@@ -38,6 +38,7 @@ class Product(Noun, kw_only=True, frozen=True):
     bandwidth_bytes_per_second: int
     flops_16bit_per_second: float
     flops_8bit_per_second: float = 0.0
+    flops_4bit_per_second: float = 0.0
     min_watts: int
     tdp_watts: int
     fabric: str = "pcie"
@@ -56,6 +57,7 @@ class Product(Noun, kw_only=True, frozen=True):
             flops_8bit_per_second=self.flops_8bit_per_second,
             link_bytes_per_second=self.link_bytes_per_second,
             fabric=self.fabric,
+            flops_4bit_per_second=self.flops_4bit_per_second,
         )
 
     def accelerator_class(self) -> AcceleratorClass:
@@ -63,6 +65,8 @@ class Product(Noun, kw_only=True, frozen=True):
         flops = {"fp16": self.flops_16bit_per_second, "bf16": self.flops_16bit_per_second}
         if self.flops_8bit_per_second > 0.0:
             flops["fp8"] = self.flops_8bit_per_second
+        if self.flops_4bit_per_second > 0.0:
+            flops["fp4"] = self.flops_4bit_per_second
         return AcceleratorClass(
             ref=Ref("AcceleratorClass", self.name),
             memory_bytes=self.memory_bytes,
@@ -127,6 +131,7 @@ class Catalogue(msgspec.Struct, frozen=True):
             flops_8bit_per_second=narrow,
             link_bytes_per_second=link,
             fabric=fabric,
+            flops_4bit_per_second=accelerator.flops.get("fp4", 0.0),
         )
 
     def _knows(self, name: str) -> bool:
@@ -169,6 +174,9 @@ def _product(row: dict[str, str], where: str) -> Product:
         bandwidth_bytes_per_second=int(_number(row, "bandwidth_gb_per_s", where, name) * 1e9),
         flops_16bit_per_second=_number(row, "tflops_16bit", where, name) * 1e12,
         flops_8bit_per_second=_number(row, "tflops_8bit", where, name, least=0.0) * 1e12,
+        flops_4bit_per_second=_number(row, "tflops_4bit", where, name, least=0.0) * 1e12
+        if row.get("tflops_4bit")
+        else 0.0,
         min_watts=int(_number(row, "min_watts", where, name)),
         tdp_watts=int(_number(row, "tdp_watts", where, name)),
         fabric=(row.get("fabric") or "pcie").strip(),

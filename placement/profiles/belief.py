@@ -10,6 +10,7 @@ from cluster.reasons import Unit
 from cluster.serving import LoadHistogram, Model, Objective, Variant
 from placement.profiles.grid import DEFAULT_GRID, Grid, mean_concurrency
 from placement.profiles.roofline import Limits, throughput_grid
+from placement.profiles.shapes import known_shapes
 from placement.profiles.steptime import (
     BYTES_PER_PARAMETER,
     MODERN,
@@ -21,7 +22,17 @@ from placement.profiles.steptime import (
 
 
 def model_figures(model: Model) -> ModelFigures:
-    """What the step-time formula needs of a model; parameters are taken from 16-bit weights when not given."""
+    """What the step-time formula needs of a model; parameters are taken from 16-bit weights when not given.
+
+    Of a mixture of experts that the shipped shapes know, with as many parameters, also which part works on a token.
+    """
+    known = known_shapes().get(model.name)
+    if (
+        known is not None
+        and known.experts
+        and abs(known.parameters - model.parameters) <= 0.01 * known.parameters
+    ):
+        return msgspec.structs.replace(known, kv_bytes_per_token=float(model.kv_bytes_per_token))
     return ModelFigures(
         name=model.name,
         parameters=model.parameters or model.weight_bytes / BYTES_PER_PARAMETER["bf16"],

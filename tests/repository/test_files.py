@@ -48,8 +48,8 @@ DATA = {
     ".whl",
 }
 
-# The one table of facts the product reads from its own package: small, each row with its source, each price dated.
-SHIPPED_FACTS = {"placement/data/accelerators.csv"}
+# The tables of facts the product reads from its own package: small, each with its source, each price dated.
+SHIPPED_FACTS = {f"placement/data/{name}.csv" for name in ("accelerators", "models", "step_constants")}
 
 # Split, so that this file does not contain what it looks for.
 HOSTS = ["py" + "pi.org", "python" + "hosted", "anaconda" + ".org", "files." + "python", "artifact" + "ory"]

@@ -1,0 +1,118 @@
+"""Profiles: error of the predicted time per output token on measured silicon, before and after twenty online samples.
+
+Leave one GPU out: the constants are fitted on the rows of the other GPU products in the files and predict every row of the
+one left out (`zero_shot`); then twenty of its rows, drawn at random, are learned as live samples are, and the others are
+predicted again (`after20`, twenty draws; a product with fewer than forty rows gives half of them). A folder with one product
+only is predicted from the published constants. Errors are |predicted - measured| / measured; medians are over all rows (and
+draws) of all products, and by product. Data (`--data DIR`): DIR/measured_silicon_*.csv.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.base import Arguments, Result, Row, at_most, data_folder
+from benchmarks.silicon import Measured, grouped, read
+from placement.profiles.calibration import Calibration, Samples, fitted, observed, predict
+from placement.profiles.figures import OPEN
+
+Floats = NDArray[np.float64]
+
+SAMPLES, DRAWS = 20, 20
+GOAL_ZERO_SHOT, GOAL_ONLINE, GOAL_SKIPPED = 15.0, 6.0, 0.05
+
+
+class LeftOut(NamedTuple):
+    """Relative errors of one product: of each row before, and of each scored row and draw after; per deployment before."""
+
+    before: Floats
+    after: Floats
+    families: dict[str, Floats]
+
+
+def run(args: Arguments) -> Result:
+    """Fits, leaves out, learns, judges. Raises: BenchmarkError when the data is not there or cannot be read."""
+    table = read(data_folder(args, "gpu-selection"))
+    draws = 3 if args.quick else DRAWS
+    systems = sorted({row.system for row in table.rows})
+    found = {system: _leave_out(table.rows, system, draws, args.seed) for system in systems}
+    before = _median(np.concatenate([each.before for each in found.values()]) if found else np.zeros(0))
+    after = _median(np.concatenate([each.after for each in found.values()]) if found else np.zeros(0))
+    skipped = sum(table.skipped.values())
+    rows = [
+        at_most("zero-shot error, median", 100.0 * before, GOAL_ZERO_SHOT, "%"),
+        at_most(f"after {SAMPLES} online samples, median", 100.0 * after, GOAL_ONLINE, "%"),
+        at_most("rows skipped", 100.0 * skipped / max(1, table.total), 100.0 * GOAL_SKIPPED, "%"),
+    ]
+    for system, each in found.items():
+        text = f"{100 * _median(each.before):.1f} % → {100 * _median(each.after):.1f} %"
+        rows.append(Row(f"{system}, {len(each.before)} rows", text))
+        rows += [
+            Row(f"  {family}, {len(errors)}", f"{100 * _median(errors):.1f} %")
+            for family, errors in sorted(each.families.items())
+        ]
+    return Result(
+        rows=tuple(rows),
+        figures={
+            "zero_shot_median": round(100.0 * before, 3),
+            "after20_median": round(100.0 * after, 3),
+            "rows": len(table.rows),
+            "skipped": table.skipped,
+            "by_system": {
+                system: {
+                    "zero_shot": round(100.0 * _median(each.before), 3),
+                    "after20": round(100.0 * _median(each.after), 3),
+                    "rows": len(each.before),
+                }
+                for system, each in found.items()
+            },
+        },
+        remark=_remark(table.examples, table.guessed),
+    )
+
+
+def _leave_out(rows: tuple[Measured, ...], system: str, draws: int, seed: int) -> LeftOut:
+    own = [row for row in rows if row.system == system]
+    zero = fitted(OPEN, grouped([row for row in rows if row.system != system]))
+    families: dict[str, list[Floats]] = {}
+    for samples in grouped(own):
+        one = samples.deployment
+        name = f"{one.model.name} {one.precision}, {one.engine} {one.release}".strip()
+        families.setdefault(name, []).append(_errors(zero, [samples]))
+    after = []
+    take = min(SAMPLES, len(own) // 2)
+    for draw in range(draws):
+        order = np.random.default_rng([seed, draw]).permutation(len(own))
+        learned = observed(zero, grouped([own[at] for at in order[:take]]))
+        after.append(_errors(learned, grouped([own[at] for at in order[take:]])))
+    return LeftOut(
+        np.concatenate([each for group in families.values() for each in group]),
+        np.concatenate(after),
+        {name: np.concatenate(group) for name, group in families.items()},
+    )
+
+
+def _errors(calibration: Calibration, measured: list[Samples]) -> Floats:
+    parts = [
+        np.abs(
+            predict(calibration, each.deployment, each.batch, each.inputs, each.outputs).seconds
+            / each.seconds
+            - 1.0
+        )
+        for each in measured
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _median(errors: Floats) -> float:
+    return float(np.median(errors)) if len(errors) else 0.0
+
+
+def _remark(examples: dict[str, str], guessed: tuple[str, ...]) -> str:
+    told = [f"skipped ({reason}), e.g. {example}" for reason, example in examples.items()]
+    if guessed:
+        told.append(f"shapes guessed from the size in the name: {', '.join(guessed)}")
+    return "\n".join(told)

@@ -1,0 +1,185 @@
+"""Rows of measured_silicon_*.csv as samples of deployments; what cannot be used is counted by reason, with file and line.
+
+Columns as in aiconfigurator's silicon table: backend, backend_version, model_path, system, precision, isl, osl, batch_size,
+tp_size, attention_dp_size, moe_tp_size, moe_ep_size, silicon_ttft_ms, silicon_tpot_ms. `batch_size` is per attention rank. An
+empty precision is the checkpoint's own: 4-bit experts for gpt-oss, what the name says, else bf16. TensorRT-LLM keeps an 8-bit KV
+cache for dense checkpoints of 8 and 4 bits, as their configurations ask.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from benchmarks.base import BenchmarkError
+from placement.catalogue import Catalogue, CatalogueError, load
+from placement.profiles.calibration import Deployment, Samples
+from placement.profiles.shapes import figures_of
+
+COLUMNS = (
+    "backend",
+    "model_path",
+    "system",
+    "precision",
+    "isl",
+    "osl",
+    "batch_size",
+    "tp_size",
+    "silicon_tpot_ms",
+)
+PRECISIONS = {"": "", "fp8": "fp8", "fp8_block": "fp8", "fp4": "fp4", "nvfp4": "fp4", "mxfp4": "fp4", "bf16": "bf16",
+              "bfloat16": "bf16", "fp16": "fp16", "float16": "fp16", "int8": "int8", "int4": "int4", "w4a16": "int4"}  # fmt: skip
+
+
+class Measured(NamedTuple):
+    """One usable row: what ran, its load, and the time per output token in seconds and to the first one."""
+
+    system: str
+    deployment: Deployment
+    batch: float
+    inputs: float
+    outputs: float
+    seconds: float
+    first_seconds: float
+
+
+class Table(NamedTuple):
+    """All rows of a folder: usable ones, how many were skipped for which reason, an example of each, and models guessed at."""
+
+    rows: tuple[Measured, ...]
+    skipped: dict[str, int]
+    examples: dict[str, str]
+    guessed: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        """Rows of the files."""
+        return len(self.rows) + sum(self.skipped.values())
+
+
+class _Unusable(Exception):
+    def __init__(self, reason: str, told: str) -> None:
+        super().__init__(told)
+        self.reason = reason
+
+
+def read(folder: Path) -> Table:
+    """Every measured_silicon_*.csv of the folder. Raises: BenchmarkError when there is none, or columns are missing."""
+    files = sorted(folder.glob("measured_silicon_*.csv"))
+    if not files:
+        raise BenchmarkError(
+            f"{folder}: there is no measured_silicon_*.csv; name the folder that has it with --data."
+        )
+    catalogue = load()
+    rows: list[Measured] = []
+    skipped: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    guessed: set[str] = set()
+    for path in files:
+        with path.open(newline="", encoding="utf-8") as lines:
+            reader = csv.DictReader(lines)
+            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+            if missing:
+                raise BenchmarkError(
+                    f"{path.name} lacks the column {missing[0]}; it needs {', '.join(COLUMNS)}."
+                )
+            for number, row in enumerate(reader, start=2):
+                try:
+                    found, guess = _row(row, catalogue)
+                except _Unusable as why:
+                    skipped[why.reason] += 1
+                    examples.setdefault(why.reason, f"{path.name} line {number}: {why}")
+                    continue
+                rows.append(found)
+                guessed |= {row["model_path"]} if guess else set()
+    return Table(tuple(rows), dict(sorted(skipped.items())), examples, tuple(sorted(guessed)))
+
+
+def grouped(rows: Sequence[Measured]) -> list[Samples]:
+    """Rows by deployment, in the order in which each comes first."""
+    by: dict[Deployment, list[Measured]] = {}
+    for row in rows:
+        by.setdefault(row.deployment, []).append(row)
+    return [
+        Samples(
+            deployment,
+            np.array([row.batch for row in group]),
+            np.array([row.inputs for row in group]),
+            np.array([row.outputs for row in group]),
+            np.array([row.seconds for row in group]),
+        )
+        for deployment, group in by.items()
+    ]
+
+
+def _row(row: dict[str, str], catalogue: Catalogue) -> tuple[Measured, bool]:
+    batch, inputs, outputs = (_number(row, name) for name in ("batch_size", "isl", "osl"))
+    milliseconds = _number(row, "silicon_tpot_ms")
+    try:
+        gpu = catalogue.find(row["system"]).figures()
+    except CatalogueError as error:
+        raise _Unusable("unknown GPU", str(error)) from error
+    try:
+        model, guess = figures_of(row["model_path"])
+    except KeyError as error:
+        raise _Unusable("unknown model", str(error.args[0])) from error
+    precision = _precision(row, model.dense_precision != "")
+    engine = row["backend"].strip().lower()
+    if engine == "trtllm" and precision in ("fp8", "fp4") and not model.experts:
+        model = msgspec.structs.replace(model, kv_bytes_per_token=model.kv_bytes_per_token / 2.0)
+    deployment = Deployment(
+        gpu=gpu,
+        model=model,
+        tensor=int(_number(row, "tp_size")),
+        data=int(_optional(row, "attention_dp_size")),
+        precision=precision,
+        engine=engine,
+        release=(row.get("backend_version") or "").strip(),
+    )
+    first = _optional(row, "silicon_ttft_ms", math.nan) / 1e3
+    return Measured(row["system"], deployment, batch, inputs, outputs, milliseconds / 1e3, first), guess
+
+
+def _precision(row: dict[str, str], mixed: bool) -> str:
+    said = (row["precision"] or "").strip().lower()
+    if said not in PRECISIONS:
+        known = ", ".join(filter(None, PRECISIONS))
+        raise _Unusable(
+            "unknown precision", f"precision is {said[:40]!r}; use one of {known} or leave it empty"
+        )
+    if said:
+        return PRECISIONS[said]
+    name = row["model_path"].lower()
+    named = next((value for key, value in PRECISIONS.items() if key and name.endswith(f"-{key}")), "")
+    return named or ("fp4" if mixed else "bf16")
+
+
+def _number(row: dict[str, str], column: str) -> float:
+    """A positive finite number."""
+    text = (row[column] or "").strip()
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < math.inf:
+        raise _Unusable(
+            f"no {column}", f"{column} is {text[:40]!r}; measure the point again or give a positive number"
+        )
+    return value
+
+
+def _optional(row: dict[str, str], column: str, default: float = 1.0) -> float:
+    """As `_number`, or the default where the column is absent, empty or 0."""
+    text = (row.get(column) or "").strip()
+    try:
+        value = float(text or 0.0)
+    except ValueError:
+        return default
+    return value if 0.0 < value < math.inf else default

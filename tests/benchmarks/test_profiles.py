@@ -1,0 +1,107 @@
+"""The figure of profiles: rows counted, one product left out at a time, and what cannot be used said with its line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.base import Arguments, BenchmarkError
+from benchmarks.profiles import run
+from benchmarks.silicon import read
+from placement.catalogue import load
+from placement.profiles.figures import OPEN
+from placement.profiles.shapes import figures_of
+from placement.profiles.steady import steady_seconds
+from placement.profiles.steptime import StepTime
+
+HEADER = "id,backend,backend_version,model_path,system,precision,isl,osl,batch_size,tp_size,attention_dp_size,moe_tp_size,moe_ep_size,silicon_ttft_ms,silicon_tpot_ms"
+
+
+def line(
+    system="h100_sxm",
+    model="meta-llama/Llama-3.1-8B",
+    inputs=1024,
+    outputs=512,
+    batch=8,
+    tpot="10",
+    tp=1,
+    precision="",
+):
+    return f"x,vllm,0.1,{model},{system},{precision},{inputs},{outputs},{batch},{tp},1,1,1,100,{tpot}"
+
+
+def write(folder: Path, lines, header=HEADER, name="measured_silicon_any.csv"):
+    (folder / name).write_text("\n".join([header, *lines]) + "\n")
+    return folder
+
+
+def generated(system, scale, count=50):
+    """Rows of an engine that reads memory ``scale`` times as fast as believed."""
+    step = StepTime(load().find(system).figures(), figures_of("llama-3.1-8b").figures, 1, "bf16", OPEN)
+    rng = np.random.default_rng(7)
+    found = []
+    for _ in range(count):
+        batch, inputs, outputs = (
+            float(rng.choice(each)) for each in ([1, 8, 32, 64], [512, 1024, 4096], [128, 512])
+        )
+        seconds = steady_seconds(step, *(np.array([each]) for each in (batch, inputs, outputs)))[0] / scale
+        found.append(line(system, inputs=inputs, outputs=outputs, batch=batch, tpot=f"{1e3 * seconds:.6f}"))
+    return found
+
+
+def test_what_one_product_teaches_predicts_another(tmp_path):
+    write(tmp_path, [*generated("h100_sxm", 0.8), *generated("h200_sxm", 0.8)])
+    write(tmp_path, generated("a100_sxm", 0.8), name="measured_silicon_more.csv")
+    figures = run(Arguments(data=tmp_path, quick=True)).figures
+    assert list(figures) == ["zero_shot_median", "after20_median", "rows", "skipped", "by_system"]
+    assert (figures["rows"], figures["skipped"]) == (150, {})
+    assert set(figures["by_system"]) == {"a100_sxm", "h100_sxm", "h200_sxm"}
+    assert figures["by_system"]["h200_sxm"]["rows"] == 50
+    assert figures["after20_median"] < figures["zero_shot_median"] < 15.0
+
+
+def test_one_product_alone_is_predicted_from_the_published_constants(tmp_path):
+    write(tmp_path, generated("l40s", 0.7))
+    figures = run(Arguments(data=tmp_path, quick=True)).figures
+    assert figures["zero_shot_median"] == pytest.approx(30.0, abs=0.1)
+    assert figures["after20_median"] < 10.0
+
+
+def test_rows_that_cannot_be_used_are_counted_by_reason_with_an_example(tmp_path):
+    bad = [
+        line(system="abacus"),
+        line(model="acme/mystery"),
+        line(tpot=""),
+        line(tpot="nan"),
+        line(tpot="0"),
+        line(batch=0),
+        line(precision="fp3"),
+    ]
+    table = read(write(tmp_path, [line(), *bad]))
+    assert table.skipped == {
+        "no batch_size": 1, "no silicon_tpot_ms": 3, "unknown GPU": 1, "unknown model": 1, "unknown precision": 1
+    }  # fmt: skip
+    assert table.total == len(table.rows) + 7 == 8
+    assert table.examples["unknown GPU"].startswith(
+        "measured_silicon_any.csv line 3: GPU product 'abacus' is unknown"
+    )
+    assert "line 5: silicon_tpot_ms is ''; measure the point again" in table.examples["no silicon_tpot_ms"]
+
+
+def test_an_unmarked_checkpoint_has_its_own_precision(tmp_path):
+    lines = [
+        line(),
+        line(model="openai/gpt-oss-120b"),
+        line(model="acme/New-7B-FP8"),
+        line(precision="nvfp4"),
+    ]
+    found = [row.deployment.precision for row in read(write(tmp_path, lines)).rows]
+    assert found == ["bf16", "fp4", "fp8", "fp4"]
+
+
+def test_missing_data_is_a_sentence(tmp_path):
+    with pytest.raises(BenchmarkError, match=r"there is no measured_silicon_\*.csv"):
+        run(Arguments(data=tmp_path))
+    write(tmp_path, ["1,2"], header="isl,osl")
+    with pytest.raises(BenchmarkError, match="lacks the column backend"):
+        run(Arguments(data=tmp_path))

@@ -1,0 +1,149 @@
+"""What samples teach: recovered constants, transfer to a product never measured, odd deployments, and the band."""
+
+import json
+
+import msgspec
+import numpy as np
+import pytest
+
+from cluster.codec import from_json, to_json
+from placement.profiles.calibration import (
+    Calibration,
+    Deployment,
+    Samples,
+    corrected,
+    effects_of,
+    fitted,
+    observed,
+    predict,
+    prior_of,
+)
+from placement.profiles.figures import OPEN, GpuFigures, ModelFigures
+from placement.profiles.steady import running, steady_seconds
+
+A100 = GpuFigures("A100", 80 * 2**30, 2039e9, 312e12, 0.0, 300e9, "nvlink")
+H100 = GpuFigures("H100", 80 * 2**30, 3350e9, 989e12, 1978e12, 450e9, "nvlink")
+H200 = GpuFigures("H200", 141 * 2**30, 4800e9, 989e12, 1978e12, 450e9, "nvlink")
+SMALL = ModelFigures("llama-3.1-8b", 8.03e9, 131_072, 4096, 32)
+LARGE = ModelFigures("llama-3.1-70b", 70.6e9, 327_680, 8192, 80)
+TRUTH = msgspec.structs.replace(OPEN, bandwidth_fraction=0.80, layer_seconds=5e-5, sequence_bytes=300.0, compute_fraction=0.6,
+                                compute_fraction_parallel_16bit=0.6)  # fmt: skip
+"""The engine that the samples come from."""
+
+
+def deployment(gpu=H100, model=SMALL, tensor=1, engine="vllm", release="1"):
+    return Deployment(gpu=gpu, model=model, tensor=tensor, precision="bf16", engine=engine, release=release)
+
+
+def sampled(where, count=12, seed=0, by=1.0, noise=0.01):
+    """Samples of the truth at random loads, all ``by`` times as slow."""
+    rng = np.random.default_rng(seed)
+    batch, inputs, outputs = (
+        rng.choice([1, 4, 8, 16, 32, 64, 128], count).astype(float),
+        rng.choice([256, 1024, 4096], count).astype(float),
+        rng.choice([128, 512, 2048], count).astype(float),
+    )
+    step = where.step(TRUTH)
+    true = steady_seconds(step, running(step, batch, inputs, outputs), inputs, outputs) * by
+    return Samples(where, batch, inputs, outputs, true * np.exp(noise * rng.standard_normal(count)))
+
+
+def error(calibration, samples):
+    found = predict(calibration, *samples[:-1])
+    return float(np.median(np.abs(found.seconds / samples.seconds - 1)))
+
+
+TRAINING = [
+    sampled(deployment(gpu, model, tensor), seed=n)
+    for n, (gpu, model, tensor) in enumerate(
+        [
+            (A100, SMALL, 1),
+            (A100, SMALL, 4),
+            (A100, LARGE, 4),
+            (H100, SMALL, 1),
+            (H100, SMALL, 2),
+            (H100, LARGE, 8),
+        ]
+    )
+]
+
+
+def test_without_samples_the_published_constants_stand_with_a_wide_band():
+    none = fitted(OPEN, [])
+    where = sampled(deployment())
+    found = predict(none, *where[:-1])
+    step = deployment().step(OPEN)
+    assert found.seconds == pytest.approx(steady_seconds(step, where.batch, where.inputs, where.outputs))
+    assert (found.spread > 0.15).all()
+
+
+def test_a_product_never_measured_is_predicted_from_the_others():
+    learned = fitted(OPEN, TRAINING)
+    unseen = sampled(deployment(H200, SMALL, 4), seed=9)
+    assert error(fitted(OPEN, []), unseen) > 0.14
+    assert error(learned, unseen) < 0.06
+    before, after = (predict(each, *unseen[:-1]).spread for each in (fitted(OPEN, []), learned))
+    assert (after < before).all()
+
+
+def test_live_samples_narrow_the_band_and_cure_a_slow_node():
+    learned = fitted(OPEN, TRAINING)
+    slow = deployment(H200, LARGE, 4)
+    live, scored = sampled(slow, 20, 1, by=1.25), sampled(slow, 40, 2, by=1.25)
+    after = observed(learned, [live])
+    assert error(learned, scored) > 0.12
+    assert error(after, scored) < 0.04
+    assert (predict(after, *scored[:-1]).spread < 0.6 * predict(learned, *scored[:-1]).spread).all()
+    assert after.samples == learned.samples + 20
+
+
+def test_two_batches_teach_what_one_does():
+    learned = fitted(OPEN, TRAINING)
+    live = sampled(deployment(H200, LARGE, 4), 20, 1)
+    halves = [
+        Samples(live.deployment, *(each[part] for each in live[1:])) for part in (slice(0, 10), slice(10, 20))
+    ]
+    once, twice = observed(learned, [live]), observed(observed(learned, [halves[0]]), [halves[1]])
+    scored = sampled(live.deployment, 30, 3)
+    assert predict(twice, *scored[:-1]).seconds == pytest.approx(
+        predict(once, *scored[:-1]).seconds, rel=0.01
+    )
+
+
+def test_an_odd_deployment_explains_itself_and_leaves_the_others_alone():
+    odd = sampled(deployment(A100, SMALL, 2, release="broken"), 15, 5, by=5.0)
+    unseen = sampled(deployment(H200, LARGE, 2), seed=9)
+    learned = fitted(OPEN, [*TRAINING, odd])
+    assert error(learned, unseen) < 0.06
+    assert error(learned, odd) < 0.15
+    later = observed(fitted(OPEN, TRAINING), [odd])
+    assert error(later, unseen) < 0.06
+
+
+def test_an_engine_has_effects_of_its_own():
+    names = effects_of("layer", deployment(engine="sglang"))
+    assert names == ["layer", "layer@engine=sglang", "layer@gpu=H100"]
+    changed = corrected(
+        OPEN, deployment(engine="sglang"), {"layer@engine=sglang": 0.1, "bandwidth@gpu=H100": 0.2}
+    )
+    assert changed.layer_seconds == pytest.approx(1e-4 * np.exp(0.1))
+    assert changed.bandwidth_fraction == pytest.approx(0.875 * np.exp(-0.2))
+    assert corrected(OPEN, deployment(A100), {"bandwidth@gpu=H100": 0.2}) == OPEN
+
+
+@pytest.mark.parametrize(
+    "name", ["layer", "layer@engine=x", "layer@gpu=y", "kind@a|b|c|d", "degrees@a|b|c|d|e|1x1"]
+)
+def test_every_effect_has_a_prior(name):
+    assert 0.0 < prior_of(name) < 1.5
+
+
+def test_what_was_learned_survives_storage():
+    learned = observed(fitted(OPEN, TRAINING[:2]), [sampled(deployment(), 3)])
+    assert from_json(to_json(learned), Calibration) == learned
+    assert len(json.loads(to_json(learned))["covariance"]) == len(learned.names) ** 2
+
+
+def test_nothing_seen_changes_nothing():
+    learned = fitted(OPEN, TRAINING[:1])
+    assert observed(learned, []) is learned
