@@ -14,7 +14,10 @@ from simulator.world.instances import Instance
 
 
 class Open:
-    """A request that has not ended. `epoch` counts its owners, `since` is when the present one got it."""
+    """A request that has not ended. `epoch` counts its owners, `since` is when the present one got it.
+
+    `tried` counts its moves, those that failed too.
+    """
 
     __slots__ = (
         "arrived",
@@ -29,6 +32,7 @@ class Open:
         "prompt",
         "service",
         "since",
+        "tried",
     )
 
     def __init__(
@@ -44,7 +48,7 @@ class Open:
         self.key, self.arrived, self.prompt, self.output, self.prefix = key, arrived, prompt, output, prefix
         self.service, self.priority = service, priority
         self.instance: Instance | None = None
-        self.epoch = self.moves = 0
+        self.epoch = self.moves = self.tried = 0
         self.first = self.since = 0.0
 
     def handover(self, generated: int) -> Handover:

@@ -35,15 +35,29 @@ STEP_SECONDS = 0.005
 class Move:
     """A request on its way from `source` to `target`; `copied` tokens of its context are there.
 
-    In the end `lag` are computed again. `cut`: it has left the source's batch, or leaves at the end of the step. A hand-over from prefill to decode is cut
+    In the end `lag` are computed again. It is the `number`-th try to move its request. `cut`: it has left the source's batch, or leaves at the end of the step. A hand-over from prefill to decode is cut
     from its beginning, and is no migration.
     """
 
-    __slots__ = ("copied", "cut", "deadline", "lag", "migration", "request", "source", "stage", "target")
+    __slots__ = (
+        "copied",
+        "cut",
+        "deadline",
+        "lag",
+        "migration",
+        "number",
+        "request",
+        "source",
+        "stage",
+        "target",
+    )
 
     def __init__(self, request: Open, source: Instance, target: Instance, deadline: float) -> None:
         self.request, self.source, self.target, self.deadline = request, source, target, deadline
         self.copied = self.stage = self.lag = 0
+        self.number = request.tried = (
+            request.tried + 1
+        )  # a copy of an earlier move of it may still be under way
         self.migration = deadline < float("inf")
         self.cut = not self.migration
 
@@ -166,7 +180,7 @@ def send(at_seconds: float, move: Move, context: int, world: Any) -> Iterable[Ev
     """Copy what the target lacks of a context."""
     move.stage += 1
     size = move.request.service.model.kv_bytes_per_token * (context - move.copied)
-    name = f"{move.request.key}.{move.request.epoch}.{move.stage}"
+    name = f"{move.request.key}.{move.number}.{move.stage}"
     sent: list[Event] = world.wires.send(
         at_seconds, move.source, move.target, name, size, copied, (move, context)
     )
@@ -215,7 +229,7 @@ def rest(at_seconds: float, move: Move, world: Any) -> Iterable[Event]:
     context = move.request.prompt + source.engine.generated_tokens(key)
     size = model.kv_bytes_per_token * (context - move.copied)
     sent: list[Event] = world.wires.send(
-        at_seconds, source, move.target, f"{key}.{move.request.epoch}.r", size, delivered, (move, context)
+        at_seconds, source, move.target, f"{key}.{move.number}.r", size, delivered, (move, context)
     )
     return sent
 
@@ -241,7 +255,7 @@ def decode(at_seconds: float, subject: tuple[Instance, int], world: Any) -> Iter
         return (again,)
     move = world.moves[key] = Move(request, source, target, float("inf"))
     context = request.prompt + generated
-    name = f"{key}.{request.epoch}.d"
+    name = f"{key}.{move.number}.d"
     sent: list[Event] = world.wires.send(
         at_seconds,
         source,

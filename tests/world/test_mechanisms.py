@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from cluster.actions import Migrate
 from cluster.serving import Role
 from simulator.physics.engine import EngineInstance
 from simulator.physics.loading import TIER_BYTES_PER_SECOND, StartSpec, WeightTier
@@ -16,7 +17,7 @@ from simulator.physics.power import DEFAULT_POWER, GpuPower, gpu_cap_watts, serv
 from simulator.physics.roofline import step_cost
 from simulator.physics.specs import EngineSpec
 from simulator.physics.training import GangNode, TrainingSpec, compute_seconds
-from simulator.world import mounting
+from simulator.world import mounting, moving
 from simulator.world.parts import Breaking, Buses, Cap, Domain, Hazard, Meter, Parts, Power, Training
 from simulator.world.spec import Choice, Delays, Failing, Group, Moving, ScenarioError
 from simulator.world.world import World
@@ -644,3 +645,24 @@ def test_each_stage_of_a_cold_start_costs_its_time(changed: dict[str, Any], more
         return run(ONE, requests=asks((60.0, 10, 2)), failures=failures).instances[0].started
 
     assert ready(msgspec.structs.replace(FAST, **changed)) - ready(FAST) == pytest.approx(more, abs=1e-9)
+
+
+def test_a_request_may_move_again_while_the_copy_of_a_move_that_failed_is_under_way() -> None:
+    failures = (Failing(instance=1, at_seconds=0.6, start=FAST),)
+    wire = Moving(bytes_per_second=2e8, lag_tokens=64, stages=9)
+    world = World(spec(failures=failures, moving=wire), asks((0.0, 1000, 2_000)))
+
+    def go(at: float, _subject: None, there: World) -> Any:
+        source = there.book.open[0].instance
+        target = next(each for each in there.instances if each is not source)
+        action = Migrate(
+            reason=0, sequence="0", epoch=1, source=source.name, target=target.name, mode="kv", reserve_tokens=0,
+            deadline_seconds=at + 60.0,
+        )  # fmt: skip
+        return moving.begin(at, action, there)
+
+    world.kernel.push((0.5, go, None))
+    world.kernel.push((2.9, go, None))  # the first copy, of 2.6 s, is still on its way to where nobody is
+    outcome = world.run()
+    assert (outcome.completed, outcome.output_tokens) == (1, 2_000)
+    assert outcome.migrations + outcome.migrations_aborted == 2
