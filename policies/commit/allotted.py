@@ -83,7 +83,7 @@ def within_allotment(run: Run, service: Service, frame: Frame, limits: Limits) -
         )
         for column in frame.columns
     }
-    return Limits(free, most, limits.moves)
+    return limits._replace(free_gpus=free, most_units=most)
 
 
 def allotment(view: Snapshot, service: Service) -> dict[str, int] | None:

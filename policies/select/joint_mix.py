@@ -19,7 +19,7 @@ import numpy as np
 from cluster.hardware import Market
 from cluster.plan import Context, Decision
 from cluster.reasons import Alternative, Quantity, Reason, Remedy, Verdict
-from cluster.serving import Service
+from cluster.serving import ReplicaPhase, Service
 from cluster.snapshot import Snapshot
 from cluster.targets import Mix
 from placement.selection.fleet import FleetPlan, FleetProblem, ModelNeed
@@ -44,13 +44,15 @@ Ratio = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 class JointMixConfig(CheapestMixConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the policy, beside those of `cheapest_mix`.
 
-    `fleet_work_units`: most programmes solved for one joint plan. `start_share`: a replica more is charged this share
-    of its hourly price for starting. `spot_share`: most of each class's requests on spot. `survive_priority`: classes
+    `fleet_work_units`: most programmes solved for one joint plan, about a millisecond each. `start_share`: a replica
+    more is charged this share of its hourly price for starting. `hold_seconds`: a replica that starts, or serves for
+    no longer than this, is not given up while all such find room. `spot_share`: most of each class's requests on spot. `survive_priority`: classes
     of at least this priority must survive the loss of a replica (None: none must).
     """
 
-    fleet_work_units: Annotated[int, msgspec.Meta(ge=1)] = 4_000
+    fleet_work_units: Annotated[int, msgspec.Meta(ge=1)] = 1_000
     start_share: Ratio = 0.1
+    hold_seconds: Annotated[float, msgspec.Meta(ge=0.0)] = 300.0
     spot_share: Ratio = 1.0
     survive_priority: int | None = None
 
@@ -81,7 +83,9 @@ class JointMix(CheapestMix):
         services = in_scope(view, ctx)
         for priority, level in groupby(services, key=lambda service: service.priority):
             competitors = [
-                found for each in level if (found := self._competitor(groups, each, ctx)) is not None
+                found
+                for each in level
+                if (found := self._competitor(groups, inventory, each, ctx)) is not None
             ]
             free = _free(inventory, priority, taken)
             given = {each.service.name: self._alone(each, ctx) for each in competitors}
@@ -101,24 +105,30 @@ class JointMix(CheapestMix):
     def _options(self) -> MixOptions:
         return MixOptions(self._joint.headroom, self._joint.work_units, self._joint.route_by_size)
 
-    def _competitor(self, groups: Groups, service: Service, ctx: Context) -> Competitor | None:
-        """A service as the joint plan sees it; None when nothing could serve it, or it may have shares of GPUs: those are
-        counted in other units, and take what is left.
+    def _competitor(
+        self, groups: Groups, inventory: Inventory, service: Service, ctx: Context
+    ) -> Competitor | None:
+        """A service as the joint plan sees it; None when nothing could serve it, it wants nothing, or it may have
+        shares of GPUs: those are counted in other units, and take what is left.
         """
         view = groups.view
         frame = frame_of(groups, service, ctx.scratch)
-        if not frame.columns or frame.quantum > 1:
-            return None
         capacity = view.capacity(service.name)
+        idle = capacity is not None and capacity.wanted_per_second <= 0.0 and capacity.wanted_units <= 0
+        if not frame.columns or frame.quantum > 1 or idle:
+            return None
         shares = frame.shares((capacity.shape if capacity else None) or declared(service))
         rate = planned_rate(view, service, frame, shares)
-        problem = problem_of(frame, shares, rate, None, None, self._options())
+        most = _most_units(inventory, service.priority, frame)
+        problem = problem_of(frame, shares, rate, None, most, self._options())
         standing = {f"{p.variant}|{p.pool}": p.units for p in capacity.mix.parts} if capacity else {}
+        young = _young(groups, service, ctx.now_seconds - self._joint.hold_seconds)
         spot = {name for name, pool in view.pools.items() if pool.market is Market.SPOT}
         variants = tuple(
             msgspec.structs.replace(
                 option,
                 spot=option.pool in spot,
+                min_units=min(young.get(option.name, 0), most[option.name]),
                 standing_units=standing.get(option.name, 0),
                 startup_dollars=self._joint.start_share * option.dollars_per_hour,
             )
@@ -173,6 +183,29 @@ class JointMix(CheapestMix):
             found[each.service.name] = mix
             draft.because(_allotted(each, mix, plan, others[each.service.name]))
         return found
+
+
+def _most_units(inventory: Inventory, priority: int, frame: Frame) -> dict[str, int]:
+    """Replicas of each column that whole nodes' devices allow, lower priorities' and equal ones' included."""
+    rows = inventory.available(priority + 1)
+    return {
+        column.name: int((rows[inventory.pool_rows[column.pool]] // column.profile.variant.gpus).sum())
+        if column.pool in inventory.pool_rows
+        else 0
+        for column in frame.columns
+    }
+
+
+def _young(groups: Groups, service: Service, since_seconds: float) -> dict[str, int]:
+    """Replicas by column that start, or began to serve only just now: they are not given up again at once."""
+    found: dict[str, int] = {}
+    for replica in groups.replicas.get(service.name, ()):
+        starts = replica.phase in (ReplicaPhase.PENDING, ReplicaPhase.STARTING)
+        fresh = replica.phase is ReplicaPhase.READY and replica.phase_since_seconds > since_seconds
+        if starts or fresh:
+            column = f"{replica.variant.key}|{replica.pool}"
+            found[column] = found.get(column, 0) + 1
+    return found
 
 
 def _free(inventory: Inventory, priority: int, taken: dict[str, float]) -> dict[str, int]:

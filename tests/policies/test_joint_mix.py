@@ -117,7 +117,7 @@ def test_commitment_keeps_everybodys_part():
 def test_who_holds_more_than_its_part_gives_way_and_who_waits_gets_it_next():
     made = contested().with_capacity("shop/a", 16.0, ("A100-80", "a100-80-od", 4))
     for number in range(4):
-        made.with_replica("shop/a", "A100-80", "a100-80-od-0", devices=(number,))
+        made.with_replica("shop/a", "A100-80", "a100-80-od-0", devices=(number,), age=10_000.0)
     final = capacities(made.build(), "joint_mix")
     menus, _ = select(made.build())
     mine = {p.pool: p.units for p in final["shop/a"].mix.parts}
@@ -146,3 +146,34 @@ def test_work_that_is_spent_leaves_a_complete_plan():
     menus, _ = select(contested().build(), fleet_work_units=1)
     assert {menu.joint for menu in menus.values()} == {True}
     assert all(count <= 4 for count in gpus(menus).values())
+
+
+@pytest.mark.parametrize(
+    ("age", "held"), [(10.0, True), (10_000.0, False)], ids=["just begun to serve", "served long enough"]
+)
+def test_a_replica_that_has_only_just_begun_is_not_given_up(age, held):
+    made = serving(cluster(0, 2), "shop/a", 0.2, dollars=1.0).with_capacity(
+        "shop/a", 0.2, ("A100-80", "a100-80-od", 1)
+    )
+    made.with_replica("shop/a", "A100-80", "a100-80-od-0", age=age)
+    menus, _ = select(serving(made, "shop/b", 60.0, dollars=900.0).build())
+    assert menus["shop/a"].joint
+    assert (menus["shop/a"].mixes[0].text != "nothing") is held
+
+
+def test_groups_of_gpus_need_them_on_one_node():
+    made = a_cluster().with_pool("a100-80-od", "A100-80").with_nodes(2, "a100-80-od", gpus=3)
+    promise = (Objective(ttft_seconds=2.0, tpot_seconds=0.1, unserved_dollars=500.0),)
+    for name in ("shop/a", "shop/b"):
+        made.with_service(name, "A100-80x2", expected_requests_per_second=90.0, objectives=promise)
+        made.with_load(name, 90.0)
+    menus, _ = select(made.build())
+    units = {name: sum(part.units for part in menu.mixes[0].parts) for name, menu in menus.items()}
+    assert max(units.values()) <= 2
+
+
+def test_a_service_that_wants_nothing_takes_nothing():
+    made = contested().with_service("shop/idle", "A100-80").with_capacity("shop/idle", 0.0)
+    menus, _ = select(made.build())
+    assert menus["shop/idle"].joint is False
+    assert menus["shop/a"].joint is True
