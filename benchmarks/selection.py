@@ -18,8 +18,9 @@ import msgspec
 import numpy as np
 
 from benchmarks import mix
-from benchmarks.base import Arguments, Figure, Result, Row, at_most, data_folder
+from benchmarks.base import Arguments, BenchmarkError, Figure, Result, Row, at_most, data_folder
 from benchmarks.selection_exact import ordered_binaries
+from placement.profiles.grid import GridError
 from placement.selection.baselines import BaselinePlan, aibrix, wva_greedy
 from placement.selection.checker import recomputed_cost
 from placement.selection.problem import MixProblem, MixSolution
@@ -29,6 +30,8 @@ Dense = tuple[tuple[str, ...], "Samples"]
 
 DENSE_DRAWS = 16
 """Dense instances drawn; their rates go round `DENSE_RATES`."""
+
+TABLE = "reference_costs_single_model.csv"
 
 DENSE_RATES = (1.0, 4.0, 8.0, 32.0)
 
@@ -102,18 +105,25 @@ def _cpu(name: str, samples: list[Samples]) -> Row:
 def _row(
     folder: Path, row: dict[str, str], workloads: dict[str, Any], profiles: dict[str, dict[str, Any]]
 ) -> Solved:
+    name = f"{row['n_gpu_types']} types, {row['workload']}, {row['rate_rps']} req/s, {row['tpot_slo_ms']} ms"
     profile = mix.profile_of(folder, row["tpot_slo_ms"], profiles)
-    plain = mix.instance(row, workloads, profile, headroom=False)
-    padded = mix.instance(row, workloads, profile, headroom=True)
+    try:
+        plain = mix.instance(row, workloads, profile, headroom=False)
+        padded = mix.instance(row, workloads, profile, headroom=True)
+        optimum = float(row["optimal_fractional_cost"])
+    except (GridError, KeyError, ValueError) as error:
+        raise BenchmarkError(
+            f"{folder / TABLE}, row {name}: {type(error).__name__}: {error}; look at the row, its workload in "
+            "workloads_10x6.json and its profile."
+        ) from error
     off, *off_ms = mix.timed_both(plain)
     on, *on_ms = mix.timed_both(padded)
     faults = (*mix.faults_of(plain, off), *mix.faults_of(padded, on))
-    optimum = float(row["optimal_fractional_cost"])
     cost = math.inf if faults else recomputed_cost(plain, off)
     melange = row.get("melange_exact_sf4") or "inf"
     gap, closed = _headroom_gap(padded, on)
     return Solved(
-        name=f"{row['n_gpu_types']} types, {row['workload']}, {row['rate_rps']} req/s, {row['tpot_slo_ms']} ms",
+        name=name,
         types=len(plain.variants),
         gap=abs(cost - optimum) / optimum if math.isfinite(cost) else math.inf,
         worse_than_melange=cost > float(melange) * (1.0 + 1e-9),

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from benchmarks import mix, selection
-from benchmarks.base import Arguments
+from benchmarks.base import Arguments, BenchmarkError
 from benchmarks.selection_exact import ordered_binaries
 from placement.selection.mix import solve_mix
 from tests.placement.mixes import brute_force, problem
@@ -84,3 +84,26 @@ def test_the_plain_programme_agrees_with_enumeration(headroom):
     assert exact.closed
     assert exact.objective == pytest.approx(brute_force(task, 6)[0][0])
     assert exact.bound == pytest.approx(exact.objective)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        pytest.param(lambda text: text.replace(",chat,1,", ",nowhere,1,"), "row 4 types, nowhere, 1 req/s.*nowhere", id="an unknown workload"),
+        pytest.param(lambda text: text.replace(",chat,1,", ",chat,fast,"), "row 4 types, chat, fast req/s.*could not convert", id="a rate that is no number"),
+    ],
+)  # fmt: skip
+def test_a_row_that_makes_no_sense_is_named(folder, change, sentence):
+    table = folder / selection.TABLE
+    table.write_text(change(table.read_text()))
+    with pytest.raises(BenchmarkError, match=sentence):
+        selection.run(Arguments(data=folder))
+
+
+def test_a_profile_on_its_side_is_named(folder):
+    path = folder / "profile_roofline_llama2-7b_12gpu_tpot120ms.json"
+    profile = json.loads(path.read_text())
+    profile["gpus"]["L4"]["tputs"] = [[1.0, 2.0]]
+    path.write_text(json.dumps(profile))
+    with pytest.raises(BenchmarkError, match="profile L4 has shape"):
+        selection.run(Arguments(data=folder))
