@@ -190,7 +190,7 @@ def _after_a_loss(problem: FleetProblem, plan: FleetPlan, memory: Memory) -> tup
     return time.perf_counter() - started, check_plan(less, again)
 
 
-REPLAN_SECONDS = 0.6
+REPLAN_SECONDS = 0.5
 """Clock of a plan after a loss."""
 
 

@@ -29,8 +29,11 @@ OFFERED = 6
 NODES = 2_000
 """Nodes of the search for the best plan of known mixes."""
 
-RANKS = (8, 40)
-"""How many of each model's cheapest mixes are asked for to close a remaining gap, step by step."""
+FIRST_RANK = 8
+"""How many of a model's cheapest mixes are listed first; three times as many when that reaches too little."""
+
+LISTED = 1_500
+"""Mixes listed in all, about a programme each."""
 
 
 class Incumbent(msgspec.Struct):
@@ -260,21 +263,24 @@ class Generation:
         return self.incumbent.objective - self.bound <= self._slack()
 
     def combine(self, relaxed: Relaxed) -> None:
-        """The best plan of the known mixes that could be in a better one, then of more and more of them."""
-        for rank in (1, *RANKS):
+        """The best plan of the known mixes that could be in a better one, then of all that could, as far as listed.
+
+        Where every mix with a reduced cost up to ``reach`` is listed, a plan that is not among theirs costs at least
+        the relaxed master and ``reach``: so a proven choice among them lifts the bound even when it proves no optimum.
+        """
+        for listing in (False, True):
+            gap = self.incumbent.objective - self.bound
             if self.closed or not self._budget.left:
                 return
-            open_gap = self.incumbent.objective - self.bound
-            complete = rank > 1 and self._enumerate(relaxed, rank, open_gap)
-            self._offer(relaxed, above=open_gap + 1e-7, most=400)
-            numbers = self._within(relaxed, open_gap)
-            found = self.master.whole(numbers, NODES, self.incumbent.objective + 1e-6)
+            reach = self._list(relaxed, gap) if listing and self._tight(relaxed) else 0.0
+            self._offer(relaxed, above=gap + 1e-7, most=400)
+            found = self.master.whole(self._within(relaxed, gap), NODES, self.incumbent.objective + 1e-6)
             self._budget.spend(50)
-            if found is not None:
-                self._consider(sorted((self.master.columns[k] for k in found[0]), key=lambda c: c.model))
-            if complete and found is not None and found[1]:
-                self.bound = max(self.bound, self.incumbent.objective)
-                return
+            if found is None:
+                continue
+            self._consider(sorted((self.master.columns[k] for k in found[0]), key=lambda c: c.model))
+            if found[1]:
+                self.bound = max(self.bound, min(self.incumbent.objective, self.bound + reach))
 
     def _within(self, relaxed: Relaxed, gap: float) -> list[int]:
         """Columns whose reduced cost does not exceed the gap; the incumbent's among them."""
@@ -286,17 +292,24 @@ class Generation:
             or (column.model, column.counts) in own
         ]
 
-    def _enumerate(self, relaxed: Relaxed, rank: int, gap: float) -> bool:
-        """Asks every model for its ``rank`` cheapest mixes; whether that is all of them within the gap."""
-        complete = True
-        for m, oracle in enumerate(self._oracles):
-            if not self._budget.left:
-                return False
-            outcome = oracle.ask(relaxed.prices, self._resources.limits, rank=rank)
+    def _list(self, relaxed: Relaxed, gap: float) -> float:
+        """Lists each model's cheapest mixes, those of the model that reaches least first; how far all reach."""
+        rank = [FIRST_RANK] * len(self._oracles)
+        reach = np.zeros(len(self._oracles))
+        listed = 0
+        while listed < LISTED and self._budget.left:
+            m = int(np.argmin(reach))
+            if reach[m] > gap:
+                break
+            outcome = self._oracles[m].ask(relaxed.prices, self._resources.limits, rank=rank[m])
             self._budget.spend(outcome.units_used)
-            last = outcome.best[-1].objective if len(outcome.best) == rank else np.inf
-            complete = complete and outcome.complete and last - float(relaxed.models[m]) > gap
-        return complete
+            listed += rank[m]
+            if not outcome.complete:
+                break
+            full = len(outcome.best) == rank[m]
+            reach[m] = outcome.best[-1].objective - float(relaxed.models[m]) if full else np.inf
+            rank[m] *= 3
+        return float(np.clip(reach.min(), 0.0, gap))
 
     def exchange(self) -> None:
         """Each model in turn gets its exact optimum on what the others leave, until nobody gains."""
