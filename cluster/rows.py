@@ -20,9 +20,18 @@ class Rows(Generic[TableT]):
         self._table = table
         self._index: dict[str, int] = {}
         self._free: list[int] = []
-        self._columns: dict[str, Column] = {name: self._blank(name, 16) for name in table.columns()}
+        self._columns: dict[str, Column] = {}
+        self._block: Column | None = None
+        self._lay({name: self._blank(name, 16) for name in table.columns()})
         self._published: TableT | None = None
         self._sorted: tuple[tuple[str, ...], Column | None] | None = None
+
+    def _lay(self, columns: dict[str, Column]) -> None:
+        """Take these columns; in one block where they are all of one type, so that they are copied at once."""
+        self._columns = columns
+        if len({column.dtype for column in columns.values()}) == 1:
+            self._block = np.array(list(columns.values()))
+            self._columns = dict(zip(columns, self._block, strict=True))
 
     def _blank(self, name: str, size: int) -> Column:
         dtype = np.dtype(self._table.dtypes().get(name, "float64"))
@@ -46,8 +55,12 @@ class Rows(Generic[TableT]):
     def _grow(self) -> int:
         row = len(self._index)
         if row >= len(self._columns["observed_seconds"]):
-            for name, column in self._columns.items():
-                self._columns[name] = np.concatenate([column, self._blank(name, len(column))])
+            self._lay(
+                {
+                    name: np.concatenate([column, self._blank(name, len(column))])
+                    for name, column in self._columns.items()
+                }
+            )
         return row
 
     def get(self, key: str, column: str) -> float:
@@ -72,11 +85,14 @@ class Rows(Generic[TableT]):
         """An immutable copy, rows by sorted key; the same object until something changes."""
         if self._published is None:
             keys, rows = self._sorted = self._sorted or self._sort()
-            if rows is None:
-                columns = {name: column[: len(keys)].copy() for name, column in self._columns.items()}
+            pick = slice(len(keys)) if rows is None else rows
+            if self._block is not None:
+                block = np.array(self._block[:, pick])
+                block.setflags(write=False)  # and so are its views
+                self._published = self._table(keys=keys, **dict(zip(self._columns, block, strict=True)))
             else:
-                columns = {name: column[rows] for name, column in self._columns.items()}
-            self._published = self._table(keys=keys, **columns).freeze()
+                columns = {name: np.array(column[pick]) for name, column in self._columns.items()}
+                self._published = self._table(keys=keys, **columns).freeze()
         return self._published
 
     def _sort(self) -> tuple[tuple[str, ...], Column | None]:

@@ -68,12 +68,10 @@ class LlumnixMigration:
         if not np.count_nonzero(free < config.source_below_blocks):
             return Decision(Plan(), state)
         busy = {flight.subject.name for flight in view.moves.values()}
-        idle = np.array([key not in busy for key in table.keys]) & (table.ready > 0.0)
-        order = np.argsort(free, kind="stable")
-        sources = [row for row in order.tolist() if idle[row] and free[row] < config.source_below_blocks]
-        targets = [
-            row for row in order[::-1].tolist() if idle[row] and free[row] > config.target_above_blocks
-        ]
+        order, blocks, ready = free.argsort(kind="stable").tolist(), free.tolist(), table.ready.tolist()
+        idle = [row for row in order if ready[row] > 0.0 and table.keys[row] not in busy]
+        sources = [row for row in idle if blocks[row] < config.source_below_blocks]
+        targets = [row for row in reversed(idle) if blocks[row] > config.target_above_blocks]
         actions: list[Migrate] = []
         reasons: list[Reason] = []
         for source, target in zip(sources, targets, strict=False):
