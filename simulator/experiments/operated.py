@@ -106,7 +106,10 @@ class Booked(Strict, frozen=True, kw_only=True):
 
 
 class OperatedScenario(Strict, frozen=True, kw_only=True):
-    """One experiment on a cluster. With `snapshot` it begins as that cluster was, and what is given is added."""
+    """One experiment on a cluster. With `snapshot` it begins as that cluster was, and what is given is added.
+
+    `power` books what machines draw also where there is no domain, and says how often.
+    """
 
     seconds: float
     inventory: tuple[Machines, ...] = ()
@@ -193,7 +196,7 @@ def prepared(scenario: OperatedScenario, seed: int) -> Prepared:
         plan_seconds=scenario.operator.plan_seconds,
         debounce_seconds=scenario.operator.debounce_seconds,
         step_seconds=scenario.operator.step_seconds,
-        parts=_parts(scenario),
+        parts=_parts(scenario, leased=bool(domains)),
         delays=scenario.delays,
         moving=scenario.moving,
         origin_seconds=origin,
@@ -205,8 +208,9 @@ def prepared(scenario: OperatedScenario, seed: int) -> Prepared:
     return Prepared(spec=spec, captured=captured)
 
 
-def _parts(scenario: OperatedScenario) -> Parts:
-    booked = scenario.power
+def _parts(scenario: OperatedScenario, *, leased: bool) -> Parts:
+    """What is asked for; watts are booked wherever there are leases."""
+    booked = scenario.power or (Booked() if leased else None)
     power = Power(every_seconds=booked.every_seconds, meter=booked.meter) if booked is not None else None
     parts = Parts(power=power, buses=scenario.buses)
     check_parts(parts, (), 0)

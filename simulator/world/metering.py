@@ -47,7 +47,8 @@ def told(at_seconds: float, subject: tuple[str, float, float], world: Any) -> It
     domain, made, watts = subject
     world.observer.fold(
         ev.MeterReport(
-            source="meters", observed_seconds=made, delivered_seconds=at_seconds, domain=domain,
+            source="meters", observed_seconds=world.origin + made, delivered_seconds=world.origin + at_seconds,
+            domain=domain,
             columns={"meter_watts": watts},
         )
     )  # fmt: skip

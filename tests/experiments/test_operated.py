@@ -127,13 +127,17 @@ def test_what_contradicts_itself_is_refused_before_the_run(
     assert sentence in str(refused.value)
 
 
-def test_a_captured_cluster_goes_on_where_it_was(tmp_path: Path) -> None:
-    """The last planner run of a play, as `plimsoll snapshot` writes it."""
-    body = play(GROW, tmp_path).records[8]
-    captured = read_record(body).snapshot
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A planner run of a play, as `plimsoll snapshot` writes it."""
+    return play(GROW, tmp_path_factory.mktemp("play")).records[8]
+
+
+def test_a_captured_cluster_goes_on_where_it_was(record: bytes, tmp_path: Path) -> None:
+    captured = read_record(record).snapshot
     ready = sorted(key for key, replica in captured.replicas.items() if replica.phase == "ready")
     assert len(ready) >= 4
-    (tmp_path / "cluster.json").write_bytes(body)
+    (tmp_path / "cluster.json").write_bytes(record)
     given = {"seconds": 60.0, "snapshot": str(tmp_path / "cluster.json"), "start": QUICK}
     scenario = operated_of(given)
     found = prepared(scenario, 1)
@@ -155,8 +159,8 @@ def test_a_captured_cluster_goes_on_where_it_was(tmp_path: Path) -> None:
     assert not set(created) & set(captured.replicas)
 
 
-def test_what_if_asks_a_captured_cluster_with_more_machines(tmp_path: Path) -> None:
-    (tmp_path / "cluster.json").write_bytes(play(GROW, tmp_path).records[8])
+def test_what_if_asks_a_captured_cluster_with_more_machines(record: bytes, tmp_path: Path) -> None:
+    (tmp_path / "cluster.json").write_bytes(record)
     steps = {"steps": {"rates": [{"at": 0, "rate": 14}, {"at": 60, "rate": 0}]}}
     given = {
         "seconds": 90.0, "snapshot": str(tmp_path / "cluster.json"), "start": QUICK,
@@ -204,7 +208,7 @@ def test_watts_of_machines_are_booked_and_told_by_agents_and_meters() -> None:
     assert figures["peak_share_row"] == pytest.approx(figures["watts_peak"] / 4_000)
     node = dict(zip(found.series["watts_seconds"], found.series["watts_node_l4-02"], strict=True))
     assert {watts for at, watts in node.items() if 61.0 < at < 89.0} == {0.0}
-    without = simulate(_bytes(changed(*[("domains", [server])])), Run((), 1))
+    without = simulate(_bytes(SMALL), Run((), 1))
     assert not [name for name in without.figures if "joules" in name]
 
 

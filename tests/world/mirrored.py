@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
+from cluster.base import Ref
 from cluster.hardware import AcceleratorClass, Node, Pool
 from controller.config import OperatorConfig
 from controller.resources.manifests import parse
 from simulator.fleet.specs import FleetSpec, NodeSpec
 from simulator.traces.requests import TraceRequest
-from simulator.world.operated.objects import job_of, product_of, service_of
+from simulator.world.operated.objects import domain_of, job_of, product_of, service_of
 from simulator.world.operated.spec import OperatedSpec, machine, node_ref, tie_rank
+from simulator.world.parts import Parts, Power
 from simulator.world.spec import Choice, Delays
 
 AT_ONCE = Delays(gateway_seconds=0.0, agent_low_seconds=0.0, agent_high_seconds=0.0, watch_seconds=0.0)
@@ -41,9 +44,17 @@ def mirrored(
         ]
         for wanted, make in (("ModelService", service_of), ("TrainingJob", job_of))
     }
+    every = tuple(node.name for node in fleet.nodes)
+    domains = tuple(
+        domain_of(meta["name"], spec, every, meta["name"])
+        for kind, meta, spec in found
+        if kind == "PowerDomain"
+    )
+    above = domains[0].name if domains else ""
     return OperatedSpec(
-        machines=tuple(machine(n.server(), _noun(n, pools, classes, config.seed)) for n in fleet.nodes),
+        machines=tuple(machine(n.server(), _noun(n, pools, classes, config.seed, above)) for n in fleet.nodes),
         products=tuple(classes.values()), pools=tuple(pools), services=tuple(objects["ModelService"]),
+        domains=domains, parts=Parts(power=Power()) if domains else Parts(),
         jobs=tuple(objects["TrainingJob"]), seconds=seconds, start=fleet.start, engine=fleet.engine,
         policies={loop: Choice(c.name, dict(c.config)) for loop, c in config.policies.items()},
         plan_seconds=config.plan_seconds, debounce_seconds=config.debounce_seconds, bind_seconds=0.0,
@@ -52,12 +63,14 @@ def mirrored(
     )  # fmt: skip
 
 
-def _noun(spec: NodeSpec, pools: Iterable[Pool], classes: dict[str, AcceleratorClass], seed: int) -> Node:
+def _noun(
+    spec: NodeSpec, pools: Iterable[Pool], classes: dict[str, AcceleratorClass], seed: int, domain: str
+) -> Node:
     product = next(name for name, c in classes.items() if spec.product in (name, *c.aliases))
     return Node(
         ref=node_ref(spec.name), pool=next(p.name for p in pools if p.accelerator == product), accelerator=product,
         devices=(), cpu_millis=spec.cpu_millis, memory_bytes=spec.memory_bytes, nvme_bytes=spec.nvme_bytes,
-        island=spec.island, topology=(spec.zone,), order=tie_rank(seed, spec.name),
+        island=spec.island, topology=(spec.zone,), order=tie_rank(seed, spec.name), power_domain=domain,
     )  # fmt: skip
 
 
@@ -69,9 +82,8 @@ def steady(
     return [TraceRequest(n, from_seconds + n / per_second, prompt, output) for n in range(count)]
 
 
-def plain(noun: msgspec.Struct) -> dict:
-    """A noun as builtins, without what only an API server gives (uids)."""
-    made = msgspec.to_builtins(noun)
-    if "ref" in made:
-        made["ref"] = {k: v for k, v in made["ref"].items() if k in ("kind", "name")}
-    return made
+def plain(noun: Any) -> Any:
+    """A noun without what only an API server gives: uid and version of its ref."""
+    return (
+        msgspec.structs.replace(noun, ref=Ref(noun.ref.kind, noun.ref.name)) if hasattr(noun, "ref") else noun
+    )

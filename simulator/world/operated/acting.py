@@ -24,9 +24,19 @@ Handler = Callable[[float, Any, Overlay, Any], "list[Event] | None"]
 
 
 def carry_out(
-    at_seconds: float, loop: str, tick: int, plan: Plan, actions: Sequence[act.AnyAction], world: Any
+    at_seconds: float,
+    loop: str,
+    tick: int,
+    plan: Plan,
+    actions: Sequence[act.AnyAction],
+    world: Any,
+    *,
+    quiet: bool = False,
 ) -> list[Event]:
-    """Check and do a plan's actions in order; each accepted one is charged before the next is checked."""
+    """Check and do a plan's actions in order; each accepted one is charged before the next is checked.
+
+    Of a `quiet` loop only what was not done is logged.
+    """
     now = world.origin + at_seconds
     overlay = Overlay(world.observer.snapshot(now, world.epoch))
     events: list[Event] = []
@@ -44,7 +54,8 @@ def carry_out(
             events += done
             if outcome == "done":
                 overlay.apply(action)
-        world.log.acted(at_seconds, loop, tick, action, outcome, reason)
+        if not quiet or outcome != "done":
+            world.log.acted(at_seconds, loop, tick, action, outcome, reason)
     return events
 
 
@@ -55,7 +66,7 @@ def _reason(plan: Plan, action: act.AnyAction) -> Reason | None:
 def _attempt(
     at: float, action: act.AnyAction, overlay: Overlay, reason: Reason | None, world: Any
 ) -> tuple[list[Event], Reason | None, str]:
-    handler = HANDLERS.get(type(action))
+    handler = HANDLERS.get(type(action)) or world.handlers.get(type(action))
     if handler is None:
         drop = Drop("Unsupported", action.kind, 1, 0, 0, "kinds")
         return [], drop.reason(subject_of(action)), "dropped"

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from cluster import events as ev
 from cluster.restraint import HOUR_SECONDS, Moves
 from simulator.world.core import Event
 from simulator.world.operated.acting import carry_out
@@ -80,15 +79,7 @@ def plan(at_seconds: float, world: Any) -> list[Event]:
         loop = f"{staged.stage}.{seen[staged.stage]}" if seen[staged.stage] else staged.stage
         seen[staged.stage] += 1
         world.log.told(at_seconds, staged.stage, context.tick, staged.plan)
-        aim(staged.targets, "planner", now, world)
+        world.aim(staged.targets, "planner", now)
         if staged.actions:
             events += carry_out(at_seconds, loop, context.tick, staged.plan, staged.actions, world)
     return events
-
-
-def aim(targets: Iterable[Any], source: str, now: float, world: Any) -> None:
-    """Put targets in force."""
-    for target in targets:
-        world.observer.fold(
-            ev.Aimed(source=source, observed_seconds=now, delivered_seconds=now, target=target)
-        )

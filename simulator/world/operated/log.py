@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster.actions import AnyAction, CreateReplica, RestartGang, SetRoutes, StartGang
+from cluster.actions import AnyAction, CreateReplica, GrantPower, RestartGang, SetRoutes, StartGang
 from cluster.checks import subject_of
 from cluster.plan import Plan
 from cluster.reasons import Reason, sentence
@@ -83,4 +83,6 @@ def detail_of(action: AnyAction) -> str:
         return ", ".join(f"{key}={weight:.4f}" for key, weight in sorted(action.weights.items()))
     if isinstance(action, (StartGang, RestartGang)):
         return ", ".join(f"{s.node}:{','.join(map(str, s.devices))}" for s in action.layout.slots)
+    if isinstance(action, GrantPower):
+        return f"{action.watts} W"
     return ""

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from cluster import actions as act
+from cluster import events as ev
 from cluster.launch import EngineLaunch
 from cluster.serving import ReplicaPhase, Service
 from controller.beliefs import CapacityBeliefs
@@ -24,7 +26,17 @@ from simulator.physics.training import GangPhase
 from simulator.traces.requests import TraceRequest
 from simulator.world import moving
 from simulator.world.core import Event
-from simulator.world.operated import agents, deciding, measuring, outages, powering, starting, training
+from simulator.world.operated import (
+    agents,
+    deciding,
+    leasing,
+    measuring,
+    outages,
+    powering,
+    starting,
+    training,
+)
+from simulator.world.operated.acting import Handler
 from simulator.world.operated.attempts import Attempt, Ranks
 from simulator.world.operated.hearing import Ears
 from simulator.world.operated.log import Log
@@ -82,7 +94,10 @@ class OperatedWorld(World):
         self.moments: list[Moment] = []
         self.planner = PlannerLoop(_config(spec))
         self.beliefs = CapacityBeliefs()
-        self.power: Any = None
+        self.power = leasing.Leases(spec.seed, spec.power_seconds) if spec.domains else None
+        self.handlers: dict[type[act.Action], Handler] = (
+            {act.GrantPower: leasing.grant} if spec.domains else {}
+        )
         self.services = [self._serve(n, each, requests) for n, each in enumerate(spec.services)]
         self.served = {service.name: service for service in self.services}
         self._introduce()
@@ -124,7 +139,7 @@ class OperatedWorld(World):
             push((outage.at_seconds, outages.crash, outage))
         every = spec.delays.report_seconds
         for site in self.sites.values():
-            at = self.draw() * every if spec.staggered else every
+            at = self.draw() * every if spec.staggered else 0.0
             push((at, agents.report, (site, at)))
         push((every - measuring.EARLY_SECONDS, measuring.measure, every))
         push((deciding.LATE_SECONDS, deciding.step, 0.0))
@@ -159,13 +174,23 @@ class OperatedWorld(World):
         at, key, node = self.origin + at_seconds, unit.key, unit.site.name
         self.ears.put(at + self.spec.delays.watch_seconds, lambda now: self.ears.end(key, node, now))
 
+    def aim(self, targets: Iterable[Any], source: str, now_seconds: float) -> None:
+        """Put targets in force."""
+        for target in targets:
+            self.observer.fold(
+                ev.Aimed(
+                    source=source, observed_seconds=now_seconds, delivered_seconds=now_seconds, target=target
+                )
+            )
+
     def columns(self, site: Site, at_seconds: float) -> dict[str, float]:
         """What a machine's agent measures beside its engines."""
         server = site.spec.server
-        return {
+        found = {
             "safe_watts": float(server.safe_watts), "min_watts": float(server.min_watts),
             "max_watts": float(server.max_watts), **powering.columns(site, at_seconds, self),
         }  # fmt: skip
+        return found if self.power is None else self.power.columns(site, found, self)
 
     def entered(self, event: StageEvent, site: Site) -> list[Event]:
         """A start that is no replica's comes to its next stage."""
