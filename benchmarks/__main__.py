@@ -65,6 +65,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "benchmarks.profiles",
         "predicted time per output token on measured silicon, one GPU product left out at a time",
     ),
+    "selection-slo": (
+        "benchmarks.selection_slo",
+        "our plan against Melange's rule in the simulator: cost, and promises kept over all arrivals",
+    ),
     "packing": (
         "benchmarks.packing",
         "GPU allocation on Alibaba's openb traces at 130 % arrival, beside FGD and the other published rules",

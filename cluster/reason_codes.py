@@ -181,6 +181,7 @@ CODES: dict[str, CodeSpec] = {
     # dispatch
     "RoundRobin": _normal("{choice} had its turn of {have}.", "have"),
     "LeastMemory": _normal("{choice} had {have} of its KV cache used or asked for, the runner-up {need}.", "need", "have"),
+    "SizePlanned": _normal("{choice} would be {have} full with a request of this size, the runner-up {need}.", "need", "have"),
     "MostFreeness": _normal("{choice} had {have} of room for each of its requests, the runner-up {need}.", "need", "have"),
     "LeastOutstanding": _normal("{choice} had {have} outstanding, the runner-up {need}.", "need", "have"),
     "HoldNoInstance": _normal("held: no instance is ready ({have} held, cap {limit}, {need} needed).", "need", "have", "limit"),

@@ -30,6 +30,7 @@ from policies.dispatch.memory_load import (
     MemoryLoadState,
 )
 from policies.dispatch.round_robin import RoundRobin, RoundRobinConfig, RoundRobinState
+from policies.dispatch.size_aware import SizeAware, SizeAwareConfig, SizeAwareState
 from policies.migration.llumnix import LlumnixMigration, LlumnixMigrationConfig, LlumnixMigrationState
 from policies.place.best_fit import BestFit, BestFitConfig, BestFitState
 from policies.place.priced_fgd import PricedFgd, PricedFgdConfig
@@ -37,6 +38,7 @@ from policies.power.static_clamp import StaticClamp, StaticClampConfig, StaticCl
 from policies.scale.hpa import Hpa, HpaConfig, HpaState
 from policies.select.cheapest_mix import CheapestMix, CheapestMixConfig, CheapestMixState
 from policies.select.joint_mix import JointMix, JointMixConfig
+from policies.select.melange import MelangeMix, MelangeMixConfig
 from policies.train.island_gang import IslandGang, IslandGangConfig, IslandGangState
 from policies.warm.fixed_keepalive import FixedKeepalive, FixedKeepaliveConfig, FixedKeepaliveState
 
@@ -54,6 +56,7 @@ TABLES: Mapping[str, Mapping[str, Row]] = {
     "select": {
         "cheapest_mix": Row(CheapestMix, CheapestMixConfig, CheapestMixState, Snapshot),
         "joint_mix": Row(JointMix, JointMixConfig, CheapestMixState, Snapshot),
+        "melange": Row(MelangeMix, MelangeMixConfig, CheapestMixState, Snapshot),
     },
     "scale": {"hpa": Row(Hpa, HpaConfig, HpaState, Snapshot)},
     "commit": {"by_priority": Row(ByPriority, ByPriorityConfig, ByPriorityState, Snapshot)},
@@ -71,6 +74,7 @@ TABLES: Mapping[str, Mapping[str, Row]] = {
         "round_robin": Row(RoundRobin, RoundRobinConfig, RoundRobinState, DispatchView),
         "infaas": Row(InfaasPlusPlus, MemoryLoadConfig, MemoryLoadState, DispatchView),
         "llumnix": Row(LlumnixDispatch, MemoryLoadConfig, MemoryLoadState, DispatchView),
+        "size_aware": Row(SizeAware, SizeAwareConfig, SizeAwareState, DispatchView),
     },
     "migration": {
         "llumnix": Row(LlumnixMigration, LlumnixMigrationConfig, LlumnixMigrationState, MigrationView)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from policies.dispatch.least_outstanding import LeastOutstanding
 from policies.dispatch.memory_load import InfaasPlusPlus, LlumnixDispatch
 from policies.dispatch.round_robin import RoundRobin
+from policies.dispatch.size_aware import SizeAware
 
-AnyDispatch = LeastOutstanding | RoundRobin | InfaasPlusPlus | LlumnixDispatch
+AnyDispatch = LeastOutstanding | RoundRobin | InfaasPlusPlus | LlumnixDispatch | SizeAware
 
 
 def dispatch_policies() -> dict[str, AnyDispatch]:
@@ -16,4 +17,5 @@ def dispatch_policies() -> dict[str, AnyDispatch]:
         "round_robin": RoundRobin(),
         "infaas": InfaasPlusPlus(),
         "llumnix": LlumnixDispatch(),
+        "size_aware": SizeAware(),
     }

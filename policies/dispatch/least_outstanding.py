@@ -81,6 +81,7 @@ UNITS: Final[dict[str, Unit]] = {
     "RoundRobin": "replicas",
     "LeastMemory": "ratio",
     "MostFreeness": "tokens",
+    "SizePlanned": "ratio",
 }
 """What the scores of a dispatch are, by its code. Outstanding requests are per unit of route weight."""
 

@@ -117,19 +117,30 @@ class CheapestMix:
             if not most[column.name]:
                 lacking = _no_inventory(column.name, column.profile.variant.gpu_share)
                 draft.because(excluded(service, lacking, sum(free.values()) // frame.quantum))
+        mixes = self._mixes(frame, shares, rate, free, most, ctx, draft)
+        mixes.sort(key=lambda m: (m.unserved_per_second > 0.0, m.dollars_per_hour, m.text))
+        return tuple(mixes[:MENU_LIMIT])
+
+    def _mixes(
+        self,
+        frame: Frame,
+        shares: Floats,
+        rate: float,
+        free: dict[str, int],
+        most: dict[str, int],
+        ctx: Context,
+        draft: Draft,
+    ) -> list[Mix]:
         options = MixOptions(self._config.headroom, self._config.work_units, self._config.route_by_size)
         found = cheapest(frame, shares, rate, free, most, options, ctx.scratch)
         draft.units_used += found.units_used
         ranked = [s for s in (found.answer.best, found.answer.second) if s.feasible and s.counts]
-        mixes = [mix_of(frame, shares, rate, solution, options) for solution in ranked]
         counts = [solution.counts for solution in ranked]
-        mixes += [
+        return [mix_of(frame, shares, rate, solution, options) for solution in ranked] + [
             single_mix(frame, plan, rate)
             for plan in singles(found.roomy, ctx.scratch)
             if plan.units <= most.get(plan.variant, 0) and {plan.variant: plan.units} not in counts
         ]
-        mixes.sort(key=lambda m: (m.unserved_per_second > 0.0, m.dollars_per_hour, m.text))
-        return tuple(mixes[:MENU_LIMIT])
 
 
 def _no_inventory(column: str, gpus: float) -> Excluded:
