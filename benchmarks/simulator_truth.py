@@ -25,9 +25,9 @@ SAVING, SAVING_WITHIN = 0.365, 0.05
 LIMITS: Final = 0.01
 SEEDS: Final = 5
 COST_SEEDS: Final = 2
-"""Of figure 15: a curve has eight counts of instances."""
-QUEUED: Final = 1_500_000
-"""Requests of each queue: three standard errors of the M/M/1 mean are 0.7 %."""
+"""Of figure 15: a curve has six counts of instances."""
+QUEUED: Final = 1_000_000
+"""Requests of each queue: three standard errors of the M/M/1 mean are 0.8 %."""
 
 Ratios = Mapping[str, Mapping[str, Figure]]
 

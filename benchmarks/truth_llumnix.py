@@ -196,7 +196,7 @@ COST_RATE: Final = 2.0
 COST_CV: Final = 2.0
 COST_TRACE: Final = "512-512"
 """Figure 15's traffic (``65_auto_scaling/run.sh``, Threshold)."""
-COUNTS: Final = range(8, 16)
+COUNTS: Final = range(9, 15)
 
 
 def cost_curve(
