@@ -20,7 +20,7 @@ from benchmarks.base import BenchmarkError
 from placement.models import SHAPES
 from simulator.physics.engine import EngineInstance
 from simulator.physics.sequence import EventKind
-from simulator.physics.specs import EngineSpec, GpuSpec, ModelSpec, Precision
+from simulator.physics.specs import EngineSpec, GpuSpec, ModelSpec, Precision, RooflineConstants
 
 TABLES: Final = "gpu-selection/measured_silicon_*.csv"
 SPECS: Final = "gpu-selection/gpu_specs_prices.csv"
@@ -181,11 +181,18 @@ def model_of(row: Measured) -> tuple[ModelSpec, int]:
     return model, int((kind.parameters - read) * each)
 
 
-def serve(row: Measured, gpu: GpuSpec) -> tuple[float, float] | None:
+SHIPPED: Final = RooflineConstants()
+QUICK_ALL_REDUCE: Final = RooflineConstants(nvlink_latency_seconds=9e-6)
+"""As shipped but for the latency of an all-reduce: 9 µs, of the predictor with 16 % in research/gpu-selection.md §2.7 (fitted on
+operators, not on this table)."""
+
+
+def serve(row: Measured, gpu: GpuSpec, constants: RooflineConstants = SHIPPED) -> tuple[float, float] | None:
     """Mean seconds to the first and per further token in a closed loop; None where the model or a request does not fit."""
     model, idle = model_of(row)
     spec = EngineSpec(
-        tensor_parallel=row.ways, max_num_seqs=row.clients, chunk_tokens=max(8_192, row.clients + 1), reserve_bytes=idle
+        tensor_parallel=row.ways, max_num_seqs=row.clients, chunk_tokens=max(8_192, row.clients + 1), reserve_bytes=idle,
+        constants=constants,
     )  # fmt: skip
     try:
         engine = EngineInstance(gpu, model, spec)
@@ -216,12 +223,14 @@ def serve(row: Measured, gpu: GpuSpec) -> tuple[float, float] | None:
     return float(np.mean(steady[0])), float(np.mean(steady[1]))
 
 
-def compare(rows: Iterable[Measured], gpus: Mapping[str, GpuSpec]) -> tuple[list[Compared], int]:
+def compare(
+    rows: Iterable[Measured], gpus: Mapping[str, GpuSpec], constants: RooflineConstants = SHIPPED
+) -> tuple[list[Compared], int]:
     """Each row beside the twin, and how many could not be simulated as they do not fit."""
     done, unfit = [], 0
     for row in rows:
         gpu = gpus.get(PRODUCTS[row.system])
-        seen = serve(row, gpu) if gpu is not None else None
+        seen = serve(row, gpu, constants) if gpu is not None else None
         if seen is None:
             unfit += 1
         else:

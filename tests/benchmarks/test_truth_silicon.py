@@ -106,3 +106,13 @@ def test_a_step_reads_the_experts_that_its_tokens_take(tokens, share):
     kind = truth.KINDS["gpt-oss-120b"]
     assert kind.read(tokens) == pytest.approx(kind.shared + share * (kind.parameters - kind.shared))
     assert truth.KINDS["qwen3-32b"].read(tokens) == truth.KINDS["qwen3-32b"].parameters
+
+
+def test_a_quicker_all_reduce_shortens_each_step_by_its_two_in_every_layer(tmp_path):
+    data = folder(tmp_path, ROW.replace(",50,4,1,", ",51,1,2,"))
+    ((row,), _), gpus = truth.read(data), truth.read_gpus(data / truth.SPECS)
+    slow, quick = (
+        truth.serve(row, gpus["H100-SXM"], each) for each in (truth.SHIPPED, truth.QUICK_ALL_REDUCE)
+    )
+    saved = 2 * 32 * (truth.SHIPPED.nvlink_latency_seconds - 9e-6)
+    assert slow[1] - quick[1] == pytest.approx(saved, rel=1e-6)
