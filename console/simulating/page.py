@@ -146,6 +146,18 @@ def _sections(
     if has_power(drawn):
         sections += [el("h2", "Power"), el("figure", power(drawn))]
     sections += decisions.sections(drawn)
+    sections += _remarks(outcomes, sources)
+    text = yaml.safe_dump(dict(given), sort_keys=False, allow_unicode=True)
+    sections += [
+        el("h2", "The scenario, and how to run it again"),
+        *(el("div", el("pre", each), class_="scroll") for each in (command, text)),
+    ]
+    return sections
+
+
+def _remarks(outcomes: Sequence[Outcome], sources: Sequence[str]) -> list[Markup]:
+    """Runs that failed, lines of traces that were left out, and where the cost models are from."""
+    sections: list[Markup] = []
     failures = [outcome for outcome in outcomes if outcome.error]
     if failures:
         rows = [el("li", f"{each.run.point}, seed {each.run.seed}: {each.error}") for each in failures[:50]]
@@ -161,11 +173,6 @@ def _sections(
             el("h2", "Where the times and watts come from"),
             el("ul", *(el("li", each) for each in sources)),
         ]
-    text = yaml.safe_dump(dict(given), sort_keys=False, allow_unicode=True)
-    sections += [
-        el("h2", "The scenario, and how to run it again"),
-        *(el("div", el("pre", each), class_="scroll") for each in (command, text)),
-    ]
     return sections
 
 
