@@ -15,14 +15,17 @@ from cluster.occupancy import Claim
 from cluster.overlay import Overlay
 from cluster.plan import Plan
 from cluster.reasons import render
-from cluster.serving import Variant
+from cluster.serving import Model, Variant
 from cluster.snapshot import Snapshot
+from cluster.targets import Share
 from policies.commit.inventory import Inventory
 from policies.commit.parts import Parts
 from policies.groups import Groups
 from policies.place.priced_fgd import PricedFgd
-from tests.policies.builders import NOW, context
+from policies.select.joint_mix import Competitor, JointMix
+from tests.policies.builders import NOW, a_cluster, context
 from tests.policies.fitting import SERVICE, cluster, codes, of
+from tests.policies.test_by_priority import commit
 
 QUARTER = Variant(accelerator="L4", milli=250)
 HALF = Variant(accelerator="L4", milli=500)
@@ -197,3 +200,67 @@ def test_shares_stay_inside_a_fence_and_off_undivided_nodes() -> None:
     assert found is not None
     assert (found.row, found.begins) == (1, True)
     assert parts.devices(2).tolist() == [0, 1]
+
+
+# what commitment decides
+
+SMALL = Model(
+    name="small", parameters=5e8, layers=24, hidden_size=1_024, kv_bytes_per_token=49_152, weight_bytes=10**9
+)
+
+
+def wanting(rate: float, *variants: str, units: int = 0, owner: str = "scale") -> Snapshot:
+    """One node of two L4s that may be shared, and a small model that wants so much."""
+    made = a_cluster().with_pool("l4-od", "L4", 1.0).with_nodes(1, "l4-od", gpus=2)
+    made.with_service(SERVICE, *variants, model=SMALL)
+    made.with_capacity(SERVICE, rate, units=units, owner=owner, final=False)
+    snapshot = made.build()
+    there = {
+        n: msgspec.structs.replace(d, divisible={"memory": 24 * 2**30}) for n, d in snapshot.nodes.items()
+    }
+    return msgspec.structs.replace(snapshot, nodes=there)
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "dollars", "short"),
+    [pytest.param(6, 6, 1.5, False, id="six of eight"), pytest.param(10, 8, 2.0, True, id="ten of eight")],
+)
+def test_a_user_has_as_many_shares_as_there_are(asked: int, given: int, dollars: float, short: bool) -> None:
+    capacities, reasons, _ = commit(wanting(0.0, "L4x0.25", units=asked, owner="user"))
+    mix = capacities[SERVICE].mix
+    assert [(part.variant, part.units) for part in mix.parts] == [("L4x0.25-bf16", given)]
+    assert mix.dollars_per_hour == pytest.approx(dollars)
+    assert ((SERVICE, "ShortOfCapacity") in reasons) == short
+
+
+def test_a_load_is_carried_by_shares_up_to_what_there_is() -> None:
+    capacities, reasons, run = commit(wanting(1_000.0, "L4x0.25", "L4"))
+    limits = run.commitments[0].limits
+    assert (limits.free_gpus, limits.quantum, limits.gpus) == ({"l4-od": 2_000}, 1_000, 2)
+    assert limits.most_units == {"L4x0.25-bf16|l4-od": 8, "L4x1-bf16|l4-od": 2}
+    parts = {part.variant: part.units for part in capacities[SERVICE].mix.parts}
+    assert 250 * parts.get("L4x0.25-bf16", 0) + 1_000 * parts.get("L4x1-bf16", 0) == 2_000
+    assert (SERVICE, "ShortOfCapacity") in reasons
+    share = next(t for t in run.draft.plan().targets if isinstance(t, Share))
+    assert share.serving_gpus == 2
+
+
+def test_a_small_load_takes_one_share_and_a_tenth_of_the_price() -> None:
+    capacities, _, run = commit(wanting(0.5, "L4x0.1", "L4"))
+    mix = capacities[SERVICE].mix
+    assert [(part.variant, part.units) for part in mix.parts] == [("L4x0.1-bf16", 1)]
+    assert mix.dollars_per_hour == pytest.approx(0.1)
+    share = next(t for t in run.draft.plan().targets if isinstance(t, Share))
+    assert share.serving_gpus == 1, "a begun GPU counts"
+
+
+def test_joint_plans_leave_those_out_that_may_have_shares() -> None:
+    made = [_competitor(wanting(5.0, *variants)) for variants in (("L4x0.25", "L4"), ("L4",))]
+    assert [each is None for each in made] == [True, False]
+
+
+def _competitor(snapshot: Snapshot) -> Competitor | None:
+    found: Competitor | None = JointMix()._competitor(
+        Groups(snapshot), snapshot.services[SERVICE], context(loop="select")
+    )
+    return found
