@@ -138,7 +138,7 @@ class Generation:
         for oracle in self._oracles:
             if not self._budget.left:
                 return -np.inf
-            outcome = oracle.ask(prices, self._resources.limits)
+            outcome = oracle.ask(prices, self._resources.limits, work=self._budget.left)
             self._budget.spend(outcome.units_used)
             total += outcome.bound
         return total
@@ -301,7 +301,9 @@ class Generation:
             m = int(np.argmin(reach))
             if reach[m] > gap:
                 break
-            outcome = self._oracles[m].ask(relaxed.prices, self._resources.limits, rank=rank[m])
+            outcome = self._oracles[m].ask(
+                relaxed.prices, self._resources.limits, rank=rank[m], work=self._budget.left
+            )
             self._budget.spend(outcome.units_used)
             listed += rank[m]
             if not outcome.complete:
@@ -319,7 +321,7 @@ class Generation:
                 return
             columns = list(self.incumbent.columns)
             used = sum((c.usage for k, c in enumerate(columns) if k != m), np.zeros(len(free)))
-            outcome = oracle.ask(free, self._resources.limits - used)
+            outcome = oracle.ask(free, self._resources.limits - used, work=self._budget.left)
             self._budget.spend(outcome.units_used)
             if outcome.best:
                 columns[m] = self._column(m, np.array(outcome.best[0].counts))

@@ -100,7 +100,10 @@ class Oracle:
     def ask(
         self, prices: Floats, limits: Floats, rank: int = 1, low: Ints | None = None, work: int | None = None
     ) -> Outcome:
-        """The ``rank`` cheapest count vectors within ``limits`` [r] when resources cost ``prices`` [r]."""
+        """The ``rank`` cheapest count vectors within ``limits`` [r] when resources cost ``prices`` [r].
+
+        ``work`` bounds the programmes solved below what the model's own problem allows.
+        """
         self.charge(prices, limits)
         return self.search.run(rank, low=low, high=self._high, work_units=work)
 

@@ -58,7 +58,7 @@ class Search:
         self, rank: int = 1, low: Ints | None = None, high: Ints | None = None, work_units: int | None = None
     ) -> Outcome:
         """The ``rank`` cheapest vectors of the box ``low..high`` (all: None), until proven or out of work units."""
-        work = self._work_units if work_units is None else work_units
+        work = self._work_units if work_units is None else min(work_units, self._work_units)
         low = self._instance.low if low is None else low
         high = self._instance.high if high is None else high
         self._rank, self._low, self._high = rank, low, high
