@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.base import BenchmarkError
 from placement.catalogue import Catalogue, CatalogueError, load
 from placement.profiles.calibration import Deployment, Samples
+from placement.profiles.figures import GpuFigures
 from placement.profiles.shapes import figures_of
 
 COLUMNS = (
@@ -34,8 +35,10 @@ COLUMNS = (
     "tp_size",
     "silicon_tpot_ms",
 )
-PRECISIONS = {"": "", "fp8": "fp8", "fp8_block": "fp8", "fp4": "fp4", "nvfp4": "fp4", "mxfp4": "fp4", "bf16": "bf16",
-              "bfloat16": "bf16", "fp16": "fp16", "float16": "fp16", "int8": "int8", "int4": "int4", "w4a16": "int4"}  # fmt: skip
+PRECISIONS = ("fp4", "fp8", "bf16", "bfloat16", "fp16", "float16", "int8", "w8a8", "int4", "w4a16")
+"""What a precision's name is searched for, in this order: fp8_block is fp8, nvfp4 and mxfp4 are fp4."""
+
+SAME = {"bfloat16": "bf16", "float16": "fp16", "w8a8": "int8", "w4a16": "int4"}
 
 
 class Measured(NamedTuple):
@@ -122,10 +125,7 @@ def grouped(rows: Sequence[Measured]) -> list[Samples]:
 def _row(row: dict[str, str], catalogue: Catalogue) -> tuple[Measured, bool]:
     batch, inputs, outputs = (_number(row, name) for name in ("batch_size", "isl", "osl"))
     milliseconds = _number(row, "silicon_tpot_ms")
-    try:
-        gpu = catalogue.find(row["system"]).figures()
-    except CatalogueError as error:
-        raise _Unusable("unknown GPU", str(error)) from error
+    gpu = _product(row["system"], catalogue)
     try:
         model, guess = figures_of(row["model_path"])
     except KeyError as error:
@@ -149,16 +149,25 @@ def _row(row: dict[str, str], catalogue: Catalogue) -> tuple[Measured, bool]:
 
 def _precision(row: dict[str, str], mixed: bool) -> str:
     said = (row["precision"] or "").strip().lower()
-    if said not in PRECISIONS:
-        known = ", ".join(filter(None, PRECISIONS))
+    named = next((each for each in PRECISIONS if each in (said or row["model_path"].lower())), "")
+    if said and not named:
         raise _Unusable(
-            "unknown precision", f"precision is {said[:40]!r}; use one of {known} or leave it empty"
+            "unknown precision",
+            f"precision is {said[:40]!r}; name one of {', '.join(PRECISIONS)}, or leave it empty",
         )
-    if said:
-        return PRECISIONS[said]
-    name = row["model_path"].lower()
-    named = next((value for key, value in PRECISIONS.items() if key and name.endswith(f"-{key}")), "")
-    return named or ("fp4" if mixed else "bf16")
+    return SAME.get(named, named) or ("fp4" if mixed else "bf16")
+
+
+def _product(name: str, catalogue: Catalogue) -> GpuFigures:
+    """The product of a system's name; of one with an unknown last part (`h200_nvl8`) that of the rest."""
+    try:
+        return catalogue.find(name).figures()
+    except CatalogueError as error:
+        shorter = name.rpartition("_")[0]
+        try:
+            return catalogue.find(shorter or name).figures()
+        except CatalogueError:
+            raise _Unusable("unknown GPU", str(error)) from error
 
 
 def _number(row: dict[str, str], column: str) -> float:

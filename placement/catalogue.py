@@ -93,17 +93,17 @@ class Product(Noun, kw_only=True, frozen=True):
 
 
 class Catalogue(msgspec.Struct, frozen=True):
-    """Products by name; `find` also knows their aliases, whatever the case."""
+    """Products by name; `find` also knows their aliases, whatever the case and the hyphens."""
 
     products: dict[str, Product]
 
     def find(self, name: str) -> Product:
         """The product of a name or alias. CatalogueError with the nearest known names for an unknown one."""
-        wanted = name.strip().casefold()
+        wanted = _plain(name)
         known: dict[str, Product] = {}
         for product in self.products.values():
             for each in (product.name, *product.aliases):
-                known[each.casefold()] = product
+                known[_plain(each)] = product
         if wanted in known:
             return known[wanted]
         near = difflib.get_close_matches(wanted[:100], known, n=3)
@@ -135,12 +135,17 @@ class Catalogue(msgspec.Struct, frozen=True):
         )
 
     def _knows(self, name: str) -> bool:
-        wanted = name.strip().casefold()
+        wanted = _plain(name)
         return any(
-            wanted == each.casefold()
+            wanted == _plain(each)
             for product in self.products.values()
             for each in (product.name, *product.aliases)
         )
+
+
+def _plain(name: str) -> str:
+    """A name without what tools write differently: case, and hyphen, underscore or blank between its parts."""
+    return "-".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def load() -> Catalogue:

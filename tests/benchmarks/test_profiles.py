@@ -99,6 +99,15 @@ def test_an_unmarked_checkpoint_has_its_own_precision(tmp_path):
     assert found == ["bf16", "fp4", "fp8", "fp4"]
 
 
+@pytest.mark.parametrize(
+    ("system", "precision", "gpu", "want"),
+    [("h200_nvl8", "fp8_block", "H200", "fp8"), ("gb200_nvl72", "w4a16_mxfp4", "GB200", "fp4"), ("a100_pcie", "float16", "A100-80-PCIE", "fp16"), ("mi300x", "int4_wo", "MI300X", "int4")],
+)  # fmt: skip
+def test_names_of_other_tools_are_understood(tmp_path, system, precision, gpu, want):
+    (found,) = read(write(tmp_path, [line(system, precision=precision)])).rows
+    assert (found.deployment.gpu.name, found.deployment.precision) == (gpu, want)
+
+
 def test_missing_data_is_a_sentence(tmp_path):
     with pytest.raises(BenchmarkError, match=r"there is no measured_silicon_\*.csv"):
         run(Arguments(data=tmp_path))
