@@ -25,7 +25,7 @@ def _table() -> dict[str, StepConstants]:
     text = resources.files("placement").joinpath("data", "step_constants.csv").read_text(encoding="utf-8")
     found: dict[str, StepConstants] = {}
     for row in csv.DictReader(line for line in text.splitlines() if not line.startswith("#")):
-        engine = row.pop("engine")
+        engine, _ = row.pop("engine"), row.pop("source")
         chunk = int(row.pop("chunk_tokens"))
         values = {field: float(value) for field, value in row.items()}
         found[engine] = msgspec.structs.replace(OPEN, chunk_tokens=chunk, **values)

@@ -34,7 +34,9 @@ def test_the_demo_types_are_shipped_with_dated_prices_and_sources():
     assert all(product.min_watts <= product.tdp_watts for product in catalogue.products.values())
 
 
-@pytest.mark.parametrize("name", ["a100", "A100-80", "NVIDIA A100-SXM4-80GB", "  nvidia a100-sxm4-80gb ", "a100_sxm", "A100 80"])
+@pytest.mark.parametrize(
+    "name", ["a100", "A100-80", "NVIDIA A100-SXM4-80GB", "  nvidia a100-sxm4-80gb ", "a100_sxm", "A100 80"]
+)
 def test_any_alias_finds_the_product(name):
     assert load().find(name).name == "A100-80"
 

@@ -84,8 +84,8 @@ def test_facts_that_ship_are_few_and_each_has_its_source_and_its_date(name: str)
     assert 0 < len(rows) <= 100
     assert len(text) < 20_000
     for row in rows:
-        assert row["source"].strip(), f"{name}: {row['name']} has no source."
-        if row["dollars_per_gpu_hour"]:
+        assert row["source"].strip(), f"{name}: {row} has no source."
+        if row.get("dollars_per_gpu_hour"):
             date.fromisoformat(row["priced_at"])
 
 
