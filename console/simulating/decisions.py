@@ -69,5 +69,5 @@ def _log(run: Outcome) -> Markup:
     ]
     left = len(run.log) - len(rows)
     more = [el("p", f"{left} more are in decisions.csv.")] if left > 0 else []
-    table = el("div", el("table", el("thead", head), el("tbody", *rows)), class_="scroll")
+    table = el("div", el("table", el("thead", head), el("tbody", *rows), class_="log"), class_="scroll")
     return el("div", table, *more)

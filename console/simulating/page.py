@@ -65,7 +65,10 @@ def rows_of(estimates: Mapping[str, Mapping[str, Estimate]]) -> list[tuple[str, 
     return rows
 
 
-_OWN = "pre{white-space:pre-wrap;overflow-wrap:anywhere}.scroll{overflow-x:auto}"
+_OWN = (
+    "pre{white-space:pre-wrap;overflow-wrap:anywhere}.scroll{overflow-x:auto}"
+    ".log th,.log td:nth-child(-n+3),.log td:nth-child(5){white-space:nowrap}"
+)
 
 
 def cell(found: Estimate | None, factor: float, unit: str) -> str:
