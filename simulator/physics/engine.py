@@ -209,9 +209,7 @@ class EngineInstance(Handing):
 
     def relative_speed(self) -> float:
         """Speed at the present clocks over full speed, for a prompt of 1,024 tokens and 200 decode steps of 16."""
-        full, prefill, decode = (
-            each.cost for each in (self._pace(1.0, 1.0), self._prefill_pace, self._decode_pace)
-        )
+        full, prefill, decode = self._pace(1.0, 1.0).cost, self._prefill_pace.cost, self._decode_pace.cost
         prompt, pairs, context = 1024, 0.5 * 1024 * 1024, 16 * 1024
         now = prefill.seconds(0, prompt, 0, pairs) + decode.run_seconds(16, context, 200)
         return (full.seconds(0, prompt, 0, pairs) + full.run_seconds(16, context, 200)) / now

@@ -124,7 +124,7 @@ class PrefixCache:
         """Take what would be passed over out of the runs."""
         states, runs = self._states, self._runs
         kept = [(number, [key for key in run if states.get(key, 0) == number]) for number, run in runs]
-        self._runs = deque((number, run) for number, run in kept if run)
+        self._runs = deque([(number, run) for number, run in kept if run])
         self._waiting = self._idle
 
     def clear(self) -> None:
