@@ -162,7 +162,7 @@ def reason(choice: str, value: float = 1.0, subject: Ref | None = None) -> Reaso
     return Reason(
         code="ReplicaPlaced", subject=subject or Ref("Node", "events-node", UID), verdict=Verdict.CHOSEN,
         choice=choice, need=Quantity("gpus", value, "GPU"), have=Quantity("free", 2.0, "GPU"),
-        limit=Quantity("fit", 3.0, "nodes"), facts=(Quantity("left", 1.0, "GPU"),),
+        limit=Quantity("fit", 3.0, "nodes"), facts=(Quantity("left", 1.0, "GPU"), Quantity("cost", 0.0, "GPU")),
     )  # fmt: skip
 
 
