@@ -135,7 +135,7 @@ LLAMA_7B_A10_VLLM_017 = msgspec.structs.replace(
         "artifact). TUNED to one anchor: decode's 1.85e-3 ms a context token and 0.5 ms a sequence (of 1.092e-3 and 0.27) are what "
         "brings the mean decode latency of Llumnix in fig. 11, at the lowest rate of each of its 5 traces, to 3.9 % (root mean square; "
         "-19 % without). Where from: that engine turns all output of a sequence into text again at each token, and "
-        "runs Python for each sequence. Fig. 11's ratios, prefill and request latencies were not looked at for it."
+        "runs Python for each sequence. Fig. 11's ratios, prefill and request latencies were not tuned to, though one trial's were seen."
     ),
     cost=lines(
         prefill=(5.6 * MILLI, 0.203 * MILLI, 5.1e-6 * MILLI),
