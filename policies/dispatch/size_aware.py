@@ -66,7 +66,10 @@ class SizedPool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class SizeAwareConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the policy: the plan's grid and pools, and the objective that fills are measured against.
 
-    `blend` False: the plan is one of buckets, each named by its upper edges, not of grid points to blend between.
+    `input_edges`: prompt tokens of the grid's points, rising. `output_edges`: the same of answers. `pools`: the plan, a pool for each
+    variant; without any it is `least_outstanding`. `ttft_seconds`: promised time to the first token. `tpot_seconds`: and per
+    further one. `retry_after_seconds`: what a refused client is told when nobody knows how long a start takes. `blend`:
+    whether shares are blended between grid points; if not, they are of buckets, each named by its upper edges.
 
     Raises ValueError for a grid that does not rise, or a pool whose shares do not cover it.
     """

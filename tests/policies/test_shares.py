@@ -260,7 +260,8 @@ def test_joint_plans_leave_those_out_that_may_have_shares() -> None:
 
 
 def _competitor(snapshot: Snapshot) -> Competitor | None:
+    groups, ctx = Groups(snapshot), context(loop="select")
     found: Competitor | None = JointMix()._competitor(
-        Groups(snapshot), snapshot.services[SERVICE], context(loop="select")
+        groups, Inventory(groups, ctx.now_seconds), snapshot.services[SERVICE], ctx
     )
     return found
