@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from bisect import bisect_right
 from typing import Annotated
 
 import msgspec
@@ -30,6 +29,7 @@ from cluster.tables import InstanceTable
 from cluster.views import DispatchView
 from policies.dispatch.least_outstanding import LeastOutstanding, LeastOutstandingConfig
 from policies.dispatch.waiting import wait
+from policies.shapes import hat
 
 Floats = NDArray[np.float64]
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
@@ -226,8 +226,8 @@ def _corners(
 ) -> tuple[tuple[tuple[int, float], ...], int]:
     """Cells whose plan a size blends, with their weights, and the cell of its upper corner."""
     width = len(config.output_edges)
-    row, down = _hat(config.input_edges, prompt)
-    column, right = _hat(config.output_edges, output)
+    row, down = hat(config.input_edges, prompt)
+    column, right = hat(config.output_edges, output)
     cells = (
         ((row + i) * width + column + j, (down if i else 1.0 - down) * (right if j else 1.0 - right))
         for i in (0, 1)
@@ -237,14 +237,3 @@ def _corners(
     if not config.blend:
         return ((upper, 1.0),), upper
     return tuple((cell, weight) for cell, weight in cells if weight > 0.0), upper
-
-
-def _hat(edges: tuple[float, ...], tokens: float) -> tuple[int, float]:
-    """Edge at or below, and weight of the next; sizes beyond the ends belong to the end."""
-    above = bisect_right(edges, tokens)
-    if above == 0:
-        return 0, 0.0
-    if above == len(edges):
-        return above - 1, 0.0
-    low = edges[above - 1]
-    return above - 1, (tokens - low) / (edges[above] - low)

@@ -2,15 +2,14 @@
 
 import pytest
 
-from cluster.actions import Migrate
 from simulator.physics.roofline import step_cost
 from simulator.physics.specs import EngineSpec
 from simulator.traces.requests import TraceRequest
-from simulator.world import moving
 from simulator.world.hearing import Told
 from simulator.world.spec import Choice, Delays, Group, Moving, WorldSpec
 from simulator.world.world import World
 from tests.physics.worlds import A100, LLAMA_7B, engine_for
+from tests.world.forced import force_move
 
 COST = step_cost(A100, LLAMA_7B, EngineSpec())
 OLD = engine_for(40_000, admission="grow", scheduling="prefill_first", chunk_tokens=12_800)
@@ -80,20 +79,7 @@ def test_a_move_whose_last_tokens_are_copied_costs_their_bytes_and_stalls_nobody
         (0.0, 1_000, 200), moving=Moving(commit_seconds=0.003, bytes_per_second=2e9, copy_last=True)
     )
     still.run()
-    left = []
-
-    def go(at, _subject, world):
-        source = world.book.open[0].instance
-        target = next(each for each in world.instances if each is not source)
-        action = Migrate(
-            reason=0, sequence="0", epoch=1, source=source.name, target=target.name, mode="kv", reserve_tokens=0,
-            deadline_seconds=at + 10,
-        )  # fmt: skip
-        events = moving.begin(at, action, world)
-        left.append(world.moves[0])
-        return events
-
-    moved.kernel.push((0.5, go, None))
+    left = force_move(moved, 0.5)
     outcome = moved.run()
     assert (outcome.migrations, outcome.migrations_aborted) == (1, 0)
     assert left[0].lag == 1

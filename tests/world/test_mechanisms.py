@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import pytest
 
-from cluster.actions import Migrate
 from cluster.serving import Role
 from simulator.physics.loading import TIER_BYTES_PER_SECOND, WeightTier
 from simulator.physics.network import ALPHA_SECONDS, NicClass
 from simulator.physics.training import GangNode, compute_seconds
-from simulator.world import mounting, moving
+from simulator.world import mounting
 from simulator.world.parts import Breaking, Buses, Parts
 from simulator.world.spec import Failing, Group, Moving
 from simulator.world.world import World
 from tests.physics.worlds import A100
+from tests.world.forced import force_move
 from tests.world.test_world import ENGINE, asks, finish_of, spec
 from tests.world.worlds import FAST, IB, KV, ONE, STEP, job, run
 
@@ -179,18 +177,8 @@ def test_a_request_may_move_again_while_the_copy_of_a_move_that_failed_is_under_
     failures = (Failing(instance=1, at_seconds=0.6, start=FAST),)
     wire = Moving(bytes_per_second=2e8, lag_tokens=64, stages=9)
     world = World(spec(failures=failures, moving=wire), asks((0.0, 1000, 2_000)))
-
-    def go(at: float, _subject: None, there: World) -> Any:
-        source = there.book.open[0].instance
-        target = next(each for each in there.instances if each is not source)
-        action = Migrate(
-            reason=0, sequence="0", epoch=1, source=source.name, target=target.name, mode="kv", reserve_tokens=0,
-            deadline_seconds=at + 60.0,
-        )  # fmt: skip
-        return moving.begin(at, action, there)
-
-    world.kernel.push((0.5, go, None))
-    world.kernel.push((2.9, go, None))  # the first copy, of 2.6 s, is still on its way to where nobody is
+    force_move(world, 0.5)
+    force_move(world, 2.9)  # the first copy, of 2.6 s, is still on its way to where nobody is
     outcome = world.run()
     assert (outcome.completed, outcome.output_tokens) == (1, 2_000)
     assert outcome.migrations + outcome.migrations_aborted == 2

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.actions import Migrate
 from cluster.serving import Role
 from simulator.physics.engine import EngineInstance
 from simulator.physics.loading import StartSpec
@@ -15,12 +14,12 @@ from simulator.physics.roofline import kv_capacity_tokens, step_cost
 from simulator.physics.specs import EngineSpec
 from simulator.physics.training import TrainingSpec
 from simulator.traces.requests import TraceRequest
-from simulator.world import moving
 from simulator.world.instances import Instance
 from simulator.world.parts import Breaking, Buses, Cap, Parts, Power, Training
 from simulator.world.spec import Choice, Delays, Failing, Group, Moving, ScenarioError, WorldSpec
 from simulator.world.world import World
 from tests.physics.worlds import A100, LLAMA_7B, engine_for
+from tests.world.forced import force_move
 
 COST = step_cost(A100, LLAMA_7B, EngineSpec())
 ENGINE = engine_for(40_000)
@@ -88,20 +87,7 @@ def test_a_migration_costs_the_client_its_commit_and_the_tail_that_is_computed_a
     still = World(spec(), asks((0.0, 1000, 200)))
     moved = World(spec(moving=Moving(commit_seconds=0.003)), asks((0.0, 1000, 200)))
     still.run()
-    moves = []
-
-    def go(at, _subject, world):
-        source = world.book.open[0].instance
-        target = next(each for each in world.instances if each is not source)
-        action = Migrate(
-            reason=0, sequence="0", epoch=1, source=source.name, target=target.name, mode="kv", reserve_tokens=0,
-            deadline_seconds=at + 10,
-        )  # fmt: skip
-        events = moving.begin(at, action, world)
-        moves.append(world.moves[0])
-        return events
-
-    moved.kernel.push((0.5, go, None))
+    moves = force_move(moved, 0.5)
     outcome = moved.run()
     assert (outcome.migrations, outcome.migrations_aborted) == (1, 0)
     gap = finish_of(moved) - finish_of(still)
