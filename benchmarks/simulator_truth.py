@@ -43,7 +43,6 @@ def run(args: Arguments) -> Result:
     cost, cost_rows, plot = _figure_15(paper, seeds[:COST_SEEDS], args.quick)
     some = rows[:: 40 if args.quick else 1]
     compared, unfit = silicon.compare(some, gpus)
-    quicker = silicon.medians(silicon.compare(some, gpus, silicon.QUICK_ALL_REDUCE)[0])
     medians, silicon_rows = _silicon(compared, unfit, left)
     queues = limits(20_000 if args.quick else QUEUED, args.seed)
     worst = max(limit.error for limit in queues)
@@ -52,7 +51,7 @@ def run(args: Arguments) -> Result:
         "silicon_median_err": medians, "mm1_err": round(worst, 5),
     }  # fmt: skip
     return Result(
-        rows=(*ratios, *cost_rows, *silicon_rows, _quicker(quicker), *(_limit(each) for each in queues)),
+        rows=(*ratios, *cost_rows, *silicon_rows, *(_limit(each) for each in queues)),
         figures=figures,
         plots=(plot,),
         remark=REMARK,
@@ -135,11 +134,6 @@ def _silicon(
         Row("rows left out", ", ".join(f"{why}: {count}" for why, count in out.items() if count) or "none")
     )
     return medians, rows
-
-
-def _quicker(medians: Mapping[str, float]) -> Row:
-    text = f"TTFT {_percent(medians['ttft'])}, TPOT {_percent(medians['tpot'])}"
-    return Row("median error, all, with 9 µs an all-reduce instead of the shipped 70", text)
 
 
 def _limit(limit: Limit) -> Row:

@@ -182,9 +182,6 @@ def model_of(row: Measured) -> tuple[ModelSpec, int]:
 
 
 SHIPPED: Final = RooflineConstants()
-QUICK_ALL_REDUCE: Final = RooflineConstants(nvlink_latency_seconds=9e-6)
-"""As shipped but for the latency of an all-reduce: 9 µs, of the predictor with 16 % in research/gpu-selection.md §2.7 (fitted on
-operators, not on this table)."""
 
 
 def serve(row: Measured, gpu: GpuSpec, constants: RooflineConstants = SHIPPED) -> tuple[float, float] | None:

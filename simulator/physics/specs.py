@@ -103,7 +103,7 @@ class RooflineConstants(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     compute_fraction_parallel_8bit: float = 0.47
     fixed_seconds: float = 0.0034
     per_sequence_seconds: float = 0.0
-    nvlink_latency_seconds: float = 7e-5
+    nvlink_latency_seconds: float = 9e-6
     nvlink_fraction: float = 0.77
     pcie_latency_seconds: float = 3.4e-5
     pcie_fraction: float = 0.08

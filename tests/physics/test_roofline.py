@@ -49,7 +49,7 @@ def test_compute_follows_the_clock_bandwidth_barely_and_the_node_stretches_all(c
 def test_tensor_parallelism_divides_work_and_adds_two_all_reduces_a_layer(ways):
     cost = step_cost(A100_80, LLAMA_7B, EngineSpec(tensor_parallel=ways))
     wire = 4 * 4 * 4096 * (ways - 1) / (ways * 300e9 * 0.77)
-    want = WEIGHTS / ways + 100 * KV / ways + 2 * 32 * (7e-5 + wire) + FIXED
+    want = WEIGHTS / ways + 100 * KV / ways + 2 * 32 * (9e-6 + wire) + FIXED
     assert cost.seconds(4, 0, 100, 0) == pytest.approx(want, rel=1e-12)
 
 
