@@ -4,12 +4,16 @@
 mix solved, nothing remembered. Then rounds in which five services' objectives change and one node is lost:
 `decide_p99_ms`. Each decision is told to a ledger on disk and explained from it: `explain_p99_ms`. Pure decision and
 ledger; no store, no agents (the issue's other benchmarks measure those).
+
+Then the same where GPUs are short: every service asks for three times as much, all have one priority, and select plans
+them jointly (`joint_mix`): `contested_cold_s`, `contested_p99_ms`, and how many of them go short.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,7 @@ from cluster.base import Ref
 from cluster.hardware import AcceleratorClass, Device, Nic, Node, Offer, Pool
 from cluster.observer import Observer
 from cluster.plan import Context
-from cluster.reasons import sentence
+from cluster.reasons import Reason, sentence
 from cluster.seeds import stable_hash
 from cluster.serving import Objective, ReplicaPhase, Service, Variant
 from cluster.training import GangPhase, Job
@@ -51,6 +55,9 @@ MODELS = (
 )
 ROUNDS = 40
 CHANGED_SERVICES = 5
+CONTESTED = 3.0
+"""Times the load with which GPUs are short."""
+JOINTLY = {"select": ("joint_mix", dict[str, Any]())}
 NOW = 1_700_000_000.0
 
 
@@ -73,7 +80,53 @@ def run(args: Arguments) -> Result:
         took, actions, last = _rounds(observer, beliefs, cold.states, scratch, rng, args, ledger)
         explain = _explain(ledger, str(Path(folder) / "ledger.db"), last)
         ledger.close()
-    return judge(cold, cold_seconds, took, explain, actions, scratch, observer)
+    result = judge(cold, cold_seconds, took, explain, actions, scratch, observer)
+    more = contested(args, scale)
+    return Result(rows=(*result.rows, *more.rows), figures={**result.figures, **more.figures})
+
+
+def contested(args: Arguments, scale: float) -> Result:
+    """Cold and changed decisions where all services compete for too few GPUs and are planned jointly."""
+    rng = np.random.Generator(np.random.PCG64(stable_hash(args.seed, "contested")))
+    observer = _cluster(rng, scale)
+    for service in list(observer.live("services").values()):
+        rate = CONTESTED * service.expected_requests_per_second
+        equal = tuple(msgspec.structs.replace(each, priority=0) for each in service.objectives)
+        _see(
+            observer,
+            msgspec.structs.replace(service, expected_requests_per_second=rate, objectives=equal),
+        )
+    beliefs, scratch = CapacityBeliefs(), dict[str, Any]()
+    began = time.perf_counter()
+    beliefs.refresh(observer, NOW)
+    cold = run_planner(observer.snapshot(NOW), PlannerStates(), _context(0, args.seed, scratch), JOINTLY)
+    cold_seconds = time.perf_counter() - began
+    _enact(observer, cold)
+    took, _, last = _rounds(observer, beliefs, cold.states, scratch, rng, args, None, JOINTLY)
+    reasons = [reason for staged in last.stages for reason in staged.plan.reasons]
+    together = sum(1 for reason in reasons if reason.code == "MixAllotted")
+    short = len(
+        {r.subject.name for r in reasons if r.code in ("ShortOfCapacity", "MixAllotted") and _lacks(r)}
+    )
+    p99_ms = float(np.percentile(took, 99)) * 1e3
+    return Result(
+        rows=(
+            at_most("GPUs are short, planned jointly: cold", cold_seconds, 20.0, "s"),
+            at_most("… 5 services changed, 1 node lost, p99", p99_ms, 1_000.0, "ms", 4),
+            Row("… services planned together / short at the end", f"{together} / {short}"),
+        ),
+        figures={
+            "contested_cold_s": round(cold_seconds, 3),
+            "contested_p99_ms": round(p99_ms, 1),
+            "contested_p50_ms": round(float(np.percentile(took, 50)) * 1e3, 1),
+            "contested_together": together,
+            "contested_short": short,
+        },
+    )
+
+
+def _lacks(reason: Reason) -> bool:
+    return (reason.fact("shed") or 0.0) > 1e-6
 
 
 def judge(
@@ -125,7 +178,8 @@ def _rounds(
     scratch: dict[str, Any],
     rng: np.random.Generator,
     args: Arguments,
-    ledger: Ledger,
+    ledger: Ledger | None,
+    policies: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
 ) -> tuple[list[float], int, PlannerRun]:
     """Change a little, decide, put it in force; seconds of each decision, all actions, and the last run."""
     took, actions = [], 0
@@ -136,11 +190,12 @@ def _rounds(
         began = time.perf_counter()
         beliefs.refresh(observer, NOW)
         snapshot = observer.snapshot(NOW + 60.0 * tick)
-        run = run_planner(snapshot, states, _context(tick, args.seed, scratch))
+        run = run_planner(snapshot, states, _context(tick, args.seed, scratch), policies)
         took.append(time.perf_counter() - began)
         states = run.states
         actions += run.actions
-        _tell(ledger, run, tick)
+        if ledger is not None:
+            _tell(ledger, run, tick)
         _enact(observer, run)
     if run is None:
         raise AssertionError("there is at least one round")

@@ -36,6 +36,9 @@ CODES: dict[str, CodeSpec] = {
     "NothingWanted": _normal("no replica is wanted: demand {need}, floor {limit}, {have} in use.", "need", "have", "limit"),
     "ShortOfCapacity": _warning("only {have} of {need} can be carried: {limit} were free in the allowed pools, so {shed} is shed.",
                                 "need", "have", "limit", "shed"),
+    "LossExposed": _warning("losing one replica of {choice} would leave {have} of the {need} unserved that are to survive it"
+                            " (priced at {limit}): one more replica was dearer, or there is no GPU for it.",
+                            "need", "have", "limit"),
     "ObjectiveImpossible": _warning("no allowed GPU can keep the objective: the nearest, {choice}, needs {need} where {limit} is asked"
                                     " ({have} were tried).", "need", "have", "limit"),
     "NoInventory": _warning("{need} wanted, but the cluster has {have} of the allowed products ({limit} in all).",

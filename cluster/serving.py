@@ -102,7 +102,9 @@ class Variant(Noun, kw_only=True, frozen=True):
 class Objective(Noun, kw_only=True, frozen=True):
     """A latency promise for a class of requests, at a percentile, and what breaking it costs.
 
-    `unserved_dollars` is the price of leaving one request per second unserved for an hour.
+    `unserved_dollars` is the price of leaving one request per second unserved for an hour. At most `spot_share` of the
+    class's requests may be routed to spot pools. `survives_loss`: when any one replica is lost, the others carry the
+    whole class.
     """
 
     request_class: str = "default"
@@ -111,6 +113,8 @@ class Objective(Noun, kw_only=True, frozen=True):
     percentile: float = 0.95
     priority: int = 0
     unserved_dollars: float = 50.0
+    spot_share: float = 1.0
+    survives_loss: bool = False
 
     @property
     def key(self) -> str:

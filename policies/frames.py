@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.beliefs import Beliefs, CapacityBelief
-from cluster.hardware import Pool
+from cluster.hardware import Market, Pool
 from cluster.reasons import Alternative, Unit
 from cluster.serving import Objective, Service, Variant
 from cluster.snapshot import Snapshot
@@ -52,13 +52,25 @@ class Profile(NamedTuple):
     concurrency: float
 
 
+class Promise(NamedTuple):
+    """What a class is promised beside its latency: most of it on spot, and whether it survives the loss of a replica."""
+
+    spot_share: float
+    survives_loss: bool
+
+
 class Column(NamedTuple):
-    """A profile bought from a pool. `name` is `variant|pool`, as in `Mix.routing`."""
+    """A profile bought from a pool. `name` is `variant|pool`, as in `Mix.routing`.
+
+    `risk_dollars` per hour are charged to each replica because its pool is known to take nodes away.
+    """
 
     name: str
     profile: Profile
     pool: str
     dollars_per_hour: float
+    spot: bool = False
+    risk_dollars: float = 0.0
 
     def takes(self, quantum: int) -> int:
         """GPUs of one replica, in the frame's quantum."""
@@ -69,7 +81,7 @@ class Column(NamedTuple):
 class Frame(NamedTuple):
     """Everything about a service's choice but its load and the free GPUs.
 
-    Cells are numbered class by class, row-major on `edges`. `fold_to` and `fold_by` move the demand of a
+    `promises` has one entry a class. Cells are numbered class by class, row-major on `edges`. `fold_to` and `fold_by` move the demand of a
     cell no variant can serve to the nearest smaller one some variant can, by as much work as it means.
     """
 
@@ -81,6 +93,7 @@ class Frame(NamedTuple):
     unserved_dollars: tuple[float, ...]
     fold_to: NDArray[np.int64]
     fold_by: Floats
+    promises: tuple[Promise, ...] = ()
 
     @property
     def quantum(self) -> int:
@@ -175,6 +188,7 @@ def _build(groups: Groups, service: Service) -> Frame:
         unserved_dollars=tuple(max(o.unserved_dollars, 1e-6) for o in objectives for _ in range(size)),
         fold_to=fold_to,
         fold_by=fold_by,
+        promises=tuple(Promise(o.spot_share, o.survives_loss) for o in objectives),
     )
 
 
@@ -236,7 +250,14 @@ def _column(profile: Profile, pool: Pool) -> Column | Excluded:
     if pool.dollars_per_gpu_hour <= 0.0:
         return Excluded(f"{variant.key}|{pool.name}", "PriceMissing", 0.01, pool.dollars_per_gpu_hour, "$/h")
     name = f"{variant.key}|{pool.name}"
-    return Column(name, profile, pool.name, pool.dollars_per_gpu_hour * variant.gpu_share)
+    dollars = pool.dollars_per_gpu_hour * variant.gpu_share
+    risk = dollars * pool.reclaim_per_hour * RECLAIM_SECONDS / 3_600.0
+    return Column(name, profile, pool.name, dollars, pool.market is Market.SPOT, risk)
+
+
+RECLAIM_SECONDS = 600.0
+"""What the loss of a replica to its pool costs, in seconds of its price: its successor is paid for while it starts, as
+long as a start is charged for (research: gpu-selection §2.6)."""
 
 
 def _fold(profiles: dict[str, Profile], edges: Edges, classes: int) -> tuple[NDArray[np.int64], Floats]:

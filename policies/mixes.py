@@ -19,7 +19,7 @@ from cluster.targets import Mix, MixPart
 from placement.selection.explain import SinglePlan, single_plans
 from placement.selection.headroom import RHO_FLOOR, RHO_SLOPE
 from placement.selection.mix import solve_ranked
-from placement.selection.problem import MixProblem, MixSolution, VariantOption
+from placement.selection.problem import MixProblem, MixSolution, RequestClass, VariantOption
 from policies.frames import Column, Floats, Frame
 
 MEMO_LIMIT = 4_096
@@ -134,6 +134,8 @@ def problem_of(
                 dollars_per_hour=column.dollars_per_hour,
                 throughput=tuple(throughput.tolist()),
                 gpus=gpus,
+                spot=column.spot,
+                risk_dollars=column.risk_dollars,
                 concurrency=column.profile.concurrency,
                 max_units=None if most is None or most >= enough else most,
             )
@@ -148,8 +150,23 @@ def problem_of(
         variants=tuple(columns),
         inventory=inventory,
         cell_unserved_dollars=tuple(dollars.tolist()),
+        classes=classes_of(frame, demand),
         headroom=options.headroom,
         work_units=options.work_units,
+    )
+
+
+def classes_of(frame: Frame, demand: Demand) -> tuple[RequestClass, ...]:
+    """The classes that have load and are promised more than latency, with what is routed of each."""
+    return tuple(
+        RequestClass(
+            name=name,
+            cells=tuple(np.flatnonzero(demand.classes == number).tolist()),
+            spot_share=promise.spot_share,
+            survives_loss=promise.survives_loss,
+        )
+        for number, (name, promise) in enumerate(zip(frame.classes, frame.promises, strict=True))
+        if (promise.spot_share < 1.0 or promise.survives_loss) and (demand.classes == number).any()
     )
 
 

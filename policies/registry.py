@@ -37,7 +37,7 @@ from policies.place.priced_fgd import PricedFgd, PricedFgdConfig
 from policies.power.static_clamp import StaticClamp, StaticClampConfig, StaticClampState
 from policies.scale.hpa import Hpa, HpaConfig, HpaState
 from policies.select.cheapest_mix import CheapestMix, CheapestMixConfig, CheapestMixState
-from policies.select.joint_mix import JointMix, JointMixConfig
+from policies.select.joint_mix import JointMix, JointMixConfig, JointMixState
 from policies.select.melange import MelangeMix, MelangeMixConfig
 from policies.train.island_gang import IslandGang, IslandGangConfig, IslandGangState
 from policies.warm.fixed_keepalive import FixedKeepalive, FixedKeepaliveConfig, FixedKeepaliveState
@@ -55,7 +55,7 @@ class Row(NamedTuple):
 TABLES: Mapping[str, Mapping[str, Row]] = {
     "select": {
         "cheapest_mix": Row(CheapestMix, CheapestMixConfig, CheapestMixState, Snapshot),
-        "joint_mix": Row(JointMix, JointMixConfig, CheapestMixState, Snapshot),
+        "joint_mix": Row(JointMix, JointMixConfig, JointMixState, Snapshot),
         "melange": Row(MelangeMix, MelangeMixConfig, CheapestMixState, Snapshot),
     },
     "scale": {"hpa": Row(Hpa, HpaConfig, HpaState, Snapshot)},

@@ -144,6 +144,8 @@ def _objective(given: Any) -> Objective:
         percentile=given.percentile,
         priority=given.priority,
         unserved_dollars=given.unserved_dollars_per_hour,
+        spot_share=given.max_spot_share,
+        survives_loss=given.survive_loss,
     )
 
 

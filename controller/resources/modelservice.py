@@ -64,6 +64,16 @@ class Objective(ApiStruct, frozen=True, kw_only=True):
     unserved_dollars_per_hour: Annotated[
         float, number("What leaving one request per second unserved for an hour costs.", 0.0, 1e9)
     ] = 50.0
+    max_spot_share: Annotated[
+        float, number("Most of the class's requests that may be served on spot pools, as a share.", 0.0, 1.0)
+    ] = 1.0
+    survive_loss: Annotated[
+        bool,
+        about(
+            "Whether what is left of the service is to carry all of the class when any one replica is lost; what it could "
+            "not is priced like unserved load, and told."
+        ),
+    ] = False
 
 
 class AllowedVariant(ApiStruct, frozen=True, kw_only=True):

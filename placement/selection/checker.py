@@ -178,12 +178,14 @@ def _costs(problem: MixProblem, solution: MixSolution, options: dict[str, Varian
         options[name].startup_dollars * max(0, count - options[name].standing_units)
         for name, count in solution.counts.items()
     )
+    risk = math.fsum(options[name].risk_dollars * count for name, count in solution.counts.items())
     exposed = exposed_dollars(problem, solution.counts)
     unserved = math.fsum(price * rate for price, rate in zip(prices, left, strict=True))
-    objective = cost + unserved + startup + exposed
+    objective = cost + unserved + startup + risk + exposed
     for name, stated, found in (
         ("cost_per_hour", solution.cost_per_hour, cost),
         ("startup_per_hour", solution.startup_per_hour, startup),
+        ("risk_per_hour", solution.risk_per_hour, risk),
         ("exposed_per_hour", solution.exposed_per_hour, exposed),
         ("objective_per_hour", solution.objective_per_hour, objective),
         ("unserved_per_second", solution.unserved_per_second, math.fsum(left)),

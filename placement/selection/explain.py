@@ -26,7 +26,8 @@ class SinglePlan(Noun, kw_only=True, frozen=True):
 def single_plans(problem: MixProblem) -> tuple[SinglePlan, ...]:
     """Plans that carry all demand with one variant, cheapest first; those within the inventory come first.
 
-    A variant that keeps the objective for some of the demand only is left out: it cannot attain the same.
+    A variant that keeps the objective for some of the demand only is left out, and one on spot where a class may not be
+    served on spot alone: they cannot attain the same. Where a class survives the loss of a replica, so does each plan.
     Raises SelectionInputError for demand or limits that make no sense.
     """
     unlimited: dict[str, int | None] = dict.fromkeys(problem.inventory, None)
@@ -47,10 +48,14 @@ def _single(problem: MixProblem, option: VariantOption) -> SinglePlan | None:
     pairs = [pair for pair in zip(problem.demand, option.throughput, strict=True) if pair[0] > 0.0]
     if any(not throughput > 0.0 for _, throughput in pairs):
         return None
+    if option.spot and any(each.spot_share < 1.0 for each in problem.classes):
+        return None
     busy = sum(rate / throughput for rate, throughput in pairs)
-    units = max(problem.min_units, option.min_units, int(busy))
-    while capacity_table(units, option.concurrency, problem.headroom)[-1] < busy * (1.0 - 1e-12):
-        units += 1
+    units = max(problem.min_units, option.min_units, _enough(problem, option, busy))
+    surviving = [cell for each in problem.classes if each.survives_loss for cell in each.cells]
+    if any(problem.demand[cell] > 0.0 for cell in surviving):
+        rest = sum(problem.demand[c] / option.throughput[c] for c in surviving if problem.demand[c] > 0.0)
+        units = max(units, _enough(problem, option, rest) + 1)
     free = problem.inventory[option.pool]
     most = min(
         limit
@@ -68,6 +73,14 @@ def _single(problem: MixProblem, option: VariantOption) -> SinglePlan | None:
         cost_per_hour=units * option.dollars_per_hour,
         within_inventory=units <= most,
     )
+
+
+def _enough(problem: MixProblem, option: VariantOption, busy: float) -> int:
+    """Units of a variant that carry what keeps so many busy."""
+    units = int(busy)
+    while capacity_table(units, option.concurrency, problem.headroom)[-1] < busy * (1.0 - 1e-12):
+        units += 1
+    return units
 
 
 def rejected(problem: MixProblem, solution: MixSolution) -> tuple[Rejection, ...]:

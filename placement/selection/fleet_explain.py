@@ -33,7 +33,19 @@ def runner_up(
 
     The regret can be negative only as far as the plan was not optimal.
     """
-    need, oracle, room = _beside(problem, plan, model, memory or Memory())
+    return _runner_up(Beside(problem, plan, memory), plan, model)
+
+
+def runners_up(
+    problem: FleetProblem, plan: FleetPlan, memory: Memory | None = None
+) -> dict[str, RunnerUp | None]:
+    """The same of every model, by name."""
+    beside = Beside(problem, plan, memory)
+    return {need.name: _runner_up(beside, plan, need.name) for need in problem.models}
+
+
+def _runner_up(beside: Beside, plan: FleetPlan, model: str) -> RunnerUp | None:
+    need, oracle, room = beside.room(model)
     if not oracle.usable:
         return None
     outcome = oracle.ask(np.zeros(len(room)), room, rank=2)
@@ -54,7 +66,7 @@ def rejected(
     Variants that cannot be used keep the reason they have (memory, objective, price, profile, inventory). Of the
     others, those for which a unit is free cost the plan so much more; those for which none is free say so.
     """
-    need, oracle, room = _beside(problem, plan, model, memory or Memory())
+    need, oracle, room = Beside(problem, plan, memory).room(model)
     solution = plan.solutions[model]
     found = {each.variant: each for each in solution.rejections}
     for v, option in enumerate(oracle.options):
@@ -93,20 +105,28 @@ def pool_savings(problem: FleetProblem, plan: FleetPlan, memory: Memory | None =
     return found
 
 
-def _beside(
-    problem: FleetProblem, plan: FleetPlan, model: str, memory: Memory
-) -> tuple[ModelNeed, Oracle, Floats]:
-    """A model, its oracle, and of each resource what everybody else leaves."""
-    need = next((each for each in problem.models if each.name == model), None)
-    if need is None:
-        raise KeyError(f"the plan has no model {model!r}")
-    resources: Resources = resources_of(problem)
-    room = resources.limits.copy()
-    for other in problem.models:
-        if other.name == model:
-            continue
-        counts = plan.solutions[other.name].counts
-        for option in other.problem.variants:
+class Beside:
+    """What a plan's models use of shared resources, added up once for questions about many of them."""
+
+    def __init__(self, problem: FleetProblem, plan: FleetPlan, memory: Memory | None = None) -> None:
+        self.resources: Resources = resources_of(problem)
+        self.memory = memory or Memory()
+        self._needs = {need.name: need for need in problem.models}
+        self._used = {need.name: self._usage(need, plan) for need in problem.models}
+        self._left = self.resources.limits - sum(self._used.values(), np.zeros(len(self.resources.names)))
+
+    def _usage(self, need: ModelNeed, plan: FleetPlan) -> Floats:
+        used = np.zeros(len(self.resources.names))
+        counts = plan.solutions[need.name].counts
+        for option in need.problem.variants:
             if counts.get(option.name):
-                room -= np.array(resources.usage(option)) * counts[option.name]
-    return need, memory.oracle(need.problem, resources), np.maximum(room, 0.0)
+                used += np.array(self.resources.usage(option)) * counts[option.name]
+        return used
+
+    def room(self, model: str) -> tuple[ModelNeed, Oracle, Floats]:
+        """A model, its oracle, and of each resource what everybody else leaves. KeyError: no such model."""
+        need = self._needs.get(model)
+        if need is None:
+            raise KeyError(f"the plan has no model {model!r}")
+        room = np.maximum(self._left + self._used[model], 0.0)
+        return need, self.memory.oracle(need.problem, self.resources), room

@@ -79,6 +79,18 @@ class Generation:
                 if oracle.fits(np.array(seed, dtype=np.int64)):
                     self.master.add(self._column(m, np.array(seed, dtype=np.int64)))
         self._consider(list(self._floors))
+        self._consider(self._standing(seeds))
+
+    def _standing(self, seeds: list[list[tuple[int, ...]]]) -> list[Column]:
+        """Each model's first seed where it is allowed, its floor where not: what runs now, if it fits together."""
+        first = [
+            np.array(own[0], dtype=np.int64) if own else oracle.least()
+            for own, oracle in zip(seeds, self._oracles, strict=True)
+        ]
+        return [
+            self._column(m, counts) if oracle.fits(counts) else self._floors[m]
+            for m, (counts, oracle) in enumerate(zip(first, self._oracles, strict=True))
+        ]
 
     def nothing(self) -> None:
         """No model can be served at all: the empty plan, which nothing betters."""

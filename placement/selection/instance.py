@@ -26,7 +26,7 @@ class Instance(msgspec.Struct, frozen=True):
     """Arrays of one selection problem.
 
     ``load`` [b, v] is the units of v that all demand of cell b keeps busy (inf: infeasible), ``penalty`` [b] the
-    dollars per hour of leaving all of it unserved, ``cost`` [v] dollars per hour of a unit, ``capacity`` [v] the
+    dollars per hour of leaving all of it unserved, ``cost`` [v] dollars per hour of a unit with its risk, ``capacity`` [v] the
     table Cap(n) for n = 0..high[v]. Count vectors keep ``low <= n <= high`` and ``side @ n <= side_limit``.
     ``startup`` [v] is charged for each unit beyond ``standing`` [v]. Of the requests per second ``share_rates``
     [s, b] no more than ``share_limit`` [s] may go to variants that are ``spot`` [v]. ``exposed`` [b] prices all of a
@@ -98,7 +98,7 @@ def build(problem: MixProblem, options: tuple[VariantOption, ...], spare_units: 
         cells=cells,
         load=load,
         penalty=rates * prices,
-        cost=np.array([option.dollars_per_hour for option in options], dtype=np.float64),
+        cost=np.array([o.dollars_per_hour + o.risk_dollars for o in options], dtype=np.float64),
         capacity=tuple(tables),
         low=np.array(low, dtype=np.int64),
         high=np.array(high, dtype=np.int64),

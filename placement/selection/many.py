@@ -8,7 +8,7 @@ the next call: a pool that is lost, a price or a load of some models that change
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import numpy as np
@@ -33,17 +33,20 @@ MEMORY_LIMIT = 2_000
 
 
 class Memory:
-    """Oracles of earlier calls, by everything they depend on; it changes time, never what is allowed."""
+    """Oracles of earlier calls, by everything they depend on; it changes time, never what is allowed.
 
-    def __init__(self) -> None:
+    ``prices`` are what GPUs of pools may cost, to begin with: where they are about right, less has to be asked.
+    """
+
+    def __init__(self, prices: Mapping[str, float] | None = None) -> None:
         self._oracles: dict[bytes, Oracle] = {}
-        self._prices: dict[str, float] = {}
+        self._prices: dict[str, float] = {f"pool/{pool}": price for pool, price in (prices or {}).items()}
 
     def prices(self, resources: Resources) -> Floats | None:
-        """What the same resources cost last time; None for others."""
-        if not self._prices or set(self._prices) != set(resources.names):
+        """What resources cost last time, 0 for new ones; None where nothing is known of any."""
+        if not set(self._prices) & set(resources.names):
             return None
-        return np.array([self._prices[name] for name in resources.names])
+        return np.array([self._prices.get(name, 0.0) for name in resources.names])
 
     def learn(self, resources: Resources, prices: Floats) -> None:
         """Remembers what resources cost."""

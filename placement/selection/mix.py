@@ -101,6 +101,7 @@ def solution_of(
     routing = search.programme.routing(counts)
     shares, unserved = _clean(routing)
     cost = float(np.array([option.dollars_per_hour for option in screened.options]) @ counts)
+    risk = float(np.array([option.risk_dollars for option in screened.options]) @ counts)
     startup = float(instance.startup @ np.maximum(counts - instance.standing, 0))
     exposed = search.losses.worst(counts).dollars if search.losses is not None else 0.0
     rates = np.array(problem.demand, dtype=np.float64)
@@ -116,8 +117,9 @@ def solution_of(
         },
         unserved=tuple(left.tolist()),
         cost_per_hour=cost,
-        objective_per_hour=cost + float(instance.penalty @ unserved) + startup + exposed,
+        objective_per_hour=cost + float(instance.penalty @ unserved) + startup + risk + exposed,
         startup_per_hour=startup,
+        risk_per_hour=risk,
         exposed_per_hour=exposed,
         unserved_per_second=short,
         demand_per_second=demand,

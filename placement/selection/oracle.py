@@ -77,7 +77,7 @@ class Oracle:
         by_node = self.usage[:, paid_by_node].any(axis=1)
         self.instance: Instance = msgspec.structs.replace(
             made,
-            cost=np.where(by_node, 0.0, made.cost),
+            cost=np.where(by_node, [option.risk_dollars for option in options], made.cost),
             side=np.vstack([made.side, self.usage[:, self._shared].T]),
             side_limit=np.concatenate([made.side_limit, resources.limits[self._shared]]),
         )

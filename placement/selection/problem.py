@@ -54,7 +54,8 @@ class VariantOption(Noun, kw_only=True, frozen=True):
     ``throughput`` has one entry per cell, 0 = the objective cannot be met there. ``concurrency`` is B of the
     pool-size headroom. ``min_units`` and ``max_units`` (None: no limit) bound its count. ``spot``: the pool may be
     taken away. Each unit beyond ``standing_units`` is charged ``startup_dollars`` per hour, so that plans do not
-    churn. A unit draws ``watts`` in the power domain ``domain``.
+    churn. ``risk_dollars`` per hour are charged to a unit beside its price: what may be expected to be lost with it.
+    A unit draws ``watts`` in the power domain ``domain``.
     """
 
     name: str
@@ -68,6 +69,7 @@ class VariantOption(Noun, kw_only=True, frozen=True):
     spot: bool = False
     standing_units: int = 0
     startup_dollars: float = 0.0
+    risk_dollars: float = 0.0
     watts: float = 0.0
     domain: str = ""
 
@@ -124,7 +126,7 @@ class MixSolution(Noun, kw_only=True, frozen=True):
 
     ``counts`` leaves out zeros. ``routing`` maps a variant to the share of each cell's demand it gets; shares and
     ``unserved`` of a cell with demand sum to 1. ``objective_per_hour`` = ``cost_per_hour`` + price of the unserved
-    load + ``startup_per_hour`` + ``exposed_per_hour`` (the most that losing one replica would leave unserved of the
+    load + ``startup_per_hour`` + ``risk_per_hour`` + ``exposed_per_hour`` (the most that losing one replica would leave unserved of the
     classes that must survive it); ``bound`` is a proven lower bound on it, ``optimal`` says that it is met. ``carried_per_second`` is the
     demand of this shape the mix could carry at most under the same headroom. ``binding`` names the pools that are
     used up. ``feasible`` False (with ``why``) means that no count vector keeps the limits at all.
@@ -141,6 +143,7 @@ class MixSolution(Noun, kw_only=True, frozen=True):
     demand_per_second: float = 0.0
     carried_per_second: float = 0.0
     startup_per_hour: float = 0.0
+    risk_per_hour: float = 0.0
     exposed_per_hour: float = 0.0
     bound: float = 0.0
     optimal: bool = False
@@ -255,8 +258,11 @@ def _bad_numbers(option: VariantOption, cells: int) -> Rejection | None:
     if option.gpus < 1 or option.min_units < 0:
         text = f"{name} takes {option.gpus} GPUs and at least {option.min_units} units; use 1 GPU or more"
         return rejection(name, "ProfileHole", 1.0, option.gpus, "GPU", text)
-    if not (0.0 <= option.startup_dollars < math.inf and 0.0 <= option.watts < math.inf):
-        text = f"{name} starts for {option.startup_dollars} $/h and draws {option.watts} W; give both, from 0"
+    extra = (option.startup_dollars, option.risk_dollars, option.watts)
+    if not all(0.0 <= each < math.inf for each in extra):
+        text = (
+            f"{name} starts for {extra[0]} $/h, risks {extra[1]} $/h and draws {extra[2]} W; give all, from 0"
+        )
         return rejection(name, "ProfileHole", 1.0, 0.0, "ratio", text)
     if not 0.0 < option.concurrency < math.inf:
         text = f"concurrency of {name} is {option.concurrency}; give the running requests of one replica"

@@ -17,7 +17,7 @@ from cluster.targets import Capacity, Mix, Prices, Scored, Share
 from cluster.training import Job
 from placement.training.islands import Fit, choose_island, islands_of
 from policies.commit import why
-from policies.commit.allotted import within_allotment
+from policies.commit.allotted import Allotments
 from policies.commit.inventory import HELD, Ints, Inventory, Wanted, counted_on_before
 from policies.commit.settling import (
     Limits,
@@ -94,6 +94,7 @@ class CommitRun:
         self.scope = in_scope(view, ctx)
         self.draft, self.groups = Draft(), Groups(view)
         self.inventory = Inventory(self.groups, ctx.now_seconds)
+        self.allotments = Allotments(view, self.scope, self.inventory)
         self.fences = Fences(view.nodes)
         self.rules = Rules(
             config.keep_share,
@@ -237,7 +238,7 @@ class CommitRun:
         free = {pool: rows[index] for pool, index in self.inventory.pool_rows.items()}
         room = self.inventory.rooms(service.name, frame.columns, self._reach(service))
         found = limits_of(frame, free, min(service.moves_left, self.moves_left), room)
-        return within_allotment(self, service, frame, found)
+        return self.allotments.within(service, frame, found)
 
     def _solve(
         self,
@@ -257,6 +258,7 @@ class CommitRun:
             settled, limits = self._fit(service, capacity, frame, shares, wider, wanted)
             self.inventory.market = False
         self.commitments.append(Commitment(service, frame, shares, limits, settled))
+        self.allotments.made(service, frame, settled)
         self.objective += settled.objective
         self.bound += settled.found.answer.best.bound
         self.complete = self.complete and settled.found.answer.best.optimal
@@ -275,6 +277,8 @@ class CommitRun:
         if settled.mix.unserved_per_second > 1e-9 * wanted:
             self.draft.because(why.short(service, settled.mix, wanted, limits.gpus, remedy))
             self._tell_confined(service)
+        if settled.exposed > 1e-6:
+            self.draft.because(why.exposed(service, settled))
         self._finish(service, capacity, settled.mix, _alternatives(self.commitments[-1], self.rules))
 
     def _waits(self, service: Service, standing: Capacity, settled: Settled, limits: Limits) -> Reason:
@@ -409,6 +413,10 @@ class CommitRun:
             if remedy is not None and remedy.choice in prices:
                 gpus, saves = remedy.facts[0].value, remedy.facts[1].value
                 prices[remedy.choice] = max(prices[remedy.choice], round(saves / max(gpus, 1.0), 6))
+        for service in self.scope:
+            menu = self.view.menu(service.name)
+            for pool, dollars in menu.prices.items() if menu is not None and menu.joint else ():
+                prices[pool] = max(prices.get(pool, 0.0), dollars)
         for pool, dollars in prices.items():
             target = Prices(owner="commit", decided_seconds=self.now, pool=pool, dollars_per_gpu_hour=dollars)
             standing = self.view.targets.get(f"Prices/{pool}")

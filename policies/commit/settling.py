@@ -56,7 +56,8 @@ class Settled(NamedTuple):
     """The decision: the mix, its objective, the best other mix's objective, and how it came about.
 
     `problem` is what was solved; `counts` the chosen count vector and `other` the best different one; `wish` what
-    would have been chosen but for a disruption budget.
+    would have been chosen but for a disruption budget. `exposed`: what the loss of one replica would leave unserved of
+    the classes that are to survive it, at its price per hour.
     """
 
     mix: Mix
@@ -68,6 +69,7 @@ class Settled(NamedTuple):
     wanted: float
     found: Cheapest
     wish: MixSolution | None = None
+    exposed: float = 0.0
 
 
 def limits_of(
@@ -224,6 +226,7 @@ def _settled(
         kept=is_kept,
         wanted=wanted,
         found=found,
+        exposed=solution.exposed_per_hour,
     )
 
 

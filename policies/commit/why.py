@@ -8,6 +8,7 @@ from cluster.base import Ref
 from cluster.reasons import Alternative, Quantity, Reason, Remedy, Verdict
 from cluster.serving import Service
 from cluster.targets import Mix
+from policies.commit.settling import Settled
 from policies.draft import quantity
 from policies.frames import Frame
 
@@ -70,6 +71,21 @@ def short(service: Service, mix: Mix, wanted: float, free: int, remedy: Remedy |
         have=quantity("carried", max(0.0, wanted - mix.unserved_per_second), "req/s"),
         limit=quantity("free", free, "GPU"), facts=(quantity("shed", mix.unserved_per_second, "req/s"),),
         remedy=remedy, refs=_pools(mix),
+    )  # fmt: skip
+
+
+def exposed(service: Service, settled: Settled) -> Reason:
+    """The loss of one replica would leave something unserved that is to survive it."""
+    task = settled.problem
+    cells = [cell for each in task.classes if each.survives_loss for cell in each.cells]
+    prices = task.unserved_prices()
+    rate = sum(task.demand[cell] for cell in cells)
+    dollars = sum(task.demand[cell] * prices[cell] for cell in cells)
+    lost = rate * min(1.0, settled.exposed / max(dollars, 1e-9))
+    return Reason(
+        code="LossExposed", subject=service.ref, verdict=Verdict.CAPPED, choice=settled.mix.text,
+        need=quantity("survives", rate, "req/s"), have=quantity("lost", lost, "req/s"),
+        limit=quantity("priced", settled.exposed, "$/h"), refs=_pools(settled.mix),
     )  # fmt: skip
 
 

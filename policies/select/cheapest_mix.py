@@ -8,12 +8,12 @@ cannot serve are told with the numbers that exclude them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from cluster.hardware import Offer
-from cluster.plan import Context, Decision
+from cluster.plan import Context, Decision, Plan
 from cluster.serving import Service, Variant
 from cluster.snapshot import Snapshot
 from cluster.targets import Menu, Mix
@@ -47,6 +47,13 @@ class CheapestMixState(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = 1
 
 
+class Lead(NamedTuple):
+    """A service's part of a joint plan, and what one more GPU of each pool would save that plan, $/h."""
+
+    mix: Mix
+    prices: Mapping[str, float]
+
+
 class CheapestMix:
     """`Policy[Snapshot, CheapestMixState]`: a `Menu` per service, where it changed."""
 
@@ -59,12 +66,10 @@ class CheapestMix:
 
     def decide(self, view: Snapshot, state: CheapestMixState, ctx: Context) -> Decision[CheapestMixState]:
         """Menus and refusals for every service of the scope."""
-        return self.menus(Groups(view), state, ctx, Draft(), {})
+        return Decision(self.menus(Groups(view), ctx, Draft(), {}), state)
 
-    def menus(
-        self, groups: Groups, state: CheapestMixState, ctx: Context, draft: Draft, joint: Mapping[str, Mix]
-    ) -> Decision[CheapestMixState]:
-        """The same, with ``joint`` mixes that lead the menus of some services."""
+    def menus(self, groups: Groups, ctx: Context, draft: Draft, joint: Mapping[str, Lead]) -> Plan:
+        """The same, with mixes of a ``joint`` plan that lead the menus of some services."""
         view = groups.view
         sizes = _node_sizes(view)
         total = sum(size * count for counts in sizes.values() for size, count in counts.items())
@@ -82,18 +87,19 @@ class CheapestMix:
             mixes = self._menu(view, service, frame, sizes, ctx, draft) if frame.columns else ()
             lead = joint.get(service.name)
             if lead is not None:
-                mixes = (lead, *(mix for mix in mixes if mix.text != lead.text))[:MENU_LIMIT]
+                mixes = (lead.mix, *(mix for mix in mixes if mix.text != lead.mix.text))[:MENU_LIMIT]
             menu = Menu(
                 owner="select",
                 decided_seconds=ctx.now_seconds,
                 service=service.name,
                 mixes=mixes,
                 joint=lead is not None,
+                prices=dict(lead.prices) if lead is not None else {},
             )
             standing = view.menu(service.name)
-            if standing is None or (standing.mixes, standing.joint) != (menu.mixes, menu.joint):
+            if standing is None or msgspec.structs.replace(standing, decided_seconds=ctx.now_seconds) != menu:
                 draft.aim(menu)
-        return Decision(draft.plan(optimal=complete), state)
+        return draft.plan(optimal=complete)
 
     def _menu(
         self,

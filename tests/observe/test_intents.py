@@ -78,7 +78,8 @@ def test_a_product_without_a_display_name_goes_by_its_objects() -> None:
 def test_a_whole_service() -> None:
     noun = service(
         objectives=[
-            {"class": "chat", "ttftSeconds": 1.5, "tpotSeconds": 0.05, "percentile": 0.99, "priority": 4, "unservedDollarsPerHour": 9.0},
+            {"class": "chat", "ttftSeconds": 1.5, "tpotSeconds": 0.05, "percentile": 0.99, "priority": 4, "unservedDollarsPerHour": 9.0,
+             "maxSpotShare": 0.25, "surviveLoss": True},
             {"ttftSeconds": 9.0, "tpotSeconds": 0.5},
         ],
         variants=[{"accelerator": "h100", "gpus": 2, "precision": "fp8"}, {"accelerator": "l4"}],
@@ -91,7 +92,8 @@ def test_a_whole_service() -> None:
         ref=Ref("ModelService", "shop/chat", "uid-chat", 5),
         model=model_spec("llama-3-8b", {}),
         objectives=(
-            Objective(request_class="chat", ttft_seconds=1.5, tpot_seconds=0.05, percentile=0.99, priority=4, unserved_dollars=9.0),
+            Objective(request_class="chat", ttft_seconds=1.5, tpot_seconds=0.05, percentile=0.99, priority=4, unserved_dollars=9.0,
+                      spot_share=0.25, survives_loss=True),
             Objective(ttft_seconds=9.0, tpot_seconds=0.5),
         ),
         variants=(

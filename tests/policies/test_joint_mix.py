@@ -10,7 +10,7 @@ from cluster.plan import Plan
 from cluster.reasons import render
 from cluster.serving import Objective
 from cluster.snapshot import Snapshot
-from cluster.targets import Capacity, Menu
+from cluster.targets import Capacity, Menu, Prices
 from policies.planner import PlannerStates, run_planner
 from policies.select.joint_mix import JointMix, JointMixConfig
 from tests.policies.builders import ClusterBuilder, a_cluster, context
@@ -24,9 +24,11 @@ def cluster(l4: int = 4, a100: int = 4) -> ClusterBuilder:
 
 
 def serving(
-    made: ClusterBuilder, name: str, rate: float, dollars: float = 50.0, priority: int = 0
+    made: ClusterBuilder, name: str, rate: float, dollars: float = 50.0, priority: int = 0, **promised: Any
 ) -> ClusterBuilder:
-    promise = Objective(ttft_seconds=2.0, tpot_seconds=0.1, unserved_dollars=dollars, priority=priority)
+    promise = Objective(
+        ttft_seconds=2.0, tpot_seconds=0.1, unserved_dollars=dollars, priority=priority, **promised
+    )
     made.with_service(name, "L4", "A100-80", expected_requests_per_second=rate, objectives=(promise,))
     return made.with_load(name, rate)
 
@@ -134,12 +136,13 @@ def test_a_part_that_stands_is_not_told_again():
     assert again == {}
 
 
-@pytest.mark.parametrize("survive", [None, 0])
-def test_a_class_that_must_survive_a_loss_gets_a_spare(survive):
-    made = serving(serving(cluster(0, 5), "shop/a", 3.0, dollars=500.0), "shop/b", 40.0, dollars=10.0)
-    menus, _ = select(made.build(), survive_priority=survive)
+@pytest.mark.parametrize("survives", [False, True])
+def test_a_class_that_must_survive_a_loss_gets_a_spare_though_gpus_are_short(survives):
+    made = serving(cluster(0, 5), "shop/a", 3.0, dollars=500.0, survives_loss=survives)
+    menus, _ = select(serving(made, "shop/b", 40.0, dollars=10.0).build())
     units = sum(part.units for part in menus["shop/a"].mixes[0].parts)
-    assert units == (1 if survive is None else 2)
+    assert menus["shop/a"].joint
+    assert units == (2 if survives else 1)
 
 
 def test_work_that_is_spent_leaves_a_complete_plan():
@@ -177,3 +180,56 @@ def test_a_service_that_wants_nothing_takes_nothing():
     menus, _ = select(made.build())
     assert menus["shop/idle"].joint is False
     assert menus["shop/a"].joint is True
+
+
+def test_only_services_that_share_pools_are_planned_together():
+    made = serving(serving(cluster(0, 1), "shop/a", 12.0), "shop/b", 12.0)
+    made.with_pool("h100-od", "H100").with_nodes(1, "h100-od", gpus=8)
+    promise = (Objective(ttft_seconds=2.0, tpot_seconds=0.1),)
+    made.with_service("lab/apart", "H100", expected_requests_per_second=4.0, objectives=promise)
+    menus, plan = select(made.with_load("lab/apart", 4.0).build())
+    assert {name: menu.joint for name, menu in menus.items()} == {
+        "lab/apart": False,
+        "shop/a": True,
+        "shop/b": True,
+    }
+    assert {r.need.value for r in plan.reasons if r.code == "MixAllotted"} == {2.0}
+
+
+def test_a_chain_of_shared_pools_makes_one_group():
+    made = a_cluster()
+    for name in ("L4", "A10G", "A100-80"):
+        made.with_pool(f"{name.lower()}-od", name).with_nodes(1, f"{name.lower()}-od", gpus=1)
+    promise = (Objective(ttft_seconds=2.0, tpot_seconds=0.1),)
+    for name, products in (("a", ("L4", "A10G")), ("b", ("A10G", "A100-80")), ("c", ("A100-80",))):
+        made.with_service(f"shop/{name}", *products, expected_requests_per_second=9.0, objectives=promise)
+        made.with_load(f"shop/{name}", 9.0)
+    menus, plan = select(made.build())
+    assert {menu.joint for menu in menus.values()} == {True}
+    assert {r.need.value for r in plan.reasons if r.code == "MixAllotted"} == {3.0}
+
+
+def test_what_one_more_gpu_saves_is_in_the_menus_and_becomes_the_pools_price():
+    view = serving(serving(cluster(0, 1), "shop/a", 12.0), "shop/b", 12.0).build()
+    menus, _ = select(view)
+    saves = menus["shop/a"].prices
+    assert saves["a100-80-od"] > 1.0
+    run = run_planner(view, PlannerStates(), context(), {"select": ("joint_mix", {})})
+    prices = {t.pool: t.dollars_per_gpu_hour for t in run.snapshot.targets.values() if isinstance(t, Prices)}
+    assert prices["a100-80-od"] >= saves["a100-80-od"]
+
+
+def test_prices_are_remembered_in_the_state_and_an_unchanged_problem_begins_where_it_began():
+    view, policy = contested().build(), JointMix()
+    first = policy.decide(view, policy.initial(), context(loop="select"))
+    (learnt,) = first.state.learnt.values()
+    assert learnt.began == {}
+    assert learnt.ended["a100-80-od"] > 0.0
+    again = policy.decide(view, first.state, context(loop="select"))
+    assert again.state == first.state
+    assert [t for t in again.plan.targets if isinstance(t, Menu)] == [
+        t for t in first.plan.targets if isinstance(t, Menu)
+    ]
+    changed = serving(contested(), "shop/c", 9.0).build()
+    later = policy.decide(changed, first.state, context(loop="select")).state.learnt
+    assert [each.began for each in later.values()] == [learnt.ended]

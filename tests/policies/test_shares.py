@@ -22,7 +22,8 @@ from policies.commit.inventory import Inventory
 from policies.commit.parts import Parts
 from policies.groups import Groups
 from policies.place.priced_fgd import PricedFgd
-from policies.select.joint_mix import Competitor, JointMix
+from policies.select.competing import Competitor
+from policies.select.joint_mix import JointMix
 from tests.policies.builders import NOW, a_cluster, context
 from tests.policies.fitting import SERVICE, cluster, codes, of
 from tests.policies.test_by_priority import commit
