@@ -117,6 +117,10 @@ class Space:
         free = self._milli.get(node, [])
         return free[device] if 0 <= device < len(free) else 0
 
+    def is_kept(self, node: str, device: int) -> bool:
+        """Whether a device is reserved for somebody."""
+        return (node, device) in self._reserved
+
     def free_cpu_millis(self, node: str) -> int:
         """Free CPU of a node."""
         return self._cpu.get(node, 0)

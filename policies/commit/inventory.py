@@ -1,12 +1,13 @@
 """What each service may use: open nodes' devices less what others hold, by priority.
 
 A service may count on devices of services of strictly lower priority (they give way), never on those of equal
-or higher priority, of gangs, of reservations, of waiting jobs of at least its priority, or of other people's pods.
+or higher priority, of gangs, of reservations, of waiting jobs of at least its priority, or of other people's pods. Shares
+of a device give way like whole ones: one by one to shares, and all that are on a device to whoever takes it whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from cluster.hardware import Offer
 from cluster.serving import Replica, ReplicaPhase, Variant
 from cluster.snapshot import Snapshot
 from cluster.targets import Share
-from policies.commit.parts import Begun, Parts, Room, is_part
+from policies.commit.parts import Begun, Free, Holder, Parts, Room, Seeker, divides, is_part
 from policies.frames import Column
 from policies.groups import Groups
 
@@ -107,21 +108,27 @@ class Inventory:
         self._tenants: dict[str, list[Tenant]] = {}
         self._lost: Ints = np.zeros(len(self.base), dtype=np.int64)
         """Devices that their node offers no more while somebody has them: what comes free first is nobody's."""
-        self._parts = Parts(view, self._row)
-        self.base -= self._parts.devices(len(self.base))
-        self._take_claims(view, self._take_tenants(groups))
+        self._priorities = {name: service.priority for name, service in view.services.items()}
+        ours = self._take_tenants(groups)
+        dividing = [pool for pool in self.pool_rows if divides(view, pool)]
+        new = [row for pool in dividing for row in self.pool_rows[pool].tolist() if row >= self._real]
+        self._parts = Parts(view, self._row, ours, new)
+        self._take_claims(view, ours)
         self._take_reservations(view, now_seconds)
 
-    def _take_tenants(self, groups: Groups) -> set[str]:
-        """Note what live replicas of known services hold; returns all launchers of those services."""
+    def _take_tenants(self, groups: Groups) -> dict[str, Holder | None]:
+        """Note what live replicas of known services hold; returns all launchers of those services, and whose they are
+        (None: of nobody that stays).
+        """
         view = groups.view
-        ours: set[str] = set()
+        ours: dict[str, Holder | None] = {}
         for service in sorted(groups.replicas):
             if service not in view.services or view.services[service].held:
                 continue  # what they hold stays theirs, whoever is more important
             for replica in groups.replicas[service]:
-                ours.add(replica.launcher)
+                ours[replica.launcher] = None
                 if replica.phase in HELD:
+                    ours[replica.launcher] = Holder(replica.key, service, 0, self._priorities[service])
                     self._note(view, service, replica)
         return ours
 
@@ -135,7 +142,7 @@ class Inventory:
                 self._tenants.setdefault(service, []).append(Tenant(replica.key, row, whole, column))
                 self._level(view.services[service].priority)[row] += whole
 
-    def _take_claims(self, view: Snapshot, ours: set[str]) -> None:
+    def _take_claims(self, view: Snapshot, ours: Collection[str]) -> None:
         """Everything else that holds devices: gangs, other people's pods, replicas of deleted services."""
         for key in sorted(view.claims):
             claim = view.claims[key]
@@ -179,7 +186,7 @@ class Inventory:
 
         `reach` bounds the devices of each row; what its own tenants hold stays its own.
         """
-        free = self.base.copy()
+        free = self.base - self._parts.firm(len(self.base), priority, service)
         for level, held in self._levels.items():
             if level >= priority:
                 free -= held
@@ -211,7 +218,7 @@ class Inventory:
 
     def vacant(self) -> Ints:
         """Devices per row that nobody holds."""
-        free = self.base.copy()
+        free = self.base - self._parts.devices(len(self.base))
         for held in self._levels.values():
             free -= held
         free -= self._lost
@@ -220,7 +227,7 @@ class Inventory:
     @property
     def gpus(self) -> int:
         """Devices that exist, less what others than services hold."""
-        return int(self.base[: self._real].sum())
+        return int((self.base - self._parts.firm(len(self.base), None))[: self._real].sum())
 
     def sells(self, pools: Iterable[str]) -> bool:
         """Whether nodes of any of these pools could be bought, or are on their way."""
@@ -230,14 +237,17 @@ class Inventory:
         """Nodes of a pool beyond those that exist that somebody's mix counts on."""
         rows = self.pool_rows.get(pool, np.zeros(0, dtype=np.int64))
         ahead = rows[rows >= self._real]
-        held = sum((level[ahead] for level in self._levels.values()), np.zeros(len(ahead), dtype=np.int64))
+        held = sum(
+            (level[ahead] for level in self._levels.values()), self._parts.devices(len(self.base))[ahead]
+        )
         return int((held > 0).sum())
 
     def tenants(self, service: str) -> dict[str, list[Tenant]]:
-        """The service's live replicas by column."""
+        """The service's live replicas by column, less the shares that gave way to others in this run."""
         found: dict[str, list[Tenant]] = {}
         for tenant in self._tenants.get(service, ()):
-            found.setdefault(tenant.column, []).append(tenant)
+            if self._parts.has(tenant.key):
+                found.setdefault(tenant.column, []).append(tenant)
         return found
 
     def by_node(self, rows: Ints) -> dict[str, int]:
@@ -261,9 +271,17 @@ class Inventory:
 
     def take_nodes(self, nodes: tuple[str, ...], gpus: int, priority: int) -> None:
         """Keep `gpus` devices on each node for an owner of `priority` (a waiting job)."""
-        level = self._level(priority)
+        vacant = self.vacant()
         for name in nodes:
-            level[self._row[name]] += gpus
+            row = self._row[name]
+            self._occupy(row, gpus, priority, int(vacant[row]))
+
+    def _occupy(self, row: int, gpus: int, priority: int, vacant: int) -> None:
+        """Whole devices of a row go to an owner of `priority`: those that nobody has, then those of lower ones."""
+        if gpus > vacant and row < self._real:
+            lower = {p: int(held[row]) for p, held in self._levels.items() if p < priority}
+            self._parts.seize(row, gpus - vacant, priority, lower)
+        self._level(priority)[row] += gpus
 
     def settle(
         self, service: str, priority: int, wanted: dict[str, Wanted], reach: Ints | None = None
@@ -281,15 +299,16 @@ class Inventory:
         for column, tenants in live.items():
             for tenant in tenants[wanted[column][0] if column in wanted else 0 :]:
                 level[tenant.row] -= tenant.gpus
+                self._parts.drop(tenant.key)
         failed: dict[str, int] = {}
         for column, (units, size) in sorted(
             wanted.items(), key=lambda item: (-item[1][1].gpu_share, item[0])
         ):
             missing, pool = units - len(live.get(column, ())), column.partition("|")[2]
             if size.shares:
-                unplaced = self._place_parts(pool, size.milli, missing, level, inside)
+                unplaced = self._place_parts(pool, Seeker(service, priority, size.milli), missing, inside)
             else:
-                unplaced = self._place(pool, size.gpus, missing, priority, level, inside)
+                unplaced = self._place(pool, size.gpus, missing, priority, inside)
             if unplaced > 0:
                 failed[column] = unplaced
         if failed:
@@ -300,14 +319,15 @@ class Inventory:
         return failed
 
     def _place(
-        self, pool: str, gpus: int, units: int, priority: int, level: Ints, inside: NDArray[np.bool_] | None
+        self, pool: str, gpus: int, units: int, priority: int, inside: NDArray[np.bool_] | None
     ) -> int:
         """Take `units` pieces of `gpus` devices in a pool, on rows `inside`; how many found no node."""
         rows = self.pool_rows.get(pool)
         if rows is None:
             return units
-        for choices in (self.vacant, lambda: self.available(priority)):
-            free = choices()[rows]
+        for lower in (False, True):
+            vacant = self.vacant()
+            free = (self.available(priority) if lower else vacant)[rows]
             if inside is not None:
                 free = np.where(inside[rows], free, 0)
             while units > 0:
@@ -317,35 +337,33 @@ class Inventory:
                 best = int(fit[np.argmin(free[fit])])
                 pieces = min(units, int(free[best]) // gpus)
                 free[best] -= pieces * gpus
-                level[rows[best]] += pieces * gpus
+                row = int(rows[best])
+                self._occupy(row, pieces * gpus, priority, int(vacant[row]))
                 units -= pieces
         return units
 
-    def _place_parts(
-        self, pool: str, milli: int, units: int, level: Ints, inside: NDArray[np.bool_] | None
-    ) -> int:
-        """Take `units` shares of `milli` each in a pool; a device that is begun for them is taken by this level."""
-        rows = self.pool_rows.get(pool, np.zeros(0, dtype=np.int64))
+    def _place_parts(self, pool: str, who: Seeker, units: int, inside: NDArray[np.bool_] | None) -> int:
+        """Take `units` shares in a pool; how many found no place."""
+        rows = self.pool_rows.get(pool, np.zeros(0, dtype=np.int64)).tolist()
+        rows = [row for row in rows if inside is None or inside[row]]
         left = max(0, units)
-        vacant = self.vacant()
         while left > 0:
-            row = self._parts.take(rows, milli, vacant, inside)
-            if row is None:
+            free = Free(self.vacant(), self.available(who.priority))
+            if self._parts.take(rows, who, free) is None:
                 break
-            if row.begins:
-                level[row.row] += 1
-                vacant[row.row] -= 1
             left -= 1
         return left
 
     def room(self, service: str, column: str, variant: Variant, reach: Ints | None = None) -> Room:
-        """What there is for shares of a column: its own, the rest of begun devices, and devices that nobody holds.
-
-        Nobody gives a share up for a higher priority, and no share takes the place of anything.
+        """What there is for shares of a column: of begun devices what those leave that stay, and devices that are its own,
+        nobody's, or of lower priorities.
         """
         rows = self.pool_rows.get(column.partition("|")[2], np.zeros(0, dtype=np.int64))
-        own = len(self.tenants(service).get(column, ()))
-        return self._parts.room(rows, variant.milli, self.vacant(), reach, own)
+        own: dict[int, int] = {}
+        for tenant in self.tenants(service).get(column, ()):
+            own[tenant.row] = own.get(tenant.row, 0) + 1
+        who = Seeker(service, self._priorities.get(service, 0), variant.milli)
+        return self._parts.room(rows, who, self.available(who.priority, service), reach, own)
 
     def rooms(self, service: str, columns: Iterable[Column], reach: Ints | None = None) -> dict[str, Room]:
         """The same of those of the columns that have shares, by name."""

@@ -17,7 +17,8 @@ from cluster.snapshot import Snapshot
 from policies.frames import frame_of
 from policies.place import why
 from policies.place.buying import buy, give_back
-from policies.place.draining import drain, make_room
+from policies.place.draining import drain
+from policies.place.preempting import giving_way, make_room
 from policies.place.restraint import held_cases
 from policies.place.rolling import roll
 from policies.place.routes import changed, weights_of
@@ -43,6 +44,7 @@ class BestFit:
         run = self._run(view, state, ctx, self._config)
         run.remove()
         run.create()
+        run.giving_way = giving_way(run)
         drain(run)
         roll(run)
         make_room(run)

@@ -1,4 +1,4 @@
-"""Which replicas go: surplus, on a node being lost, or in the way of a higher priority.
+"""Which replicas go: surplus, or on a node being lost. Who gives way to a higher priority is the word of `preempting`.
 
 A ready replica goes only when its successors are ready, so that a change of mix never opens a gap; unless the
 pool is full and a replica someone wants cannot be placed, or its node is being lost anyway.
@@ -11,8 +11,8 @@ from cluster.reasons import Reason
 from cluster.serving import Replica, ReplicaPhase
 from policies.place import why
 from policies.place.cases import Case, Part, outstanding
-from policies.place.restraint import is_free_to_end, may_end, may_move
-from policies.place.run import Missing, Run
+from policies.place.restraint import may_end, may_move
+from policies.place.run import Run
 
 
 def drain(run: Run) -> None:
@@ -48,11 +48,14 @@ def _may_shrink(run: Run, case: Case, replica: Replica) -> bool:
     return case.capacity.owner == "user" or may_end(run, case, replica)
 
 
-def departure(run: Run, replica: Replica) -> tuple[bool, bool, float, int, str]:
-    """Who goes first: never ready, then the least busy and youngest, and last of all whom somebody keeps."""
+def departure(run: Run, replica: Replica) -> tuple[bool, bool, bool, float, int, str]:
+    """Who goes first: in the way of a higher priority, never ready, then the least busy and youngest, and last of all whom
+    somebody keeps.
+    """
     ready = replica.phase is ReplicaPhase.READY
     kept = ready and bool(replica.kept_by)
-    return kept, ready, outstanding(run.groups, replica), -replica.ordinal, replica.key
+    stays = replica.key not in run.giving_way
+    return kept, stays, ready, outstanding(run.groups, replica), -replica.ordinal, replica.key
 
 
 def send_away(run: Run, case: Case, replica: Replica, reason: Reason, *, voluntary: bool = False) -> None:
@@ -80,95 +83,3 @@ def node_of(run: Run, replica: Replica) -> str:
     """The node a replica is on, empty when its launcher is not known."""
     launcher = run.view.launchers.get(replica.launcher)
     return launcher.slots[0].node if launcher is not None and launcher.slots else ""
-
-
-def make_room(run: Run) -> None:
-    """Drain replicas of strictly lower priority where a missing one of a higher priority would then fit.
-
-    Only where what is already on its way out does not make the room by itself.
-    """
-    if not run.missing:
-        return
-    tenants = _tenants(run)
-    coming = _coming(run)
-    for missing in run.missing:
-        if missing.variant.shares:
-            continue  # nothing gives way to a share of a GPU, and no share to anything
-        pool, gpus = missing.part[1], missing.variant.gpus
-        fence = run.fences.of(missing.case.service)
-        nodes = sorted(
-            (n.order, n.name)
-            for n in run.view.nodes.values()
-            if n.pool == pool and n.offer == "open" and (fence is None or fence.permits(n.name))
-        )
-        waited_for = next((n for _, n in nodes if run.rooms.free(n) + coming.get(n, 0) >= gpus), None)
-        if waited_for is not None:
-            coming[waited_for] = coming.get(waited_for, 0) - gpus
-            continue
-        best = _cheapest_room(run, missing, [n for _, n in nodes], tenants, coming)
-        if best is None:
-            continue
-        node, victims = best
-        for case, replica in victims:
-            gone = replica.variant.gpus
-            coming[node] = coming.get(node, 0) + gone
-            tenants[node] = [t for t in tenants[node] if t[1].key != replica.key]
-            send_away(run, case, replica, why.preempted(case.service, missing.case.service, gone))
-        coming[node] = coming.get(node, 0) - gpus
-
-
-def _tenants(run: Run) -> dict[str, list[tuple[Case, Replica]]]:
-    """Live replicas per node, that this round leaves alone."""
-    found: dict[str, list[tuple[Case, Replica]]] = {}
-    for case in run.cases:
-        for part in case.parts():
-            for replica in case.live(part):
-                if replica.key not in run.going and not replica.variant.shares:
-                    found.setdefault(node_of(run, replica), []).append((case, replica))
-    return found
-
-
-def _coming(run: Run) -> dict[str, int]:
-    """GPUs per node that are on their way out: stopping claims, draining replicas and this round's leavers."""
-    going = set(run.going)
-    for case in run.cases:
-        going.update(replica.key for replica in case.draining)
-    found: dict[str, int] = {}
-    for key in sorted(run.view.claims):
-        claim = run.view.claims[key]
-        if (claim.phase == "stopping" or key in going) and not claim.slot.shares:
-            found[claim.slot.node] = found.get(claim.slot.node, 0) + claim.slot.gpus
-    return found
-
-
-def _cheapest_room(
-    run: Run,
-    missing: Missing,
-    nodes: list[str],
-    tenants: dict[str, list[tuple[Case, Replica]]],
-    coming: dict[str, int],
-) -> tuple[str, list[tuple[Case, Replica]]] | None:
-    """The node where the fewest GPUs of the lowest priorities must go."""
-    priority = missing.case.service.priority
-    best: tuple[int, int, str, list[tuple[Case, Replica]]] | None = None
-    for rank, node in enumerate(nodes):
-        lacking = missing.variant.gpus - run.rooms.free(node) - max(0, coming.get(node, 0))
-        lower = sorted(
-            (
-                t
-                for t in tenants.get(node, ())
-                if t[0].service.priority < priority and is_free_to_end(run, *t)
-            ),
-            key=lambda t: (t[0].service.priority, outstanding(run.groups, t[1]), t[1].key),
-        )
-        victims: list[tuple[Case, Replica]] = []
-        for tenant in lower:
-            if lacking <= 0:
-                break
-            victims.append(tenant)
-            lacking -= tenant[1].variant.gpus
-        if lacking <= 0 and victims:
-            cost = sum(t[1].variant.gpus for t in victims)
-            if best is None or (cost, rank) < best[:2]:
-                best = (cost, rank, node, victims)
-    return None if best is None else (best[2], best[3])

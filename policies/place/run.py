@@ -77,11 +77,12 @@ class BestFitState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Missing(NamedTuple):
-    """A replica that found no node."""
+    """Replicas of one part that found no node: how many may look for one now."""
 
     case: Case
     part: Part
     variant: Variant
+    units: int = 1
 
 
 class Run:
@@ -102,6 +103,7 @@ class Run:
         self.idle = dict(state.idle)
         self.missing: list[Missing] = []
         self.going: set[str] = set()
+        self.giving_way: frozenset[str] = frozenset()
         self.tried: set[str] = set()
         self.cases: list[Case] = []
         for service in in_scope(view, ctx):
@@ -274,8 +276,9 @@ class Run:
                 if lacking > 0:
                     lacking -= self._resume(case, part, lacking)
                 variant = next((v for v in case.service.variants if v.key == part[0]), None)
-                for _ in range(max(0, lacking)):
+                for made in range(max(0, lacking)):
                     if variant is None or not self._create_one(case, part, variant, room):
+                        self._still_missing(case, part, lacking - made if room is None else 1)
                         break
 
     def _create_one(self, case: Case, part: Part, variant: Variant, room: Room | None) -> bool:
@@ -291,6 +294,14 @@ class Run:
         room.left -= variant.gpus
         room.filling = max(0, room.filling - variant.gpus)
         return self._create(case, part, variant, spare=not filling)
+
+    def _still_missing(self, case: Case, part: Part, units: int) -> None:
+        """So many replicas look for room, if the last that was tried found none."""
+        if self.missing and (self.missing[-1].case.service.name, self.missing[-1].part) == (
+            case.service.name,
+            part,
+        ):
+            self.missing[-1] = self.missing[-1]._replace(units=units)
 
     def _resume(self, case: Case, part: Part, lacking: int) -> int:
         """Undo drains of this part; at most `lacking` of them."""

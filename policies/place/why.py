@@ -251,7 +251,7 @@ def leaving(case: Case, replica: Replica, node: str) -> Reason:
     )  # fmt: skip
 
 
-def preempted(victim: Service, winner: Service, gpus: int) -> Reason:
+def preempted(victim: Service, winner: Service, gpus: float) -> Reason:
     """A replica gives way to a service of higher priority."""
     return Reason(
         code="PreemptedFor", subject=victim.ref, verdict=Verdict.SHED, choice=winner.name,

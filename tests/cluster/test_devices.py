@@ -161,7 +161,9 @@ async def _both_counted(cluster: Cluster, sharing: str) -> None:
 def test_replicas_share_gpus_by_claims_that_the_scheduler_allocates(
     control_plane: ControlPlane, namespace: str
 ) -> None:
-    """Six quarters on two GPUs: each gets its part of the device that was chosen for it, and a whole one is not to be had."""
+    """Six quarters on two GPUs: each gets its part of the device that was chosen for it, and a whole one is not to be had
+    but for a higher priority.
+    """
     small = "small, parameters: 500000000, layers: 24, hiddenSize: 1024, weightBytes: 1000000000, kvBytesPerToken: 49152"
     quarters = "variants: [{accelerator: l4, gpuMilli: 250}]\nreplicas: 6\nmaxReplicas: 6"
 
@@ -183,6 +185,14 @@ def test_replicas_share_gpus_by_claims_that_the_scheduler_allocates(
                 await cluster.kubectl("apply", "-f", "-", stdin=here(whole, namespace))
                 await asyncio.sleep(5.0)
                 assert await _settled(cluster, 6, 6), "no whole one is given away"
+                whole = service("whole", "replicas: 1\nmaxReplicas: 1", priority=5)
+                await cluster.kubectl("apply", "-f", "-", stdin=here(whole, namespace))
+                await cluster.until(
+                    lambda: _settled(cluster, 5, 5), "two quarters give way to a higher priority"
+                )
+                assert sorted(await _allocated(cluster)) == ["gpu-0"] * 4 + ["gpu-1"], (
+                    "all of a device, none of the other"
+                )
             finally:
                 await _withdrawn(cluster)
 

@@ -182,7 +182,7 @@ class ClusterBuilder:
                 for i in c.slot.devices
             }
             devices = tuple(i for i in range(64) if i not in used)[: made.gpus]
-        slot = Slot(node=node, devices=devices)
+        slot = Slot(node=node, devices=devices, milli_per_device=made.milli)
         owner = Ref("Replica", key, f"uid-{key}")
         priority = (
             self.parts["services"][service].priority if service in self.parts.get("services", {}) else 0

@@ -19,7 +19,7 @@ from cluster.serving import Model, Variant
 from cluster.snapshot import Snapshot
 from cluster.targets import Share
 from policies.commit.inventory import Inventory
-from policies.commit.parts import Parts
+from policies.commit.parts import Free, Parts, Seeker
 from policies.groups import Groups
 from policies.place.priced_fgd import PricedFgd
 from policies.select.competing import Competitor
@@ -193,14 +193,16 @@ def test_shares_stay_inside_a_fence_and_off_undivided_nodes() -> None:
     nodes["l4-od-1"] = msgspec.structs.replace(nodes["l4-od-1"], divisible={})
     book = inventory(msgspec.structs.replace(snapshot, nodes=nodes))
     rows = book.pool_rows["l4-od"]
+    who, free = Seeker(SERVICE, 0, 250), Free(book.vacant(), book.available(0))
     assert book.room(SERVICE, COLUMN, QUARTER).units == 8
     assert book.room(SERVICE, COLUMN, QUARTER, rows * 0 + 3).units == 3
-    parts = Parts(snapshot, {"l4-od-0": 0, "l4-od-1": 1})
-    assert parts.take(rows, 250, book.vacant(), rows < 0) is None
-    found = parts.take(rows, 250, book.vacant(), rows == 1)
-    assert found is not None
-    assert (found.row, found.begins) == (1, True)
-    assert parts.devices(2).tolist() == [0, 1]
+    parts = Parts(
+        msgspec.structs.replace(snapshot, nodes=nodes), {n: row for row, n in enumerate(book.names)}
+    )
+    (divided_row,) = (row for row in rows.tolist() if book.names[row] == "l4-od-0")
+    assert parts.take([1 - divided_row], who, free) is None
+    assert parts.take([divided_row], who, free) == divided_row
+    assert parts.devices(2).sum() == 1
 
 
 # what commitment decides
