@@ -4,7 +4,8 @@ Leave one GPU out: the constants are fitted on the rows of the other GPU product
 one left out (`zero_shot`); then twenty of its rows, drawn at random, are learned as live samples are, and the others are
 predicted again (`after20`, twenty draws; a product with fewer than forty rows gives half of them). A folder with one product
 only is predicted from the published constants. Errors are |predicted - measured| / measured; medians are over all rows (and
-draws) of all products, and by product. Data (`--data DIR`): DIR/measured_silicon_*.csv.
+draws) of all products, and by product. `within` is the share of rows whose error is inside one and two standard deviations of the
+band that was told with the prediction (a sample's own noise included); an honest band has 68 and 95 %. Data (`--data DIR`): DIR/measured_silicon_*.csv.
 """
 
 from __future__ import annotations

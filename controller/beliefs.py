@@ -192,7 +192,11 @@ def _samples(
             inputs, outputs = sizes.get(service.name, (sample.context_tokens, math.inf))
             row = (sample.batch, inputs, outputs, sample.seconds)
             by.setdefault(deployment_of(question), []).append(row)
-    return [Samples(deployment, *np.array(rows, dtype=np.float64).T) for deployment, rows in by.items()]
+    found = []
+    for deployment, rows in by.items():
+        batch, inputs, outputs, seconds = np.array(rows, dtype=np.float64).T
+        found.append(Samples(deployment, batch, inputs, outputs, seconds, whole=True))
+    return found
 
 
 def _moved(before: CapacityBelief | None, now: CapacityBelief) -> bool:

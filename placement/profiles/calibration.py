@@ -4,17 +4,15 @@ The mean time per output token is a sum of terms, each scaled by one constant of
 
     log T = log sum_k term_k exp(theta_k) + offset,   d log T / d theta_k = share of term k in T
 
-so the gradient of any sample costs nothing beyond its prediction. theta_k is a sum of effects: one that all share, one
-of the engine, one of the GPU product; the offset has one of model, engine, precision and
-product, one of the engine's release and one of the parallel degrees. Every effect has a normal prior around 0 (`Spread`), so what was never measured
-stays at the published constants and counts in the error band in full, and a product nobody measured borrows from those
-that were. `fitted` finds the mode of many samples at once (Gauss-Newton, Student-t weights on samples and offsets); `observed`
-takes one more in (extended Kalman filter, a sample far outside its band counts less). Both give the same `Calibration`.
+so the gradient of any sample costs nothing beyond its prediction. theta_k is a sum of effects (`effects`): what was never
+measured stays at the published constants and counts in the error band in full, and a product nobody measured borrows from those
+that were. `fitted` finds the mode of many samples at once (Gauss-Newton, Student-t weights on samples and offsets), and how
+widely effects of each group are spread there (empirical Bayes); `observed` takes one more batch in (iterated extended Kalman
+update, a sample far outside its band counts less). Both give the same `Calibration`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -23,104 +21,70 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.base import Noun
-from placement.profiles.figures import GpuFigures, ModelFigures, StepConstants
+from placement.profiles.effects import (
+    Deployment,
+    corrected,
+    effects_of,
+    group_of,
+    is_offset,
+    prior_of,
+)
+from placement.profiles.figures import StepConstants
 from placement.profiles.steady import running, steady_terms
-from placement.profiles.steptime import TERMS, StepTime
+
+__all__ = [
+    "Calibration",
+    "Deployment",
+    "Predicted",
+    "Samples",
+    "corrected",
+    "fitted",
+    "observed",
+    "predict",
+]
 
 Floats = NDArray[np.float64]
 
-
-class Spread(NamedTuple):
-    """A constant that is learned: fields it scales, +1 for times and -1 for fractions, and standard deviations (log)."""
-
-    fields: tuple[str, ...]
-    sign: int
-    shared: float
-    engine: float
-    product: float
-
-
-COEFFICIENTS: Final[dict[str, Spread]] = {
-    "bandwidth": Spread(("bandwidth_fraction",), -1, 0.10, 0.07, 0.17),
-    "experts": Spread(("expert_fraction",), -1, 0.12, 0.07, 0.17),
-    "unpacked": Spread(("expert_fraction",), -1, 0.12, 0.07, 0.17),
-    "compute_16bit": Spread(("compute_fraction", "compute_fraction_parallel_16bit"), -1, 0.15, 0.17, 0.25),
-    "compute_8bit": Spread(("compute_fraction_8bit", "compute_fraction_parallel_8bit"), -1, 0.25, 0.17, 0.25),
-    "compute_4bit": Spread(("compute_fraction_4bit",), -1, 0.40, 0.17, 0.25),
-    "expert_compute": Spread(("expert_compute",), -1, 0.50, 0.15, 0.25),
-    "kv": Spread(("kv_fraction",), -1, 0.15, 0.17, 0.25),
-    "attention": Spread(("attention_fraction",), -1, 0.40, 0.17, 0.25),
-    "layer": Spread(("layer_seconds",), 1, 0.60, 0.17, 0.35),
-    "expert_layer": Spread(("expert_layer_seconds",), 1, 0.70, 0.20, 0.50),
-    "unpacking": Spread(("expert_layer_seconds",), 1, 0.70, 0.20, 0.50),
-    "fixed": Spread(("fixed_seconds",), 1, 1.00, 0.35, 0.50),
-    "sequence": Spread(("per_sequence_seconds", "sequence_bytes"), 1, 1.00, 0.35, 0.50),
-    "latency_nvlink": Spread(("nvlink_latency_seconds",), 1, 1.00, 0.28, 0.50),
-    "link_nvlink": Spread(("nvlink_fraction",), -1, 0.50, 0.20, 0.35),
-    "latency_pcie": Spread(("pcie_latency_seconds",), 1, 1.00, 0.28, 0.50),
-    "link_pcie": Spread(("pcie_fraction",), -1, 0.50, 0.20, 0.35),
-}
-"""What is learned, and how far it may be from the published constants, from engine to engine and from product to product."""
-
-OFFSETS: Final[dict[str, float]] = {"kind": 0.10, "release": 0.06, "degrees": 0.05}
-"""Standard deviations of the offsets (log), by what they are of."""
-
-NOISE = 0.06
+NOISE: Final = 0.06
 """Standard deviation of one sample (log): silicon repeated differs by about as much."""
 
 FREEDOM, OFFSET_FREEDOM = 4.0, 1.0
 """Degrees of freedom of the Student-t of samples and of offsets: some deployments are set up in a way that no figure tells."""
 
+BELIEF = 4.0
+"""Effects that a group's published width is worth when it is learned how widely they are spread."""
+
+WIDENINGS = 3
+"""How often widths are learned anew."""
+
 SETTLED = 1e-4
 """Largest change of an effect (log) at which the mode is found: a hundredth of a percent."""
 
 
-class Deployment(Noun, kw_only=True, frozen=True):
-    """What runs where: the replica that a sample was taken from, or a prediction is wanted for."""
-
-    gpu: GpuFigures
-    model: ModelFigures
-    tensor: int = 1
-    data: int = 1
-    precision: str = "bf16"
-    engine: str = ""
-    release: str = ""
-
-    def step(self, constants: StepConstants) -> StepTime:
-        """Its step time. ValueError for figures that cannot be."""
-        return StepTime(self.gpu, self.model, self.tensor, self.precision, constants, self.data)
-
-    @property
-    def offsets(self) -> tuple[str, ...]:
-        """Names of its offsets, the widest first: model, engine, precision and product; with this release; with these degrees."""
-        kind = f"{self.model.name}|{self.engine}|{self.precision}|{self.gpu.name}"
-        release = f"{kind}|{self.release}"
-        return (
-            f"kind@{kind}",
-            f"release@{release}",
-            f"degrees@{release}|{self.tensor}x{self.data}",
-        )
-
-
 class Samples(NamedTuple):
-    """Mean times per output token measured on one deployment: float64 [n] each, the last in seconds."""
+    """Mean times per output token measured on one deployment: float64 [n] each.
+
+    ``whole``: over all steps of the engine, as its counters tell it; else as requests see it, from their first token on.
+    """
 
     deployment: Deployment
     batch: Floats
     inputs: Floats
     outputs: Floats
     seconds: Floats
+    whole: bool = False
 
 
 class Calibration(Noun, kw_only=True, frozen=True):
-    """Mean and covariance (row-major) of the effects named, above the constants they correct."""
+    """Mean and covariance (row-major) of the effects named, above the constants they correct; learned widths by group."""
 
-    schema: int = 1
+    schema: int = 2
     constants: StepConstants
     names: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     covariance: tuple[float, ...] = ()
     samples: int = 0
+    widths: dict[str, float] = {}
 
     def matrix(self) -> Floats:
         """The covariance as float64 [effects x effects]."""
@@ -138,67 +102,6 @@ class Predicted(NamedTuple):
     spread: Floats
 
 
-def prior_of(name: str) -> float:
-    """Standard deviation of an effect before anything was seen of it."""
-    coefficient, _, scope = name.partition("@")
-    if coefficient in OFFSETS:
-        return OFFSETS[coefficient]
-    spread = COEFFICIENTS[coefficient]
-    if not scope:
-        return spread.shared
-    return spread.engine if scope.startswith("engine=") else spread.product
-
-
-def _is_offset(name: str) -> bool:
-    return name.partition("@")[0] in OFFSETS
-
-
-def coefficient_of(term: str, deployment: Deployment) -> tuple[str, ...]:
-    """The constants that scale a term of this deployment."""
-    if term == "compute":
-        bits = {"fp8": "8bit", "int8": "8bit"}.get(deployment.precision, "16bit")
-        if deployment.precision == "fp4" and deployment.gpu.flops_4bit_per_second > 0.0:
-            bits = "4bit"
-        return (f"compute_{bits}", "expert_compute") if deployment.model.experts else (f"compute_{bits}",)
-    if term in ("experts", "expert_layer") and _unpacks(deployment):
-        return ({"experts": "unpacked", "expert_layer": "unpacking"}[term],)
-    if term in ("latency", "link"):
-        return (f"{term}_{'nvlink' if deployment.gpu.fabric == 'nvlink' else 'pcie'}",)
-    return (term,)
-
-
-def _unpacks(deployment: Deployment) -> bool:
-    """Whether experts of 4 bits are widened before each use, for want of 4-bit tensor cores: other kernels altogether."""
-    return deployment.precision in ("fp4", "int4") and deployment.gpu.flops_4bit_per_second <= 0.0
-
-
-def effects_of(term: str, deployment: Deployment) -> list[str]:
-    """Names of the effects that add up to a term's logarithm."""
-    found = []
-    for name in coefficient_of(term, deployment):
-        found.append(name)
-        if deployment.engine:
-            found.append(f"{name}@engine={deployment.engine}")
-        found.append(f"{name}@gpu={deployment.gpu.name}")
-    return found
-
-
-def corrected(constants: StepConstants, deployment: Deployment, effects: dict[str, float]) -> StepConstants:
-    """The constants with what was learned of this engine and product in them (offsets are no constants)."""
-    changes: dict[str, float] = {}
-    used = {name for term in TERMS for name in coefficient_of(term, deployment)}
-    for name, spread in COEFFICIENTS.items():
-        if name not in used:
-            continue
-        by = effects.get(name, 0.0)
-        by += effects.get(f"{name}@engine={deployment.engine}", 0.0) if deployment.engine else 0.0
-        by += effects.get(f"{name}@gpu={deployment.gpu.name}", 0.0)
-        if by != 0.0:
-            for field in spread.fields:
-                changes[field] = getattr(constants, field) * math.exp(spread.sign * by)
-    return msgspec.structs.replace(constants, **changes)
-
-
 class _Linear(NamedTuple):
     """A prediction and its gradient: log seconds [n], and shares [n] by effect."""
 
@@ -206,16 +109,12 @@ class _Linear(NamedTuple):
     gradient: dict[str, Floats]
 
 
-def _linear(
-    constants: StepConstants,
-    effects: dict[str, float],
-    deployment: Deployment,
-    batch: Floats,
-    inputs: Floats,
-    outputs: Floats,
-) -> _Linear:
+def _linear(constants: StepConstants, effects: dict[str, float], at: Samples) -> _Linear:
+    """What is predicted for the loads of samples; their seconds are not looked at."""
+    deployment = at.deployment
     step = deployment.step(corrected(constants, deployment, effects))
-    terms = steady_terms(step, running(step, batch, inputs, outputs), inputs, outputs)
+    batch = running(step, at.batch, at.inputs, at.outputs)
+    terms = steady_terms(step, batch, at.inputs, at.outputs, at.whole)
     total = np.asarray(sum(terms.values()))
     gradient: dict[str, Floats] = {}
     for term, seconds in terms.items():
@@ -230,16 +129,22 @@ def _linear(
 
 
 def predict(
-    calibration: Calibration, deployment: Deployment, batch: Floats, inputs: Floats, outputs: Floats
+    calibration: Calibration,
+    deployment: Deployment,
+    batch: Floats,
+    inputs: Floats,
+    outputs: Floats,
+    whole: bool = False,
 ) -> Predicted:
-    """Time per output token of a deployment, with what is not known of it in the spread."""
-    found = _linear(calibration.constants, calibration.known(), deployment, batch, inputs, outputs)
+    """Time per output token of a deployment (``whole`` as in `Samples`), with what is not known of it in the spread."""
+    at = Samples(deployment, batch, inputs, outputs, np.zeros_like(batch), whole)
+    found = _linear(calibration.constants, calibration.known(), at)
     index = {name: row for row, name in enumerate(calibration.names)}
     seen = [name for name in found.gradient if name in index]
     variance = np.zeros_like(batch)
     for name, share in found.gradient.items():
         if name not in index:
-            variance = variance + (share * prior_of(name)) ** 2
+            variance = variance + (share * prior_of(name, calibration.widths)) ** 2
     if seen:
         shares = np.stack([found.gradient[name] for name in seen], axis=1)
         rows = [index[name] for name in seen]
@@ -249,37 +154,77 @@ def predict(
 
 
 def fitted(constants: StepConstants, measured: Sequence[Samples], rounds: int = 30) -> Calibration:
-    """The mode over all samples and its covariance. Without samples: the constants as they are."""
-    names = sorted({name for each in measured for name in _linear(constants, {}, *each[:-1]).gradient})
+    """The mode over all samples, its covariance and the groups' widths. Without samples: the constants as they are."""
+    names = tuple(sorted({name for each in measured for name in _linear(constants, {}, each).gradient}))
     if not names:
         return Calibration(constants=constants)
-    index = {name: row for row, name in enumerate(names)}
+    loose = np.array([is_offset(name) for name in names])
+    origin = np.zeros(len(names))
+    widths: dict[str, float] = {}
     prior = np.array([prior_of(name) for name in names])
-    offsets = np.array([_is_offset(name) for name in names])
+    mean, covariance = origin, np.diag(prior**2)
+    for turn in range(WIDENINGS + 1):
+        if turn:
+            widths = _widths(names, prior, mean, covariance, loose)
+            prior = np.array([widths[group_of(name)] for name in names])
+        given = _Prior(constants, names, mean, origin, np.diag(1.0 / prior**2), prior, loose)
+        mean, covariance = _mode(given, measured, rounds)
+    return Calibration(
+        constants=constants,
+        names=names,
+        mean=tuple(mean.tolist()),
+        covariance=tuple(covariance.ravel().tolist()),
+        samples=sum(len(each.seconds) for each in measured),
+        widths=widths,
+    )
+
+
+def _widths(
+    names: Sequence[str], prior: Floats, mean: Floats, covariance: Floats, loose: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Standard deviation of each group's effects: one step of expectation maximisation, published widths worth `BELIEF` effects."""
+    squares = mean**2 + np.diag(covariance)
+    squares = np.where(loose, (OFFSET_FREEDOM + 1.0) / (OFFSET_FREEDOM + squares / prior**2), 1.0) * squares
+    sums: dict[str, tuple[float, float]] = {}
+    for name, square in zip(names, squares.tolist(), strict=True):
+        group = group_of(name)
+        total, count = sums.get(group, (BELIEF * prior_of(name) ** 2, BELIEF))
+        sums[group] = (total + square, count + 1.0)
+    return {group: float(np.sqrt(total / count)) for group, (total, count) in sums.items()}
+
+
+class _Prior(NamedTuple):
+    """What is believed before samples: constants and names of effects, where the search starts, the prior's mean and inverse
+    covariance, and of offsets not seen before (``loose``) the width of their Student-t.
+    """
+
+    constants: StepConstants
+    names: tuple[str, ...]
+    start: Floats
+    mean: Floats
+    precision: Floats
+    width: Floats
+    loose: NDArray[np.bool_]
+
+
+def _mode(prior: _Prior, measured: Sequence[Samples], rounds: int) -> tuple[Floats, Floats]:
+    """Mode and covariance after the samples: Gauss-Newton, reweighted for the heavy tails of samples and of loose offsets."""
+    index = {name: row for row, name in enumerate(prior.names)}
     target = np.concatenate([np.log(each.seconds) for each in measured])
-    mean = np.zeros(len(names))
-    precision = np.zeros((len(names), len(names)))
+    mean, precision = prior.start, prior.precision
     for _ in range(rounds):
-        residual, jacobian = _stacked(
-            constants, dict(zip(names, mean.tolist(), strict=True)), measured, index, target
-        )
+        effects = dict(zip(prior.names, mean.tolist(), strict=True))
+        residual, jacobian = _stacked(prior.constants, effects, measured, index, target)
         weight = (FREEDOM + 1.0) / (FREEDOM + (residual / NOISE) ** 2) / NOISE**2
-        tight = (
-            np.where(offsets, (OFFSET_FREEDOM + 1.0) / (OFFSET_FREEDOM + (mean / prior) ** 2), 1.0) / prior**2
-        )
-        precision = jacobian.T @ (weight[:, None] * jacobian) + np.diag(tight)
-        step = np.linalg.solve(precision, jacobian.T @ (weight * residual) - tight * mean)
+        tails = (OFFSET_FREEDOM + 1.0) / (OFFSET_FREEDOM + (mean / prior.width) ** 2)
+        ease = np.sqrt(np.where(prior.loose, tails, 1.0))
+        tight = prior.precision * ease[:, None] * ease[None, :]
+        precision = jacobian.T @ (weight[:, None] * jacobian) + tight
+        step = np.linalg.solve(precision, jacobian.T @ (weight * residual) - tight @ (mean - prior.mean))
         mean = mean + np.clip(step, -0.5, 0.5)
         if float(np.abs(step).max()) < SETTLED:
             break
-    covariance = np.linalg.inv(precision)
-    return Calibration(
-        constants=constants,
-        names=tuple(names),
-        mean=tuple(mean.tolist()),
-        covariance=tuple(covariance.ravel().tolist()),
-        samples=len(target),
-    )
+    return mean, _inverse(precision)
 
 
 def _stacked(
@@ -294,7 +239,7 @@ def _stacked(
     predicted = np.zeros(len(target))
     at = 0
     for each in measured:
-        found = _linear(constants, effects, *each[:-1])
+        found = _linear(constants, effects, each)
         rows = slice(at, at + len(each.seconds))
         predicted[rows] = found.log_seconds
         for name, share in found.gradient.items():
@@ -311,42 +256,34 @@ def observed(calibration: Calibration, seen: Sequence[Samples], rounds: int = 15
     odd deployment explains itself and leaves the constants that all share alone.
     """
     effects = calibration.known()
-    found = {name for each in seen for name in _linear(calibration.constants, effects, *each[:-1]).gradient}
+    found = {name for each in seen for name in _linear(calibration.constants, effects, each).gradient}
     fresh = sorted(found - set(calibration.names))
     if not found:
         return calibration
     names = (*calibration.names, *fresh)
-    prior = np.array([prior_of(name) for name in names])
-    loose = np.array([_is_offset(name) and name in fresh for name in names])
+    width = np.array([prior_of(name, calibration.widths) for name in names])
+    loose = np.array([is_offset(name) and name in fresh for name in names])
     start = np.concatenate([np.array(calibration.mean), np.zeros(len(fresh))])
-    given = np.linalg.inv(_grown(calibration.matrix(), [prior_of(name) for name in fresh]))
-    target = np.concatenate([np.log(each.seconds) for each in seen])
-    index = {name: row for row, name in enumerate(names)}
-    mean, precision = start, given
-    for _ in range(rounds):
-        residual, jacobian = _stacked(
-            calibration.constants, dict(zip(names, mean.tolist(), strict=True)), seen, index, target
-        )
-        weight = (FREEDOM + 1.0) / (FREEDOM + (residual / NOISE) ** 2) / NOISE**2
-        ease = np.sqrt(np.where(loose, (OFFSET_FREEDOM + 1.0) / (OFFSET_FREEDOM + (mean / prior) ** 2), 1.0))
-        tight = given * ease[:, None] * ease[None, :]
-        precision = jacobian.T @ (weight[:, None] * jacobian) + tight
-        step = np.linalg.solve(precision, jacobian.T @ (weight * residual) - tight @ (mean - start))
-        mean = mean + np.clip(step, -0.5, 0.5)
-        if float(np.abs(step).max()) < SETTLED:
-            break
+    given = _inverse(_grown(calibration.matrix(), width[len(calibration.names) :]))
+    mean, covariance = _mode(
+        _Prior(calibration.constants, names, start, start, given, width, loose), seen, rounds
+    )
     return msgspec.structs.replace(
         calibration,
         names=names,
         mean=tuple(mean.tolist()),
-        covariance=tuple(np.linalg.inv(precision).ravel().tolist()),
-        samples=calibration.samples + len(target),
+        covariance=tuple(covariance.ravel().tolist()),
+        samples=calibration.samples + sum(len(each.seconds) for each in seen),
     )
 
 
-def _grown(covariance: Floats, priors: list[float]) -> Floats:
-    size, more = len(covariance), len(priors)
-    grown = np.zeros((size + more, size + more))
+def _inverse(matrix: Floats) -> Floats:
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+
+
+def _grown(covariance: Floats, widths: Floats) -> Floats:
+    size = len(covariance)
+    grown = np.zeros((size + len(widths), size + len(widths)))
     grown[:size, :size] = covariance
-    grown[size:, size:] = np.diag(np.square(priors)) if more else grown[size:, size:]
+    grown[size:, size:] = np.diag(widths**2)
     return grown

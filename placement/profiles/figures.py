@@ -113,6 +113,7 @@ class StepConstants(msgspec.Struct, frozen=True, gc=False):
     layer_seconds: float = 0.0
     expert_layer_seconds: float = 0.0
     sequence_bytes: float = 0.0
+    launch_layer_seconds: float = 0.0
 
     def compute_of(self, bits: int, tensor: int) -> float:
         """Achievable fraction of the tensor cores of ``bits`` at a tensor degree."""
@@ -150,6 +151,7 @@ OPEN: Final = StepConstants(
     layer_seconds=1e-4,
     expert_layer_seconds=1e-5,
     sequence_bytes=100.0,
+    launch_layer_seconds=2e-4,
     nvlink_latency_seconds=2e-5,
     nvlink_fraction=0.5,
     chunk_tokens=8192,

@@ -44,7 +44,8 @@ def generated(system, scale, count=50):
         batch, inputs, outputs = (
             float(rng.choice(each)) for each in ([1, 8, 32, 64], [512, 1024, 4096], [128, 512])
         )
-        seconds = steady_seconds(step, *(np.array([each]) for each in (batch, inputs, outputs)))[0] / scale
+        loads = (np.array([each]) for each in (batch, inputs, outputs))
+        seconds = steady_seconds(step, *loads, own=False)[0] / scale
         found.append(line(system, inputs=inputs, outputs=outputs, batch=batch, tpot=f"{1e3 * seconds:.6f}"))
     return found
 

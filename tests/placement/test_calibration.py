@@ -12,12 +12,11 @@ from placement.profiles.calibration import (
     Deployment,
     Samples,
     corrected,
-    effects_of,
     fitted,
     observed,
     predict,
-    prior_of,
 )
+from placement.profiles.effects import effects_of, group_of, prior_of
 from placement.profiles.figures import OPEN, GpuFigures, ModelFigures
 from placement.profiles.steady import running, steady_seconds
 
@@ -44,12 +43,12 @@ def sampled(where, count=12, seed=0, by=1.0, noise=0.01):
         rng.choice([128, 512, 2048], count).astype(float),
     )
     step = where.step(TRUTH)
-    true = steady_seconds(step, running(step, batch, inputs, outputs), inputs, outputs) * by
+    true = steady_seconds(step, running(step, batch, inputs, outputs), inputs, outputs, own=False) * by
     return Samples(where, batch, inputs, outputs, true * np.exp(noise * rng.standard_normal(count)))
 
 
 def error(calibration, samples):
-    found = predict(calibration, *samples[:-1])
+    found = predict(calibration, *samples[:4])
     return float(np.median(np.abs(found.seconds / samples.seconds - 1)))
 
 
@@ -71,9 +70,11 @@ TRAINING = [
 def test_without_samples_the_published_constants_stand_with_a_wide_band():
     none = fitted(OPEN, [])
     where = sampled(deployment())
-    found = predict(none, *where[:-1])
+    found = predict(none, *where[:4])
     step = deployment().step(OPEN)
-    assert found.seconds == pytest.approx(steady_seconds(step, where.batch, where.inputs, where.outputs))
+    assert found.seconds == pytest.approx(
+        steady_seconds(step, where.batch, where.inputs, where.outputs, own=False)
+    )
     assert (found.spread > 0.15).all()
 
 
@@ -82,7 +83,7 @@ def test_a_product_never_measured_is_predicted_from_the_others():
     unseen = sampled(deployment(H200, SMALL, 4), seed=9)
     assert error(fitted(OPEN, []), unseen) > 0.14
     assert error(learned, unseen) < 0.06
-    before, after = (predict(each, *unseen[:-1]).spread for each in (fitted(OPEN, []), learned))
+    before, after = (predict(each, *unseen[:4]).spread for each in (fitted(OPEN, []), learned))
     assert (after < before).all()
 
 
@@ -93,7 +94,7 @@ def test_live_samples_narrow_the_band_and_cure_a_slow_node():
     after = observed(learned, [live])
     assert error(learned, scored) > 0.12
     assert error(after, scored) < 0.04
-    assert (predict(after, *scored[:-1]).spread < 0.6 * predict(learned, *scored[:-1]).spread).all()
+    assert (predict(after, *scored[:4]).spread < 0.6 * predict(learned, *scored[:4]).spread).all()
     assert after.samples == learned.samples + 20
 
 
@@ -101,13 +102,12 @@ def test_two_batches_teach_what_one_does():
     learned = fitted(OPEN, TRAINING)
     live = sampled(deployment(H200, LARGE, 4), 20, 1)
     halves = [
-        Samples(live.deployment, *(each[part] for each in live[1:])) for part in (slice(0, 10), slice(10, 20))
+        Samples(live.deployment, *(each[part] for each in live[1:5]))
+        for part in (slice(0, 10), slice(10, 20))
     ]
     once, twice = observed(learned, [live]), observed(observed(learned, [halves[0]]), [halves[1]])
     scored = sampled(live.deployment, 30, 3)
-    assert predict(twice, *scored[:-1]).seconds == pytest.approx(
-        predict(once, *scored[:-1]).seconds, rel=0.01
-    )
+    assert predict(twice, *scored[:4]).seconds == pytest.approx(predict(once, *scored[:4]).seconds, rel=0.01)
 
 
 def test_an_odd_deployment_explains_itself_and_leaves_the_others_alone():
@@ -122,7 +122,9 @@ def test_an_odd_deployment_explains_itself_and_leaves_the_others_alone():
 
 def test_an_engine_has_effects_of_its_own():
     names = effects_of("layer", deployment(engine="sglang"))
-    assert names == ["layer", "layer@engine=sglang", "layer@gpu=H100"]
+    assert names == [
+        "layer", "layer@engine=sglang", "layer@build=sglang|1", "layer@gpu=H100", "layer@run=llama-3.1-8b|sglang|bf16|H100"
+    ]  # fmt: skip
     changed = corrected(
         OPEN, deployment(engine="sglang"), {"layer@engine=sglang": 0.1, "bandwidth@gpu=H100": 0.2}
     )
@@ -132,10 +134,49 @@ def test_an_engine_has_effects_of_its_own():
 
 
 @pytest.mark.parametrize(
-    "name", ["layer", "layer@engine=x", "layer@gpu=y", "kind@a|b|c|d", "degrees@a|b|c|d|e|1x1"]
+    ("name", "group"),
+    [
+        ("layer", "shared:layer"),
+        ("layer@engine=x", "engine:layer"),
+        ("layer@build=x|1", "build:layer"),
+        ("layer@gpu=y", "gpu:layer"),
+        ("layer@run=a|b|c|d", "run:layer"),
+        ("kind@a|b|c|d", "kind"),
+        ("degrees@a|b|c|d|e|1x1", "degrees"),
+    ],
 )
-def test_every_effect_has_a_prior(name):
+def test_every_effect_has_a_width_that_its_group_shares(name, group):
     assert 0.0 < prior_of(name) < 1.5
+    assert group_of(name) == group
+    assert prior_of(name, {group: 0.3}) == 0.3
+
+
+def test_widths_are_learned_from_how_far_apart_runs_are():
+    alike = fitted(OPEN, TRAINING).widths
+    apart = fitted(
+        OPEN,
+        [sampled(each.deployment, seed=n, by=0.5 if n % 2 else 1.5) for n, each in enumerate(TRAINING)],
+    ).widths
+    assert alike["kind"] < prior_of("kind@") < apart["kind"]
+    assert alike["build:fixed"] == pytest.approx(prior_of("fixed@build="), rel=0.1), (
+        "nothing tells them apart"
+    )
+
+
+def test_an_engine_that_counts_all_its_steps_tells_the_same_as_requests_do():
+    where = deployment(H200, LARGE, 4)
+    live = sampled(where, 40, 1, noise=1e-6)
+    step = where.step(TRUTH)
+    loads = running(step, live.batch, live.inputs, live.outputs), live.inputs, live.outputs
+    counted = live._replace(seconds=steady_seconds(step, *loads), whole=True)
+    scored = sampled(where, 30, 3)
+    learned = fitted(OPEN, TRAINING)
+    by_requests, by_steps = (
+        predict(observed(learned, [each]), *scored[:4]).seconds for each in (live, counted)
+    )
+    assert by_steps == pytest.approx(by_requests, rel=0.01)
+    mixed_up = predict(observed(learned, [counted._replace(whole=False)]), *scored[:4]).seconds
+    assert abs(mixed_up / by_requests - 1.0).max() > 0.01
 
 
 def test_what_was_learned_survives_storage():

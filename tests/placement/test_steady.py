@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from placement.profiles.steady import running, steady_seconds, steady_terms
+from placement.profiles.steady import STEADY_TERMS, running, steady_seconds, steady_terms
 from placement.profiles.steptime import MODERN, OPEN, TERMS, GpuFigures, ModelFigures, StepTime
 
 H100 = GpuFigures("H100", 80 * 2**30, 3350e9, 989e12, 1978e12, 450e9, "nvlink")
@@ -17,12 +17,16 @@ MIXTURE = ModelFigures(
 )  # fmt: skip
 
 
+REPLAYED = msgspec.structs.replace(OPEN, launch_layer_seconds=0.0)
+"""Launching takes no time, with a prompt or without."""
+
+
 def of(value):
     return np.array([float(value)])
 
 
 def test_a_prompt_costs_what_its_step_takes_longer_once_in_as_many_steps_as_it_has_outputs():
-    step = StepTime(H100, EIGHT_B, 1, "bf16", OPEN)
+    step = StepTime(H100, EIGHT_B, 1, "bf16", REPLAYED)
     alone = step.seconds(8, 0, 8 * 1280)
     carrying = step.seconds(8, 1024, 8 * 1280, prompt_tokens=1024)
     mean = steady_seconds(step, of(8), of(1024), of(512))
@@ -32,9 +36,46 @@ def test_a_prompt_costs_what_its_step_takes_longer_once_in_as_many_steps_as_it_h
 
 
 def test_when_every_step_carries_prompts_the_mean_is_that_step():
-    step = StepTime(H100, EIGHT_B, 1, "bf16", OPEN)
+    step = StepTime(H100, EIGHT_B, 1, "bf16", REPLAYED)
     found = steady_seconds(step, of(64), of(4000), of(20))
     assert found == pytest.approx(step.seconds(64, 64 * 200, 64 * 4010, prompt_tokens=4000), rel=1e-12)
+
+
+def test_a_request_waits_for_the_prompts_of_others_and_its_own_is_not_among_them():
+    step = StepTime(H100, EIGHT_B, 1, "bf16", REPLAYED)
+    alone = step.seconds(8, 0, 8 * 1280)
+    carrying = step.seconds(8, 1024, 8 * 1280, prompt_tokens=1024)
+    seen = steady_seconds(step, of(8), of(1024), of(512), own=False)
+    assert seen == pytest.approx(alone + 7 / 511 * (carrying - alone), rel=1e-12)
+    single = steady_seconds(step, of(1), of(4000), of(20), own=False)
+    assert single == pytest.approx(step.seconds(1, 0, 4010), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("told", "prompt", "launch", "longest"),
+    [("launching hides behind computing", 8000, 1e-4, "compute"), ("computing hides behind launching", 16, 1e-2, "launch")],
+)  # fmt: skip
+def test_a_step_with_a_prompt_takes_the_longer_of_computing_and_launching(told, prompt, launch, longest):
+    step = StepTime(H100, EIGHT_B, 1, "bf16", msgspec.structs.replace(OPEN, launch_layer_seconds=launch))
+    without = StepTime(H100, EIGHT_B, 1, "bf16", REPLAYED)
+    loads = of(4), of(prompt), of(4)
+    terms = steady_terms(step, *loads)
+    computing, launching = steady_seconds(without, *loads)[0], 32 * launch
+    assert tuple(terms) == STEADY_TERMS, told
+    assert max(terms, key=lambda name: terms[name][0]) == longest, told
+    assert sum(terms.values())[0] == pytest.approx(max(computing, launching), rel=0.01), told
+
+
+def test_the_addends_of_a_mean_step_are_its_gradient():
+    step = StepTime(H100, EIGHT_B, 4, "bf16", msgspec.structs.replace(OPEN, launch_layer_seconds=3e-4))
+    loads = of(64), of(1024), of(256)
+    slope = steady_terms(step, *loads)["launch"][0]
+    more = StepTime(
+        H100, EIGHT_B, 4, "bf16", msgspec.structs.replace(OPEN, launch_layer_seconds=3e-4 * 1.0001)
+    )
+    moved = steady_seconds(more, *loads)[0] - steady_seconds(step, *loads)[0]
+    assert moved / 1e-4 == pytest.approx(slope, rel=1e-3)
+    assert slope > 0.0
 
 
 @given(
