@@ -27,6 +27,9 @@ from placement.selection.mix import solve_mix
 from placement.selection.problem import MixProblem, MixSolution, SelectionInputError, VariantOption
 
 FOUR_TYPES = ("L4", "A10G", "A100", "H100")
+ALL_TYPES = 12
+"""Types that the profiles were made for, as their names say."""
+
 UNSERVED_DOLLARS = 1e5
 """Price of leaving a request per second unserved for an hour: high enough that serving it always pays."""
 
@@ -127,10 +130,12 @@ def instance(
 
 
 def _types(count: int, known: tuple[str, ...]) -> tuple[str, ...]:
-    if count == len(known):
+    """Types of a row. A profile leaves out those that serve nothing under its TPOT."""
+    four = tuple(name for name in FOUR_TYPES if name in known)
+    if count == len(FOUR_TYPES) and four:
+        return four
+    if count in (len(known), ALL_TYPES):
         return known
-    if count == len(FOUR_TYPES):
-        return FOUR_TYPES
     raise BenchmarkError(
         f"A row asks for {count} GPU types; known are the four ({', '.join(FOUR_TYPES)}) and the profile's {len(known)}."
     )

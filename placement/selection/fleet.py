@@ -58,8 +58,9 @@ class FleetProblem(Noun, kw_only=True, frozen=True):
 class Shortage(Noun, kw_only=True, frozen=True):
     """Load of a model's class that the plan leaves unserved or exposed, what that is priced at, and its cure.
 
-    ``cure`` maps pools to further GPUs with which the whole class could be served; empty where no number of GPUs
-    helps, as ``sentence`` then says. ``exposed`` True: it is served, but not after the loss of a replica.
+    ``cure`` maps pools to further GPUs with which the whole class could be served, given what ``besides`` names (watts,
+    bounds on replicas); empty where no number of GPUs helps, as ``sentence`` then says. ``exposed`` True: it is not served
+    after the loss of a replica.
     """
 
     model: str
@@ -68,6 +69,7 @@ class Shortage(Noun, kw_only=True, frozen=True):
     of_requests_per_second: float
     dollars_per_hour: float
     cure: dict[str, int] = {}
+    besides: tuple[str, ...] = ()
     exposed: bool = False
     sentence: str = ""
 
@@ -78,7 +80,8 @@ class FleetPlan(Noun, kw_only=True, frozen=True):
     ``solutions`` has one entry per model. ``nodes`` counts nodes bought in pools sold whole. ``bound`` is a proven
     lower bound of ``objective_per_hour``; ``optimal`` says that it is met within the problem's gap. ``prices`` are the
     duals: what one more GPU of a pool would save per hour in the relaxed programme ("$/h per GPU"), and
-    ``watt_prices`` the same for one more watt of a domain. ``relaxed`` names models whose floors do not all fit.
+    ``watt_prices`` the same for one more watt of a domain. ``relaxed`` names models whose floors do not all fit, or have no
+    variant to be kept with.
     """
 
     solutions: dict[str, MixSolution]

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from placement.selection.fleet import Budget, NodeOffer
-from placement.selection.instance import Floats
+from placement.selection.instance import Floats, Ints
 from placement.selection.master import Column, Master, Relaxed
 from placement.selection.oracle import Oracle, Resources
 
@@ -44,7 +44,7 @@ class Incumbent(msgspec.Struct):
 
 
 class Generation:
-    """One solve. ``incumbent`` and ``bound`` are valid at any time after `start`."""
+    """One solve. ``incumbent`` and ``bound`` are valid at any time after `start`; tolerances count in ``money_unit``."""
 
     def __init__(
         self,
@@ -56,7 +56,8 @@ class Generation:
     ) -> None:
         self._oracles, self._resources, self._nodes = oracles, resources, nodes
         self._gap, self._budget = gap, budget
-        self.master = Master(len(oracles), resources, nodes)
+        self.money_unit = max((oracle.instance.money_unit for oracle in oracles), default=1.0)
+        self.master = Master(len(oracles), resources, nodes, self.money_unit)
         self.incumbent = Incumbent([])
         self.bound = -np.inf
         self.prices = np.zeros(len(resources.names))
@@ -64,16 +65,15 @@ class Generation:
 
     # ------------------------------------------------------------------------------------------------- root
 
-    def start(self, seeds: list[list[tuple[int, ...]]]) -> None:
-        """First columns: each model's floor, its seeds, and what it would have if it were alone.
+    def start(self, floors: list[Ints], seeds: list[list[tuple[int, ...]]]) -> None:
+        """First columns: each model's floor and its seeds.
 
         The floors must fit together; they are the first incumbent.
         """
         free = np.zeros(len(self._resources.names))
         for m, oracle in enumerate(self._oracles):
             oracle.charge(free, self._resources.limits)
-            least = oracle.least()
-            self._floors.append(self._column(m, least))
+            self._floors.append(self._column(m, floors[m]))
             self.master.add(self._floors[m])
             for seed in seeds[m]:
                 if oracle.fits(np.array(seed, dtype=np.int64)):
@@ -96,11 +96,9 @@ class Generation:
         """No model can be served at all: the empty plan, which nothing betters."""
         self.incumbent, self.bound = Incumbent([], 0.0), 0.0
 
-    def _column(self, m: int, counts: Floats | np.ndarray[tuple[int], np.dtype[np.int64]]) -> Column:
+    def _column(self, m: int, counts: Ints) -> Column:
         oracle = self._oracles[m]
-        whole = np.asarray(counts, dtype=np.int64)
-        cost = oracle.evaluate(whole)
-        return Column(m, tuple(whole.tolist()), cost, whole @ oracle.usage)
+        return Column(m, tuple(counts.tolist()), oracle.evaluate(counts), counts @ oracle.usage)
 
     def root(self, first_prices: Floats | None = None) -> Relaxed | None:
         """Generates until the relaxed master is optimal (within the gap) or the budget is spent.
@@ -134,7 +132,7 @@ class Generation:
 
     def _tight(self, relaxed: Relaxed) -> bool:
         """Whether the relaxed master has reached the bound."""
-        return relaxed.value - self.bound <= 0.1 * self._gap * max(1.0, abs(relaxed.value))
+        return relaxed.value - self.bound <= 0.1 * self._gap * max(self.money_unit, abs(relaxed.value))
 
     def _bound_at(self, prices: Floats) -> bool:
         """Asks everybody at some prices; whether that gave a better bound."""
@@ -166,7 +164,7 @@ class Generation:
             price = float(prices[self._resources.names.index("nodes/" + pool)])
             gain = price * offer.gpus - offer.dollars_per_hour
             free = self._resources.by_pool().get(pool)
-            if gain > 1e-9:
+            if gain > 1e-9 * self.money_unit:
                 total += gain * (free // offer.gpus) if free is not None else np.inf
         return total
 
@@ -179,8 +177,9 @@ class Generation:
             relaxed = self.master.relaxed()
         return relaxed
 
-    def _offer(self, relaxed: Relaxed, above: float = -1e-7, most: int = OFFERED) -> int:
-        """Adds known mixes whose reduced cost is below ``above``; how many were new."""
+    def _offer(self, relaxed: Relaxed, above: float | None = None, most: int = OFFERED) -> int:
+        """Adds known mixes whose reduced cost is below ``above`` (None: below zero); how many were new."""
+        above = -1e-7 * self.money_unit if above is None else above
         added = 0
         for m, oracle in enumerate(self._oracles):
             points, cost, usage = oracle.known()
@@ -195,7 +194,7 @@ class Generation:
 
     def _consider(self, columns: list[Column]) -> None:
         objective = self.objective(columns)
-        if objective < self.incumbent.objective - 1e-9:
+        if objective < self.incumbent.objective - 1e-9 * self.money_unit:
             self.incumbent = Incumbent(columns, objective)
 
     def objective(self, columns: list[Column]) -> float:
@@ -267,7 +266,7 @@ class Generation:
             self._consider(sorted(whole, key=lambda column: column.model))
 
     def _slack(self) -> float:
-        return self._gap * max(1.0, abs(self.incumbent.objective))
+        return self._gap * max(self.money_unit, abs(self.incumbent.objective))
 
     @property
     def closed(self) -> bool:
@@ -285,8 +284,10 @@ class Generation:
             if self.closed or not self._budget.left:
                 return
             reach = self._list(relaxed, gap) if listing and self._tight(relaxed) else 0.0
-            self._offer(relaxed, above=gap + 1e-7, most=400)
-            found = self.master.whole(self._within(relaxed, gap), NODES, self.incumbent.objective + 1e-6)
+            self._offer(relaxed, above=gap + 1e-7 * self.money_unit, most=400)
+            found = self.master.whole(
+                self._within(relaxed, gap), NODES, self.incumbent.objective + 1e-6 * self.money_unit
+            )
             self._budget.spend(50)
             if found is None:
                 continue
@@ -300,7 +301,8 @@ class Generation:
         return [
             number
             for number, column in enumerate(self.master.columns)
-            if column.cost + float(column.usage @ relaxed.prices) - relaxed.models[column.model] <= gap + 1e-7
+            if column.cost + float(column.usage @ relaxed.prices) - relaxed.models[column.model]
+            <= gap + 1e-7 * self.money_unit
             or (column.model, column.counts) in own
         ]
 

@@ -18,6 +18,9 @@ from placement.selection.problem import MixProblem, VariantOption
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+LEAST_MONEY, MOST_MONEY = 0.05, 5_000.0
+"""Prices of the dearest unit, $/h, that are counted in dollars."""
+
 HIGHEST_UNITS = 20_000
 """Most units of one variant that are considered for one service."""
 
@@ -30,7 +33,8 @@ class Instance(msgspec.Struct, frozen=True):
     table Cap(n) for n = 0..high[v]. Count vectors keep ``low <= n <= high`` and ``side @ n <= side_limit``.
     ``startup`` [v] is charged for each unit beyond ``standing`` [v]. Of the requests per second ``share_rates``
     [s, b] no more than ``share_limit`` [s] may go to variants that are ``spot`` [v]. ``exposed`` [b] prices all of a
-    cell's demand where it would be lost with one replica (0: nobody asks).
+    cell's demand where it would be lost with one replica (0: nobody asks). ``money_unit`` is the dollars per hour that
+    tolerances and linear programmes count in.
     """
 
     options: tuple[VariantOption, ...]
@@ -50,6 +54,7 @@ class Instance(msgspec.Struct, frozen=True):
     share_rates: Floats
     share_limit: Floats
     exposed: Floats
+    money_unit: float = 1.0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,7 +116,17 @@ def build(problem: MixProblem, options: tuple[VariantOption, ...], spare_units: 
         share_rates=share_rates,
         share_limit=share_limit,
         exposed=rates * prices * _surviving(problem)[cells],
+        money_unit=money_unit(options),
     )
+
+
+def money_unit(options: tuple[VariantOption, ...]) -> float:
+    """Dollars per hour to count in: 1, or a power of two near the dearest unit's price where that is far from 1.
+
+    The solver's tolerances are absolute, and prices may be in any currency, or of a thousandth of a GPU.
+    """
+    dearest = max((option.dollars_per_hour for option in options), default=1.0)
+    return 1.0 if LEAST_MONEY <= dearest <= MOST_MONEY else 2.0 ** round(math.log2(dearest))
 
 
 def _capacity(problem: MixProblem, option: VariantOption, total_load: float, spare: int) -> Floats:

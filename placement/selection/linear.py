@@ -71,8 +71,9 @@ class BoxProgramme:
         above = variants + self._sides + limited + len(charged)
         model = highspy.HighsLp()
         model.num_col_, model.num_row_ = columns, cells + above
-        model.col_cost_ = np.concatenate(
-            [instance.cost, instance.penalty, np.zeros(1 + shares), instance.startup[charged]]
+        model.col_cost_ = (
+            np.concatenate([instance.cost, instance.penalty, np.zeros(1 + shares), instance.startup[charged]])
+            / instance.money_unit
         )
         model.col_lower_ = np.zeros(columns)
         upper = np.full(columns, _INFINITY)
@@ -118,7 +119,7 @@ class BoxProgramme:
         """Takes over the prices and side limits of an instance that is otherwise the same."""
         self._instance = instance
         for v, dollars in enumerate(instance.cost.tolist()):
-            self._highs.changeColCost(v, dollars)
+            self._highs.changeColCost(v, dollars / instance.money_unit)
         for q, limit in enumerate(instance.side_limit.tolist()):
             self._highs.changeRowBounds(self._cells + self._variants + q, -_INFINITY, limit)
 
@@ -140,11 +141,13 @@ class BoxProgramme:
         sides = slice(capacities.stop, capacities.stop + self._sides)
         counts = np.array(solution.col_value[: self._variants])
         used = self._loads(np.array(solution.col_value))
+        unit = self._instance.money_unit
         return BoxAnswer(
-            value=self._highs.getInfo().objective_function_value,
-            prices=np.maximum(0.0, -duals[capacities]),
-            side_prices=np.maximum(0.0, -duals[sides]),
-            share_prices=np.maximum(0.0, -duals[sides.stop : sides.stop + len(self._instance.share_limit)]),
+            value=unit * self._highs.getInfo().objective_function_value,
+            prices=unit * np.maximum(0.0, -duals[capacities]),
+            side_prices=unit * np.maximum(0.0, -duals[sides]),
+            share_prices=unit
+            * np.maximum(0.0, -duals[sides.stop : sides.stop + len(self._instance.share_limit)]),
             counts=counts,
             used=used,
         )

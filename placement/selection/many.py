@@ -22,7 +22,7 @@ from placement.selection.fleet import (
     without_floors,
 )
 from placement.selection.generation import Generation
-from placement.selection.instance import Floats
+from placement.selection.instance import Floats, Ints
 from placement.selection.mix import solution_of, without_variants
 from placement.selection.oracle import Oracle, Resources
 from placement.selection.problem import MixProblem, MixSolution, screen
@@ -76,13 +76,14 @@ def solve_fleet(
     resources = resources_of(problem)
     budget = Budget(problem.work_units, interrupted)
     memory = memory or Memory()
-    needs, relaxed = _with_floors_that_fit(problem, resources, memory)
+    needs, floors, relaxed = _with_floors_that_fit(problem, resources, memory)
     oracles = {need.name: memory.oracle(need.problem, resources) for need in needs}
     able = [need for need in needs if oracles[need.name].usable]
     chosen = [oracles[need.name] for need in able]
     generation = Generation(chosen, resources, problem.whole_nodes, problem.relative_gap, budget)
     if able:
-        _improve(generation, [_standing(oracle) for oracle in chosen], memory.prices(resources))
+        generation.start([floors[need.name] for need in able], [_standing(oracle) for oracle in chosen])
+        _improve(generation, memory.prices(resources))
         memory.learn(resources, generation.prices)
     else:
         generation.nothing()
@@ -97,8 +98,12 @@ def solve_fleet(
 
 
 def resources_of(problem: FleetProblem) -> Resources:
-    """What models share, with limits."""
-    bounded = {pool: gpus for pool, gpus in sorted(problem.inventory.items()) if gpus is not None}
+    """What models share, with limits: of a pool sold by the node, no more than its whole nodes have."""
+    bounded = {
+        pool: gpus - gpus % problem.whole_nodes[pool].gpus if pool in problem.whole_nodes else gpus
+        for pool, gpus in sorted(problem.inventory.items())
+        if gpus is not None
+    }
     watts = dict(sorted(problem.budget_watts.items()))
     names = (
         *(f"pool/{pool}" for pool in bounded),
@@ -114,9 +119,8 @@ def resources_of(problem: FleetProblem) -> Resources:
     return Resources(names, np.array(limits, dtype=np.float64), unlimited)
 
 
-def _improve(generation: Generation, seeds: list[list[tuple[int, ...]]], prices: Floats | None) -> None:
+def _improve(generation: Generation, prices: Floats | None) -> None:
     """Everything that makes the plan better, in order; each step ends when the budget does."""
-    generation.start(seeds)
     relaxed = generation.root(prices)
     if relaxed is None:
         return
@@ -133,21 +137,24 @@ def _standing(oracle: Oracle) -> list[tuple[int, ...]]:
 
 def _with_floors_that_fit(
     problem: FleetProblem, resources: Resources, memory: Memory
-) -> tuple[list[ModelNeed], tuple[str, ...]]:
-    """Models in their order, without the floors that do not fit beside those of higher priority; whose those are."""
+) -> tuple[list[ModelNeed], dict[str, Ints], tuple[str, ...]]:
+    """Models in their order, without the floors that do not fit beside those of higher priority; the floors; whose are dropped."""
     left = resources.limits.copy()
     kept: dict[str, ModelNeed] = {}
+    floors: dict[str, Ints] = {}
     dropped = []
     for need in sorted(problem.models, key=lambda each: (-each.priority, each.name)):
         oracle = memory.oracle(need.problem, resources)
-        usage = oracle.least() @ oracle.usage if oracle.usable else np.zeros_like(left)
-        if (usage > left + 1e-6).any():
+        least = oracle.least(left)
+        if least is None:
             dropped.append(need.name)
             kept[need.name] = without_floors(need)
+            least = np.zeros_like(oracle.instance.low)
         else:
             kept[need.name] = need
-            left -= usage
-    return [kept[need.name] for need in problem.models], tuple(dropped)
+            left = left - least @ oracle.usage
+        floors[need.name] = least
+    return [kept[need.name] for need in problem.models], floors, tuple(dropped)
 
 
 def _solution(
@@ -198,7 +205,7 @@ def _plan(
         cost_per_hour=cost,
         objective_per_hour=objective,
         bound=bound,
-        optimal=objective - bound <= problem.relative_gap * max(1.0, abs(objective)),
+        optimal=objective - bound <= problem.relative_gap * max(generation.money_unit, abs(objective)),
         prices={name[5:]: price for name, price in prices.items() if name.startswith("pool/")},
         watt_prices={name[6:]: price for name, price in prices.items() if name.startswith("watts/")},
         relaxed=relaxed,

@@ -42,7 +42,10 @@ class Relaxed(msgspec.Struct, frozen=True):
 class Master:
     """Grows by columns; fixing columns keeps the basis."""
 
-    def __init__(self, models: int, resources: Resources, nodes: dict[str, NodeOffer]) -> None:
+    def __init__(
+        self, models: int, resources: Resources, nodes: dict[str, NodeOffer], money_unit: float = 1.0
+    ) -> None:
+        self._unit = money_unit
         self._models, self._resources, self._nodes = models, resources, nodes
         self.columns: list[Column] = []
         self._number: dict[tuple[int, tuple[int, ...]], int] = {}
@@ -65,7 +68,7 @@ class Master:
             free = self._resources.by_pool().get(pool)
             most = _INFINITY if free is None else float(free // offer.gpus)
             highs.addCol(
-                offer.dollars_per_hour,
+                offer.dollars_per_hour / self._unit,
                 0.0,
                 most,
                 1,
@@ -82,7 +85,7 @@ class Master:
         self._number[key] = len(self.columns)
         self.columns.append(column)
         rows, values = self._entries(column)
-        self._highs.addCol(column.cost, 0.0, _INFINITY, len(rows), rows, values)
+        self._highs.addCol(column.cost / self._unit, 0.0, _INFINITY, len(rows), rows, values)
         return True
 
     def _entries(self, column: Column) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], Floats]:
@@ -103,9 +106,9 @@ class Master:
         solution = self._highs.getSolution()
         duals = np.array(solution.row_dual)
         return Relaxed(
-            value=self._highs.getInfo().objective_function_value,
-            prices=np.maximum(0.0, -duals[self._models :]),
-            models=duals[: self._models],
+            value=self._unit * self._highs.getInfo().objective_function_value,
+            prices=self._unit * np.maximum(0.0, -duals[self._models :]),
+            models=self._unit * duals[: self._models],
             shares=np.array(solution.col_value)[self._first :],
         )
 
@@ -127,7 +130,7 @@ class Master:
         highs.setOptionValue("mip_rel_gap", 0.0)
         highs.setOptionValue("mip_abs_gap", 1e-7)
         highs.setOptionValue("mip_max_nodes", most_nodes)
-        highs.setOptionValue("objective_bound", cutoff)
+        highs.setOptionValue("objective_bound", cutoff / self._unit)
         for _ in range(self._models):
             highs.addRow(1.0, 1.0, 0, np.zeros(0, dtype=np.int32), np.zeros(0))
         for limit in self._right_sides().tolist():
@@ -135,7 +138,7 @@ class Master:
         self._add_nodes(highs)
         for number in numbers:
             rows, values = self._entries(self.columns[number])
-            highs.addCol(self.columns[number].cost, 0.0, 1.0, len(rows), rows, values)
+            highs.addCol(self.columns[number].cost / self._unit, 0.0, 1.0, len(rows), rows, values)
         for k in range(self._first + len(numbers)):
             highs.changeColIntegrality(k, highspy.HighsVarType.kInteger)
         highs.run()

@@ -137,16 +137,22 @@ class Oracle:
         left = self.search.seen.left_of(counts)
         return float(self.instance.paid(counts)) + left
 
-    def least(self) -> Ints:
-        """A count vector that keeps the floors with few GPUs."""
+    def least(self, room: Floats) -> Ints | None:
+        """A count vector that keeps the floors with few GPUs, within ``room`` [r]; None where none was found."""
         counts = self.instance.low.copy()
         missing = self.problem.min_units - int(counts.sum())
+        left = room - counts @ self.usage + 1e-6
+        if (left < 0.0).any():
+            return None
         gpus = np.array([option.gpus for option in self.screened.options])
         for v in np.lexsort((np.arange(len(gpus)), gpus)).tolist():
-            more = max(0, min(missing, int(self.instance.high[v] - counts[v])))
+            takes = self.usage[v] > 0.0
+            fit = np.floor((left[takes] / self.usage[v][takes]).min(initial=float(max(missing, 0))))
+            more = max(0, min(missing, int(fit), int(self.instance.high[v] - counts[v])))
             counts[v] += more
             missing -= more
-        return counts
+            left -= more * self.usage[v]
+        return None if missing > 0 else counts
 
 
 def _bounded(

@@ -105,7 +105,7 @@ class Search:
         if len(self._best) < self._rank:
             return np.inf
         last = self._best[-1].objective
-        return last - self._gap * max(1.0, abs(last))
+        return last - self._gap * max(self._instance.money_unit, abs(last))
 
     # ------------------------------------------------------------------------------------------- evaluation
 
@@ -163,17 +163,17 @@ class Search:
         """Tries to drop a unit or to swap it for a cheaper one; True when the best plan improved."""
         if not self._best:
             return False
-        best = self._best[0].objective
+        best = self._best[0].objective - TOLERANCE * self._instance.money_unit
         points = self._neighbours(np.array(self._best[0].counts, dtype=np.int64))
         if not len(points):
             return False
         bounds = self._cuts.bound_points(points)
         for i in np.argsort(bounds, kind="stable")[:12].tolist():
-            if bounds[i] >= best - TOLERANCE or self.seen.objective(points[i]) is not None:
+            if bounds[i] >= best or self.seen.objective(points[i]) is not None:
                 continue
-            if self._cuts.bound_points(points[i : i + 1])[0] >= best - TOLERANCE:
+            if self._cuts.bound_points(points[i : i + 1])[0] >= best:
                 continue
-            if self._evaluate(points[i]) < best - TOLERANCE:
+            if self._evaluate(points[i]) < best:
                 return True
         return False
 
