@@ -83,12 +83,9 @@ class Generation:
 
     def _standing(self, seeds: list[list[tuple[int, ...]]]) -> list[Column]:
         """Each model's first seed where it is allowed, its floor where not: what runs now, if it fits together."""
-        first = [
-            np.array(own[0], dtype=np.int64) if own else oracle.least()
-            for own, oracle in zip(seeds, self._oracles, strict=True)
-        ]
+        first = [np.array(own[0], dtype=np.int64) if own else None for own in seeds]
         return [
-            self._column(m, counts) if oracle.fits(counts) else self._floors[m]
+            self._floors[m] if counts is None or not oracle.fits(counts) else self._column(m, counts)
             for m, (counts, oracle) in enumerate(zip(first, self._oracles, strict=True))
         ]
 
