@@ -12,7 +12,6 @@ Seeds N, N + 1 and N + 2.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -33,13 +32,14 @@ from benchmarks.slo_data import Data, Scenario, read
 from benchmarks.slo_load import Sizes, poisson, sizes_of
 from benchmarks.slo_physics import MODEL, gpu_spec
 from cluster.plan import Context, Decision
+from cluster.size_plan import SizePlan
 from cluster.views import DispatchView
 from placement.profiles.grid import soft_histogram
 from placement.selection.checker import check
 from placement.selection.melange import melange
 from placement.selection.mix import solve_mix
 from placement.selection.problem import MixProblem, MixSolution, VariantOption
-from placement.selection.sized import chunk_tokens, pool_routes, sized_problem
+from placement.selection.sized import chunk_tokens, size_plan, sized_problem
 from policies.dispatch.size_aware import SizeAware, SizeAwareState
 from simulator.traces.requests import TraceRequest
 from simulator.world.spec import Choice, Group, WorldSpec
@@ -194,22 +194,19 @@ def theirs(data: Data, cells: np.ndarray) -> Side:
 
 def simulate(data: Data, side: Side, requests: list[TraceRequest], seed: int) -> Kept:
     """Serve the requests with a plan's instances, all of them to the end."""
-    groups, rows, first = [], {}, 0
+    groups = []
     steps = {each.name: each.steps for each in data.variants}
     for name in sorted(side.solution.counts):
         count = side.solution.counts[name]
         chunk = side.chunk or chunk_tokens(steps[name], data.tpot_seconds)
-        groups.append(Group(gpu=gpu_spec(name), engine=data.physics[name].engine(name, chunk), count=count))
-        rows[name] = tuple(f"i{number:06d}" for number in range(first, first + count))
-        first += count
-    config: dict[str, Any] = {}
+        engine = data.physics[name].engine(name, chunk)
+        groups.append(Group(gpu=gpu_spec(name), engine=engine, count=count, column=f"{name}|{name}"))
+    plan: SizePlan | None = None
     if side.dispatch == "size_aware":
-        config = {
-            "input_edges": data.grid.input_edges, "output_edges": data.grid.output_edges, "blend": side.blend,
-            "ttft_seconds": TTFT_SECONDS, "tpot_seconds": data.tpot_seconds,
-            "pools": pool_routes(side.problem, side.solution, data.variants, rows, data.tpot_seconds),
-        }  # fmt: skip
-    spec = WorldSpec(model=MODEL, groups=tuple(groups), dispatch=Choice(side.dispatch, config), seed=seed)
+        plan = size_plan(
+            data.grid, side.problem, side.solution, data.variants, TTFT_SECONDS, data.tpot_seconds, blend=side.blend
+        )  # fmt: skip
+    spec = WorldSpec(model=MODEL, groups=tuple(groups), dispatch=Choice(side.dispatch), plan=plan, seed=seed)
     world = World(spec, requests)
     (service,) = world.services
     service.dispatch = Predicted(service.dispatch, seed, PREDICTION_SIGMA, float(data.grid.output_edges[-1]))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from benchmarks.base import BenchmarkError
-from placement.selection.sized import StepFigures
+from cluster.size_plan import StepFigures
 from simulator.physics.catalogue import L4
 from simulator.physics.measured import MeasuredCost
 from simulator.physics.specs import EngineSpec, GpuSpec, ModelSpec

@@ -11,6 +11,7 @@ import msgspec
 from cluster.base import Ref
 from cluster.hardware import Slot
 from cluster.serving import Role, Tier, Variant
+from cluster.size_plan import SizePlan
 from cluster.training import Layout
 
 
@@ -98,10 +99,14 @@ class SetRole(Action, frozen=True, tag=True, kw_only=True):
 
 
 class SetRoutes(Action, frozen=True, tag=True, kw_only=True):
-    """Weights over a service's ready replicas, keyed by replica; they sum to 1, or the map is empty."""
+    """Weights over a service's ready replicas, keyed by replica; they sum to 1, or the map is empty.
+
+    `plan` is the service's plan by size for gateways that dispatch so, None where they go by the weights alone.
+    """
 
     service: str
     weights: dict[str, float]
+    plan: SizePlan | None = None
 
 
 class SettleRevision(Action, frozen=True, tag=True, kw_only=True):

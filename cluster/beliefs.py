@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cluster.base import Noun
+from cluster.size_plan import StepFigures
 
 
 class CapacityBelief(Noun, kw_only=True, frozen=True):
@@ -14,7 +15,8 @@ class CapacityBelief(Noun, kw_only=True, frozen=True):
     `grid` is row-major [inputs x outputs] requests per second of one replica, 0 = infeasible cell.
     `concurrency` is B, the running requests of one replica at its limit (for the pool-size headroom
     rho(n) = 1 - 2/sqrt(n B), research: gpu-selection §2.5). `excluded` names why the variant serves
-    nothing at all, with `need` and `have` in `unit`. `error` is the relative half-width of the band.
+    nothing at all, with `need` and `have` in `unit`. `error` is the relative half-width of the band. `steps` is how long
+    its engine's steps take, for gateways that dispatch by size (None: nobody knows).
     """
 
     model: str
@@ -31,6 +33,7 @@ class CapacityBelief(Noun, kw_only=True, frozen=True):
     need: float = 0.0
     have: float = 0.0
     unit: str = ""
+    steps: StepFigures | None = None
 
 
 class DemandBelief(Noun, kw_only=True, frozen=True):

@@ -13,6 +13,7 @@ from cluster.drops import Drop, current, gone, slots_taken
 from cluster.lifecycles import REPLICA, legal
 from cluster.overlay import Overlay
 from cluster.serving import Mode, ReplicaPhase, Tier
+from cluster.size_plan import fault_of
 from cluster.targets import Capacity
 
 
@@ -195,6 +196,9 @@ def set_routes(overlay: Overlay, action: act.SetRoutes, _: float) -> Drop | None
             len(action.weights),
             len(action.weights) - len(unready),
         )
+    fault = fault_of(action.plan) if action.plan is not None else ""
+    if fault:
+        return Drop("Unsafe", f"a plan by size of {action.service}: {fault}", 1, 0, 1, "objects")
     total, least = sum(action.weights.values()), min(action.weights.values(), default=0.0)
     if least < 0.0:
         return Drop("Unsafe", f"a negative route of {action.service}", least, total, 0.0, "ratio")

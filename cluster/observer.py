@@ -50,7 +50,7 @@ _ARROWS: dict[type[Any], Arrows] = {Replica: REPLICA, Gang: GANG, Job: JOB}
 _MAPPINGS = (*sorted({name for name, _ in _MAPPING.values()}), "loads", "in_flight", "targets")
 
 _SUBJECTS = {
-    "Menu": "services", "Capacity": "services", "Warm": "services", "Cadence": "jobs", "Budget": "domains"
+    "Menu": "services", "Capacity": "services", "Routes": "services", "Warm": "services", "Cadence": "jobs", "Budget": "domains"
 }  # fmt: skip
 """Kinds of targets that end with their subject, and the mapping it lives in."""
 

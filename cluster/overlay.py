@@ -21,11 +21,18 @@ from cluster.power_sums import ancestors, charged_watts, domain_sums
 from cluster.restraint import Moves, left_of
 from cluster.serving import Launcher, Replica, ReplicaPhase, Tier
 from cluster.space import Space
-from cluster.targets import AnyTarget, target_key
+from cluster.targets import AnyTarget, Routes, target_key
 from cluster.training import Gang, GangPhase, JobPhase
 
 if TYPE_CHECKING:
     from cluster.snapshot import Snapshot
+
+
+def routes_of(action: act.SetRoutes, now_seconds: float) -> Routes:
+    """What stands when routes were set: who carries the action out puts it in force."""
+    return Routes(
+        owner="place", decided_seconds=now_seconds, service=action.service, weights=action.weights, plan=action.plan
+    )  # fmt: skip
 
 
 class Overlay:
@@ -297,6 +304,10 @@ def _grant_power(overlay: Overlay, action: act.GrantPower) -> None:
     )
 
 
+def _set_routes(overlay: Overlay, action: act.SetRoutes) -> None:
+    overlay.aim(routes_of(action, overlay.base.stamp.taken_seconds))
+
+
 _EFFECTS: dict[type[act.Action], Callable[[Overlay, Any], None]] = {
     act.CreateLauncher: _create_launcher,
     act.CreateReplica: _create_replica,
@@ -305,6 +316,7 @@ _EFFECTS: dict[type[act.Action], Callable[[Overlay, Any], None]] = {
     act.DeleteReplica: _delete_replica,
     act.SetTier: _set_tier,
     act.SetRole: _set_role,
+    act.SetRoutes: _set_routes,
     act.SettleRevision: _settle_revision,
     act.Reserve: _reserve,
     act.Release: _release,

@@ -17,7 +17,7 @@ from cluster.power import Lease, PowerDomain
 from cluster.restraint import Moves, PodBudget
 from cluster.serving import Launcher, LoadHistogram, Replica, Service, WeightCopy
 from cluster.tables import DomainTable, InstanceTable, NodeTable, SignalTable
-from cluster.targets import AnyTarget, Capacity, Menu, Warm
+from cluster.targets import AnyTarget, Capacity, Menu, Routes, Warm
 from cluster.training import Gang, Job
 
 
@@ -72,6 +72,11 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unkno
         """The standing menu of a service."""
         target = self.targets.get(f"Menu/{service}")
         return target if isinstance(target, Menu) else None
+
+    def routes(self, service: str) -> Routes | None:
+        """What a service's gateways were told last."""
+        target = self.targets.get(f"Routes/{service}")
+        return target if isinstance(target, Routes) else None
 
     def warm(self, service: str) -> Warm | None:
         """The standing warmth target of a service."""

@@ -207,7 +207,8 @@ class DomainTable(Table, frozen=True, gc=False, kw_only=True, eq=False):
 class SignalTable(Table, frozen=True, gc=False, kw_only=True, eq=False):
     """Per service: rates, concurrency, latency and idleness as measured by the gateways.
 
-    `last_arrival_seconds` is UTC (NaN = never seen a request).
+    `last_arrival_seconds` is UTC (NaN = never seen a request). `size_plans` is 1 where every gateway that reports dispatches
+    by plans of size, 0 where one does not.
     """
 
     requests_per_second: Column
@@ -217,6 +218,7 @@ class SignalTable(Table, frozen=True, gc=False, kw_only=True, eq=False):
     ttft_p99_seconds: Column
     tpot_p99_seconds: Column
     last_arrival_seconds: Column
+    size_plans: Column
 
 
 class CollectiveTable(Table, frozen=True, gc=False, kw_only=True, eq=False):

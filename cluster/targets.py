@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cluster.base import Noun
 from cluster.hardware import Slot
+from cluster.size_plan import SizePlan
 
 
 class MixPart(Noun, kw_only=True, frozen=True):
@@ -18,11 +19,22 @@ class MixPart(Noun, kw_only=True, frozen=True):
     weight: float = 0.0
 
 
+class SizeShares(Noun, kw_only=True, frozen=True):
+    """How a mix routes each size: `shares` maps `class|variant|pool` to the fraction of each size's requests, row-major on
+    the edges [inputs x outputs]. Sizes without load have none, and no column has any of what is shed.
+    """
+
+    input_edges: tuple[int, ...]
+    output_edges: tuple[int, ...]
+    shares: dict[str, tuple[float, ...]]
+
+
 class Mix(Noun, kw_only=True, frozen=True):
     """A combination of variants, what it costs and what it carries.
 
     `routing` maps `class|variant|pool` to the fraction of that class's requests, summed over buckets
-    by rate; fractions of one class sum to 1 less what is shed.
+    by rate; fractions of one class sum to 1 less what is shed. `sizes` says it size by size, of a final mix that was
+    planned so (None: every size alike).
     """
 
     parts: tuple[MixPart, ...] = ()
@@ -30,6 +42,7 @@ class Mix(Noun, kw_only=True, frozen=True):
     requests_per_second: float = 0.0
     unserved_per_second: float = 0.0
     routing: dict[str, float] = {}
+    sizes: SizeShares | None = None
 
     @property
     def text(self) -> str:
@@ -97,6 +110,17 @@ class Capacity(Target, tag=True, kw_only=True, frozen=True):
     final: bool = False
 
 
+class Routes(Target, tag=True, kw_only=True, frozen=True):
+    """What a service's gateways are told, as `SetRoutes` put it in force: weights by replica, and the plan by size.
+
+    It stands beyond its leader, so that a successor tells gateways the same until it decides otherwise.
+    """
+
+    service: str
+    weights: dict[str, float]
+    plan: SizePlan | None = None
+
+
 class Share(Target, tag=True, kw_only=True, frozen=True):
     """How a pool's GPUs are split between serving and training.
 
@@ -154,11 +178,12 @@ class Cadence(Target, tag=True, kw_only=True, frozen=True):
     spares: tuple[Slot, ...] = ()
 
 
-AnyTarget = Menu | Capacity | Share | Prices | Residuals | Warm | Queue | Budget | Cadence
+AnyTarget = Menu | Capacity | Routes | Share | Prices | Residuals | Warm | Queue | Budget | Cadence
 
 _KEY_FIELD = {
     Menu: "service",
     Capacity: "service",
+    Routes: "service",
     Share: "pool",
     Prices: "pool",
     Residuals: "accelerator",

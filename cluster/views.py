@@ -13,6 +13,7 @@ from cluster.base import Noun
 from cluster.beliefs import PowerBelief
 from cluster.flight import InFlight
 from cluster.power import Lease, PowerDomain
+from cluster.size_plan import SizePlan
 from cluster.snapshot import Stamp
 from cluster.tables import CollectiveTable, Column, DomainTable, InstanceTable, NodeTable, SequenceTable
 from cluster.targets import Budget
@@ -20,7 +21,10 @@ from cluster.training import Gang
 
 
 class Request(Noun, kw_only=True, frozen=True):
-    """The one request at hand. Bodies and token ids never enter the core."""
+    """The one request at hand. Bodies and token ids never enter the core.
+
+    Its answer is expected to have `expected_output_tokens`, and may become `most_output_tokens` long (0: as long as expected).
+    """
 
     id: str
     service: str
@@ -30,13 +34,20 @@ class Request(Noun, kw_only=True, frozen=True):
     arrived_seconds: float
     deadline_seconds: float
     priority: int = 0
+    most_output_tokens: int = 0
+
+    @property
+    def longest_tokens(self) -> int:
+        """Tokens that it may come to, prompt and answer: a row needs room for them."""
+        return self.prompt_tokens + (self.most_output_tokens or self.expected_output_tokens)
 
 
 class DispatchView(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """One request and the rows it may go to. Optional per-request columns are None when unknown.
 
     `held` and `hold_limit` are counts of the service's hold queue; `wake_seconds` how long the nearest
-    start takes (None = nothing is starting).
+    start takes (None = nothing is starting). `plan` is the service's plan by size (None: weights are all there is), `columns`
+    the `variant|pool` of each row in the order of `instances` (empty: nobody said).
     """
 
     request: Request
@@ -46,6 +57,8 @@ class DispatchView(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_u
     wake_seconds: float | None = None
     prefix_hit_tokens: Column | None = None
     adapter_tier: Column | None = None
+    plan: SizePlan | None = None
+    columns: tuple[str, ...] = ()
 
 
 class MigrationView(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):

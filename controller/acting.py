@@ -110,6 +110,7 @@ class Acting:
                     source="own", observed_seconds=now, delivered_seconds=now, mapping="reservations", key=key
                 )
             )
+        self.aim(tuple(effects.routes), "own", now)
         for weights in effects.weights.values():
             for replica, weight in weights.items():
                 self._observer.instance_rows.set(replica, now, {"route_weight": weight})

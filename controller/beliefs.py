@@ -203,7 +203,9 @@ def _moved(before: CapacityBelief | None, now: CapacityBelief) -> bool:
     """Whether a belief says something else than the one that was told."""
     if before is None:
         return True
-    same = msgspec.structs.replace(now, grid=before.grid, concurrency=before.concurrency, error=before.error)
+    same = msgspec.structs.replace(
+        now, grid=before.grid, concurrency=before.concurrency, error=before.error, steps=before.steps
+    )
     if same != before or len(now.grid) != len(before.grid) or abs(now.error - before.error) > MOVED:
         return True
     return any(abs(a - b) > MOVED * max(a, b) for a, b in zip(now.grid, before.grid, strict=True))

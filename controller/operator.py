@@ -115,7 +115,7 @@ class Operator:
         self.measuring = Measuring(metrics or Metrics(VERSION))
         self.term = Term(self.elector, hub, ledger, self.measuring.metrics, VERSION)
         self._hub, self._routes, self._ledger, self._listener = hub, routes, ledger, listener
-        parts = (PowerSender(hub, self.elector.gate), self.routes_book, self.world, self.caches)
+        parts = (PowerSender(hub, self.elector.gate), self.world, self.caches)
         self.provisioner = Provisioner(store, reading, clock, config.provisioning, self.observer)
         buying = handlers(self.provisioner)
         actor = Actor(store, *parts, config.writes_at_once, config.pods, self.refusals, more=buying)

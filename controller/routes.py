@@ -81,7 +81,9 @@ class InstanceLoad(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class GatewayReport(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One report of one gateway. `route_epoch`, `route_version`: the table it obeys."""
+    """One report of one gateway. `route_epoch`, `route_version`: the table it obeys. `knows_size_plans`: whether it dispatches
+    by plans of size.
+    """
 
     gateway: str
     tick: int
@@ -91,6 +93,7 @@ class GatewayReport(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     route_epoch: int = 0
     route_version: int = 0
     highest_epoch: int = 0
+    knows_size_plans: bool = False
     loads: tuple[ServiceLoad, ...] = ()
     instances: tuple[InstanceLoad, ...] = ()
 
@@ -257,6 +260,7 @@ class RoutesServicer(gateway_pb2_grpc.RoutesServicer):
             route_epoch=message.route_epoch,
             route_version=message.route_version,
             highest_epoch=message.highest_epoch,
+            knows_size_plans=message.knows_size_plans,
             loads=tuple(loads),
             instances=tuple(rows),
         )

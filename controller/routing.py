@@ -1,12 +1,14 @@
-"""Route tables out of the model: which replicas take requests, where they are, with what weight."""
+"""Route tables out of the model: which replicas take requests, where they are, with what weight, and the plan by size."""
 
 from __future__ import annotations
 
 from cluster.serving import Replica, ReplicaPhase
+from cluster.size_plan import SizePlan, StepFigures
 from cluster.snapshot import Snapshot
 from controller.actor.pods import ENGINE_PORT
 from controller.observe.world import World
 from controller.resources.core import Pod
+from policies.dispatch.choices import dispatch_of
 from policies.shapes import DEFAULT_EDGES
 from wire import gateway_pb2 as pb
 
@@ -25,17 +27,12 @@ def endpoint_of(pod: Pod | None) -> str:
 
 
 class RouteBook:
-    """Weights as `place` set them, and the table the gateways were given last."""
+    """The table the gateways were given last. Weights and plans are those that stand (`Routes`, as `place` set them)."""
 
     def __init__(self) -> None:
-        """Start without routes."""
-        self._weights: dict[str, dict[str, float]] = {}
+        """Start without a table."""
         self._version = 0
         self._last: bytes = b""
-
-    def set_weights(self, service: str, weights: dict[str, float]) -> None:
-        """New weights of a service, by replica."""
-        self._weights[service] = weights
 
     def table(self, world: World, snapshot: Snapshot, epoch: int, now_seconds: float) -> pb.RouteTable | None:
         """The table, with a new version, if it says something new; else None."""
@@ -63,7 +60,7 @@ class RouteBook:
         route.uid = service.ref.uid
         route.hold_limit = service.hold_requests
         route.hold_deadline_seconds = service.hold_seconds
-        route.dispatch_policy = service.policies.name.get("dispatch", "")
+        route.dispatch_policy = dispatch_of(service)
         route.input_edges.extend(DEFAULT_EDGES[0])
         route.output_edges.extend(DEFAULT_EDGES[1])
         for objective in service.objectives:
@@ -74,7 +71,12 @@ class RouteBook:
                 percentile=objective.percentile,
                 priority=objective.priority,
             )
-        weights = self._weights.get(name, {})
+        routes = snapshot.routes(name)
+        if routes is not None and routes.plan is not None:
+            put_plan(route.size_plan, routes.plan)
+        weights = routes.weights if routes is not None else {}
+        # Weights of nobody who is left (a new leader's, from before) say nothing of those who are.
+        weights = weights if any(replica.key in weights for replica in replicas) else {}
         for replica in replicas:
             pod = world.objects["Pod"].get(replica.key)
             address = endpoint_of(pod)
@@ -88,4 +90,21 @@ class RouteBook:
                 variant=replica.variant.key,
                 state=_STATES[replica.phase],
                 uid=replica.ref.uid,
+                pool=replica.pool,
             )
+
+
+def put_plan(message: pb.SizePlan, plan: SizePlan) -> None:
+    """Write a plan by size; columns that a class has no share of say none."""
+    message.input_edges.extend(plan.input_edges)
+    message.output_edges.extend(plan.output_edges)
+    message.upper_edges = not plan.blend
+    for column in plan.columns:
+        steps = {name: getattr(column.steps, name) for name in StepFigures.__struct_fields__}
+        message.columns.add(name=column.name, tpot_seconds=column.tpot_seconds, **steps)
+    for each in plan.classes:
+        told = message.classes.add(
+            name=each.request_class, ttft_seconds=each.ttft_seconds, tpot_seconds=each.tpot_seconds
+        )
+        for shares, able in zip(each.shares, each.able, strict=True):
+            told.columns.add(shares=shares if any(shares) else (), able=able)

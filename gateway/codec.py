@@ -28,6 +28,7 @@ from gateway.messages import (
     ServiceRoute,
     Window,
 )
+from gateway.plans import size_plan
 from gateway.report import LoadReport
 from wire import engine_pb2, gateway_pb2
 
@@ -169,12 +170,14 @@ def _service(route: gateway_pb2.ServiceRoute) -> ServiceRoute:
                 variant=row.variant,
                 uid=row.uid,
                 kv_capacity_tokens=row.kv_capacity_tokens,
+                pool=row.pool,
             )
             for row in route.instances
         ),
         input_edges=_edges(route.service, route.input_edges, "input"),
         output_edges=_edges(route.service, route.output_edges, "output"),
         dispatch_policy=route.dispatch_policy,
+        size_plan=size_plan(route.service, route.size_plan) if route.HasField("size_plan") else None,
     )
 
 
@@ -205,6 +208,7 @@ def gateway_report(report: LoadReport, sequence: int, tick: int) -> gateway_pb2.
         route_epoch=report.route_epoch,
         route_version=max(0, report.route_version),
         highest_epoch=report.route_epoch,
+        knows_size_plans=True,
     )
     for load in report.loads:
         _load(message, load)

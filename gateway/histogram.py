@@ -7,12 +7,13 @@ within about one per cent, where rounding up to the next edge overstates it by h
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cluster.sizes import hat
 
 DEFAULT_INPUT_EDGES = (
     32.0,
@@ -82,8 +83,8 @@ class SoftHistogram:
             self._cells = [0.0] * (len(self._inputs) * self._width)
             self._buckets.append((bucket, self._cells))
             self._forget(at_seconds)
-        row, up = _hat(self._inputs, prompt_tokens)
-        column, right = _hat(self._outputs, output_tokens)
+        row, up = hat(self._inputs, prompt_tokens)
+        column, right = hat(self._outputs, output_tokens)
         cells = self._cells
         cell = row * self._width + column
         cells[cell] += (1.0 - up) * (1.0 - right)
@@ -114,17 +115,6 @@ class SoftHistogram:
         oldest = self._oldest(now_seconds)
         while self._buckets and self._buckets[0][0] < oldest:
             self._buckets.popleft()
-
-
-def _hat(edges: tuple[float, ...], tokens: float) -> tuple[int, float]:
-    """Return (index of the edge below, weight of the edge above); outside the edges all goes to the last."""
-    above = bisect_right(edges, tokens)
-    if above == 0:
-        return 0, 0.0
-    if above == len(edges):
-        return above - 1, 0.0
-    low = edges[above - 1]
-    return above - 1, (tokens - low) / (edges[above] - low)
 
 
 class LatencyWindow:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gateway.histogram import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, LatencyWindow, SoftHistogram
 from gateway.messages import ClassRoute, End, Message, ServiceRoute
 from gateway.requests import Ticket
+from policies.dispatch.outputs import Outputs
 
 
 class LoadConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +56,7 @@ class ClassLoad:
     """
 
     __slots__ = ("_histogram", "_latency", "_refusals", "_since", "_window", "arrived", "edges", "finished",
-                 "lost", "objective", "rejected", "request_class", "retried")  # fmt: skip
+                 "lost", "objective", "outputs", "rejected", "request_class", "retried")  # fmt: skip
 
     def __init__(
         self, objective: ClassRoute, route: ServiceRoute, config: LoadConfig, now_seconds: float
@@ -67,6 +68,8 @@ class ClassLoad:
             *self.edges, config.window_seconds, config.bucket_seconds, now_seconds
         )
         self._latency = LatencyWindow(config.window_seconds)
+        self.outputs = Outputs(self.edges[0])
+        """How long answers are, by the size of their prompts."""
         self._refusals: deque[tuple[float, int]] = deque()
         self._window = config.window_seconds
         self._since = now_seconds
@@ -89,6 +92,7 @@ class ClassLoad:
     ) -> None:
         """Count a finished request and whether it met the objective; latency starts at its arrival."""
         self.finished += 1
+        self.outputs.learn(ticket.arrival.prompt_tokens, tokens)
         ttft = first_token_seconds - ticket.arrival.arrived_seconds
         tpot = (finished_seconds - first_token_seconds) / (tokens - 1) if tokens > 1 else 0.0
         objective = self.objective

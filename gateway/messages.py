@@ -11,6 +11,8 @@ from enum import IntEnum
 
 import msgspec
 
+from cluster.size_plan import SizePlan
+
 
 class Message(msgspec.Struct, frozen=True, gc=False):
     """Base of the values below: slotted, cheap to make, never walked by the garbage collector."""
@@ -145,10 +147,16 @@ class InstanceRoute(Message, frozen=True):
     variant: str = ""
     uid: str = ""
     kv_capacity_tokens: int = 0
+    pool: str = ""
+
+    @property
+    def column(self) -> str:
+        """`variant|pool`, as plans by size name it."""
+        return f"{self.variant}|{self.pool}"
 
 
 class ServiceRoute(Message, frozen=True):
-    """The route of one service. Empty edges mean the gateway's own."""
+    """The route of one service. Empty edges mean the gateway's own; without a `size_plan` weights are all there is."""
 
     service: str
     uid: str = ""
@@ -159,6 +167,7 @@ class ServiceRoute(Message, frozen=True):
     input_edges: tuple[float, ...] = ()
     output_edges: tuple[float, ...] = ()
     dispatch_policy: str = ""
+    size_plan: SizePlan | None = None
 
 
 class RouteTable(Message, frozen=True):

@@ -74,7 +74,7 @@ class Rows:
     """The rows of one service and their columns; `table` is what a `DispatchView` borrows, read-only."""
 
     __slots__ = ("_kv_capacity", "_kv_free", "_masked", "_observed", "_pending", "_pending_tokens", "_ready", "_running",
-                 "_service", "_waiting", "_weight", "by_name", "ordered", "ready_count", "table")  # fmt: skip
+                 "_service", "_waiting", "_weight", "by_name", "columns", "ordered", "ready_count", "table")  # fmt: skip
 
     def __init__(self, service: str) -> None:
         self._service = service
@@ -178,6 +178,7 @@ class Rows:
 
     def _publish(self) -> None:
         size = len(self.ordered)
+        self.columns = tuple(row.route.column for row in self.ordered)
         self._observed, self._running, self._waiting = _column(size), _column(size), _column(size)
         self._kv_free, self._kv_capacity = _column(size), _column(size)
         self._pending, self._pending_tokens = np.zeros(size), np.zeros(size)

@@ -6,7 +6,7 @@ import math
 
 from gateway.hold import HoldConfig, HoldQueue, Pacer
 from gateway.load import ClassLoad, LoadConfig, edges_of
-from gateway.messages import ClassRoute, ServiceRoute
+from gateway.messages import Arrival, ClassRoute, ServiceRoute
 from gateway.rows import Row, Rows
 
 _NO_CLASS = ClassRoute("", ttft_seconds=math.inf, tpot_seconds=math.inf)
@@ -36,6 +36,11 @@ class ServiceState:
         """The class's load; a class that the service does not have counts as its first one."""
         load = self.loads.get(request_class)
         return load if load is not None else next(iter(self.loads.values()))
+
+    def expected(self, arrival: Arrival) -> int:
+        """Tokens to expect of a request's answer: clients only say how long it may become at most."""
+        outputs = self.load_of(arrival.request_class).outputs
+        return outputs.expected(arrival.prompt_tokens, arrival.output_tokens)
 
     def take_route(self, route: ServiceRoute, now_seconds: float) -> list[Row]:
         """Put a new route in force; return the rows that are gone."""

@@ -15,6 +15,7 @@ from cluster.beliefs import Beliefs, CapacityBelief
 from cluster.hardware import Market, Pool
 from cluster.reasons import Alternative, Unit
 from cluster.serving import Objective, Service, Variant
+from cluster.size_plan import StepFigures
 from cluster.snapshot import Snapshot
 from cluster.targets import LoadShape
 from placement.selection.headroom import rho
@@ -45,18 +46,23 @@ class Excluded(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """A variant that can serve: req/s of one replica per cell (classes one after the other), and B."""
+    """A variant that can serve: req/s of one replica per cell (classes one after the other), B, and how long its steps take
+    (None: nobody knows).
+    """
 
     variant: Variant
     throughput: Floats
     concurrency: float
+    steps: StepFigures | None = None
 
 
 class Promise(NamedTuple):
-    """What a class is promised beside its latency: most of it on spot, and whether it survives the loss of a replica."""
+    """What a class is promised: most of it on spot, whether it survives the loss of a replica, and its latency."""
 
     spot_share: float
     survives_loss: bool
+    ttft_seconds: float
+    tpot_seconds: float
 
 
 class Column(NamedTuple):
@@ -188,7 +194,9 @@ def _build(groups: Groups, service: Service) -> Frame:
         unserved_dollars=tuple(max(o.unserved_dollars, 1e-6) for o in objectives for _ in range(size)),
         fold_to=fold_to,
         fold_by=fold_by,
-        promises=tuple(Promise(o.spot_share, o.survives_loss) for o in objectives),
+        promises=tuple(
+            Promise(o.spot_share, o.survives_loss, o.ttft_seconds, o.tpot_seconds) for o in objectives
+        ),
     )
 
 
@@ -208,6 +216,7 @@ def _profile(
     if variant.accelerator not in view.accelerators:
         return Excluded(variant.key, "UnknownAccelerator", 1, len(view.accelerators), "products")
     parts, refusals, concurrency = [], [], 0.0
+    steps: StepFigures | None = None
     size = len(edges[0]) * len(edges[1])
     for objective in objectives:
         belief = belief_of(view.beliefs, service, variant, objective)
@@ -215,6 +224,7 @@ def _profile(
         parts.append(np.zeros(size) if grid is None else grid)
         if belief is not None and grid is not None:
             concurrency = min(concurrency or belief.concurrency, belief.concurrency)
+            steps = steps or belief.steps
         if refusal is not None:
             refusals.append(refusal)
     if refusals and len(refusals) == len(objectives):
@@ -223,7 +233,7 @@ def _profile(
     throughput.flags.writeable = False
     if not throughput.any():
         return Excluded(variant.key, "ProfileHole", 1, 0, "cells")
-    return Profile(variant, throughput, max(concurrency, 1e-3))
+    return Profile(variant, throughput, max(concurrency, 1e-3), steps)
 
 
 def _grid(

@@ -15,15 +15,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.targets import Mix, MixPart
+from cluster.targets import Mix, MixPart, SizeShares
 from placement.selection.explain import SinglePlan, single_plans
 from placement.selection.headroom import RHO_FLOOR, RHO_SLOPE
 from placement.selection.mix import solve_ranked
 from placement.selection.problem import MixProblem, MixSolution, RequestClass, VariantOption
 from policies.frames import Column, Floats, Frame
+from policies.options import MixOptions
+from policies.sizing import Masks, allowed_cells, concurrency
 
 MEMO_LIMIT = 4_096
 """Solved problems kept in scratch; the oldest go first."""
+
+SHARE_DIGITS = 3
+"""Decimals of a size's share."""
 
 SPARE_UNITS = 4
 """Units beyond what carries the whole load alone that a count may still usefully have (runners-up have spares)."""
@@ -32,18 +37,6 @@ SPARE_UNITS = 4
 OVERSIZE_SHARE = 0.01
 """Share of a class a variant may be unable to serve and still take a share of the rest: the gateway passes it over
 for requests that do not fit it."""
-
-
-class MixOptions(NamedTuple):
-    """How a mix is solved: with pool-size headroom or without, and with how many units of solver work.
-
-    `by_size`: requests of each size are routed on their own, which is cheaper and needs gateways that do so;
-    else every variant gets the same blend of sizes, as gateways do that know only weights.
-    """
-
-    headroom: bool = True
-    work_units: int = 4_000
-    by_size: bool = False
 
 
 class Answer(NamedTuple):
@@ -121,9 +114,10 @@ def problem_of(
     rates = demand.rates
     columns = []
     wanted: dict[str, int] = {}
+    masks = allowed_cells(frame, shares) if options.spills else {}
     for column in frame.columns:
-        throughput = demand.throughput(column)
-        enough = useful_units(rates, throughput, column, options.headroom)
+        throughput, running = _carried(frame, demand, column, shares, masks)
+        enough = useful_units(rates, throughput, running, options.headroom)
         gpus = column.takes(frame.quantum)
         wanted[column.pool] = wanted.get(column.pool, 0) + enough * gpus
         most = None if most_units is None else most_units.get(column.name, 0)
@@ -136,7 +130,7 @@ def problem_of(
                 gpus=gpus,
                 spot=column.spot,
                 risk_dollars=column.risk_dollars,
-                concurrency=column.profile.concurrency,
+                concurrency=running,
                 max_units=None if most is None or most >= enough else most,
             )
         )
@@ -156,6 +150,17 @@ def problem_of(
     )
 
 
+def _carried(
+    frame: Frame, demand: Demand, column: Column, shares: Floats, masks: Masks
+) -> tuple[Floats, float]:
+    """Requests/s of one replica for each of the demand [k], and the concurrency that its pool's headroom is made from."""
+    throughput, mask = demand.throughput(column), masks.get(column.profile.variant.key)
+    if mask is None:
+        return throughput, column.profile.concurrency
+    first = [int(cells[0]) for cells in demand.cells]
+    return np.where(mask[first], throughput, 0.0), concurrency(frame, column, shares, mask)
+
+
 def classes_of(frame: Frame, demand: Demand) -> tuple[RequestClass, ...]:
     """The classes that have load and are promised more than latency, with what is routed of each."""
     return tuple(
@@ -170,14 +175,14 @@ def classes_of(frame: Frame, demand: Demand) -> tuple[RequestClass, ...]:
     )
 
 
-def useful_units(rates: Floats, throughput: Floats, column: Column, headroom: bool) -> int:
+def useful_units(rates: Floats, throughput: Floats, running: float, headroom: bool) -> int:
     """Units of a column that carry all the demand it can, alone, and a few to spare."""
     able = throughput > 0.0
     load = float((rates[able] / throughput[able]).sum())
     if not headroom:
         return math.ceil(load) + SPARE_UNITS
     # Cap(n) = max(floor n, n - slope sqrt(n / B)) >= load, solved for n on either branch.
-    half = RHO_SLOPE / (2.0 * math.sqrt(column.profile.concurrency))
+    half = RHO_SLOPE / (2.0 * math.sqrt(running))
     alone = (half + math.sqrt(half * half + load)) ** 2
     return math.ceil(min(load / RHO_FLOOR, alone)) + SPARE_UNITS
 
@@ -260,6 +265,29 @@ def mix_of(
         unserved_per_second=solution.unserved_per_second * scale,
         routing=routing,
     )
+
+
+def sized_mix(
+    frame: Frame, shares: Floats, per_second: float, solution: MixSolution, options: MixOptions
+) -> Mix:
+    """`mix_of` with its routing size by size, where it was planned by size: what gateways are to be told."""
+    mix = mix_of(frame, shares, per_second, solution, options)
+    if not options.by_size:
+        return mix
+    demand = demand_of(frame, shares, per_second, options)
+    size = len(frame.edges[0]) * len(frame.edges[1])
+    found: dict[str, tuple[float, ...]] = {}
+    for name in sorted(solution.counts):
+        flat: Floats = np.zeros(len(frame.classes) * size)
+        for cells, share in zip(demand.cells, solution.routing[name], strict=True):
+            flat[cells] = share
+        flat = np.asarray(np.round(np.clip(flat, 0.0, 1.0), SHARE_DIGITS), dtype=np.float64)
+        for number, request_class in enumerate(frame.classes):
+            own = flat[number * size : (number + 1) * size]
+            if own.any():
+                found[f"{request_class}|{name}"] = tuple(own.tolist())
+    sizes = SizeShares(input_edges=frame.edges[0], output_edges=frame.edges[1], shares=found)
+    return msgspec.structs.replace(mix, sizes=sizes)
 
 
 def single_mix(frame: Frame, plan: SinglePlan, per_second: float) -> Mix:

@@ -6,7 +6,6 @@ variant is the sum over cells of share / throughput (research: gpu-selection §2
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.serving import LoadHistogram, Service
+from cluster.sizes import hat
 from cluster.targets import LoadShape
 
 Floats = NDArray[np.float64]
@@ -29,17 +29,6 @@ DEFAULT_EDGES: tuple[tuple[int, ...], tuple[int, ...]] = (
 
 SHARE_DIGITS = 5
 """Decimals kept of a share: below the noise of a thousand requests, and short in JSON."""
-
-
-def hat(edges: Sequence[float], tokens: float) -> tuple[int, float]:
-    """Index of the edge below and weight of the one above; beyond the ends all goes to the last edge."""
-    above = bisect_right(edges, tokens)
-    if above == 0:
-        return 0, 0.0
-    if above == len(edges):
-        return above - 1, 0.0
-    low = edges[above - 1]
-    return above - 1, (tokens - low) / (edges[above] - low)
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,8 @@ from console.demo.run_data import SingleType
 from placement.selection.explain import single_plans
 from policies.frames import frame_of
 from policies.groups import Groups
-from policies.mixes import MixOptions, problem_of
+from policies.mixes import problem_of
+from policies.options import MixOptions, options_of
 
 
 class SingleTypes:
@@ -47,11 +48,13 @@ class SingleTypes:
 
     def _solve(self, snapshot: Snapshot, name: str, capacity: Capacity) -> dict[str, float]:
         service = snapshot.services[name]
-        frame = frame_of(Groups(snapshot), service, self._scratch)
+        groups, usual = Groups(snapshot), MixOptions()
+        frame = frame_of(groups, service, self._scratch)
         if capacity.shape is None:
             return {}
         shares = frame.shares(capacity.shape)
-        problem = problem_of(frame, shares, capacity.wanted_per_second, None, None, MixOptions())
+        options = options_of(groups, service, usual.headroom, usual.work_units)
+        problem = problem_of(frame, shares, capacity.wanted_per_second, None, None, options)
         products = {column.name: column.profile.variant.accelerator for column in frame.columns}
         costs: dict[str, float] = {}
         for plan in single_plans(problem):

@@ -19,9 +19,10 @@ from cluster import actions as act
 from cluster.base import Ref
 from cluster.checks import check, subject_of
 from cluster.occupancy import Reservation
-from cluster.overlay import Overlay
+from cluster.overlay import Overlay, routes_of
 from cluster.power import Lease
 from cluster.snapshot import Snapshot
+from cluster.targets import Routes
 from controller.actor.attempts import OwnWrites, claim_attempt, count_failure
 from controller.actor.equipment import share_of
 from controller.actor.late import KEPT_SECONDS, PATIENCE_SECONDS, Late, kept, slot_of
@@ -49,14 +50,6 @@ class Power(Protocol):
         ...
 
 
-class RoutesSink(Protocol):
-    """Where route weights go: the gateways."""
-
-    def set_weights(self, service: str, weights: dict[str, float]) -> None:
-        """Publish a service's weights."""
-        ...
-
-
 class Wishes(Protocol):
     """What the user's objects say about pods, and a job's last checkpoint."""
 
@@ -80,6 +73,7 @@ class Effects(msgspec.Struct, kw_only=True):
     reservations: list[Reservation] = []
     released: list[str] = []
     weights: dict[str, dict[str, float]] = {}
+    routes: list[Routes] = []
 
 
 Handler = Callable[[act.Stamped, Overlay, Effects], Awaitable[Outcome]]
@@ -90,17 +84,16 @@ WITHOUT_STORE = (act.GrantPower, act.SetRoutes, act.Reserve, act.Release)
 
 
 class Actor:
-    """Carries out stamped actions on a store, a hub and the gateways.
+    """Carries out stamped actions on a store and a hub; what gateways are told follows from what stands then.
 
     `at_once` bounds how many actions wait for the store together; with 1 each is over before the next is checked, so
     that the order of calls is the order of actions (accelerated time, kills at the k-th call).
     """
 
-    def __init__(  # noqa: PLR0913 - all but the first five have defaults
+    def __init__(
         self,
         store: Store,
         power: Power,
-        routes: RoutesSink,
         wishes: Wishes,
         writes: OwnWrites,
         at_once: int = 1,
@@ -116,7 +109,6 @@ class Actor:
         self.late = Late()
         self._store = store
         self._power = power
-        self._routes = routes
         self._wishes = wishes
         self._writes = writes
         self._templates = Templates(store)
@@ -281,9 +273,9 @@ class Actor:
     async def _set_routes(self, item: act.Stamped, overlay: Overlay, effects: Effects) -> Outcome:
         action = item.action
         assert isinstance(action, act.SetRoutes)  # noqa: S101
-        self._routes.set_weights(action.service, dict(action.weights))
         owned = {k: 0.0 for k, r in overlay.read("replicas").items() if r.service == action.service}
         effects.weights[action.service] = {**owned, **action.weights}
+        effects.routes.append(routes_of(action, item.issued_seconds))
         return Outcome(stamped=item, status="done")
 
     async def _settle_revision(self, item: act.Stamped, _: Overlay, __: Effects) -> Outcome:

@@ -53,7 +53,9 @@ class SketchBook:
         signals: dict[str, dict[str, float]] = {}
         for _, report in sorted(self._newest.items()):
             for load in report.loads:
-                _add(signals.setdefault(load.service, {}), load, report.observed_seconds)
+                signal = signals.setdefault(load.service, {})
+                _add(signal, load, report.observed_seconds)
+                signal["size_plans"] = min(signal.get("size_plans", 1.0), float(report.knows_size_plans))
         return signals
 
     def _instances(self) -> dict[str, dict[str, float]]:

@@ -8,6 +8,7 @@ import numpy as np
 from cluster.beliefs import CapacityBelief
 from cluster.reasons import Unit
 from cluster.serving import LoadHistogram, Model, Objective, Variant
+from cluster.size_plan import StepFigures
 from placement.profiles.grid import DEFAULT_GRID, Grid, mean_concurrency
 from placement.profiles.roofline import Limits, throughput_grid
 from placement.profiles.shapes import known_shapes
@@ -47,6 +48,33 @@ def step_time(gpu: GpuFigures, model: Model, variant: Variant, constants: StepCo
     return StepTime(gpu, model_figures(model), variant.tensor, variant.precision, constants)
 
 
+TYPICAL_BATCH = 32.0
+"""Running requests at which the weights that a step of a mixture of experts reads are counted."""
+
+
+def step_figures(step: StepTime) -> StepFigures:
+    """What gateways need to know of a replica's steps: below the knee of arithmetic, where decoding engines run.
+
+    base = weights + launch, request and context as `StepTime.decode`; prompts in steps bound by arithmetic, their attention for
+    each pair of tokens of one prompt.
+    """
+    decode = step.decode(TYPICAL_BATCH)
+    one, none = np.ones(1), np.zeros(1)
+    pair = float(step.terms(none, one, none, one)["attention"][0])
+    far = 16.0 * step.knee_batch() + 1_000.0
+    prompt = step.seconds(1.0, far + 1_000.0, 0.0) - step.seconds(1.0, far, 0.0)
+    return StepFigures(
+        base_seconds=decode.fixed, request_seconds=decode.per_sequence, context_seconds=decode.per_token,
+        prompt_seconds=prompt / 1_000.0, pair_seconds=pair, chunk_tokens=int(step.constants.chunk_tokens),
+    )  # fmt: skip
+
+
+def stretched(steps: StepFigures, by: float) -> StepFigures:
+    """Figures of an engine whose every step takes `by` times as long."""
+    seconds = [name for name in StepFigures.__struct_fields__ if name.endswith("_seconds")]
+    return msgspec.structs.replace(steps, **{name: getattr(steps, name) * by for name in seconds})
+
+
 def roofline_belief(
     gpu: GpuFigures,
     model: Model,
@@ -67,7 +95,8 @@ def roofline_belief(
         DEFAULT_GRID if histogram is None else Grid(histogram.input_edges, histogram.output_edges).checked()
     )
     limits = Limits(tpot_seconds=objective.tpot_seconds, ttft_seconds=objective.ttft_seconds)
-    result = throughput_grid(step_time(gpu, model, variant, constants), grid, limits)
+    step = step_time(gpu, model, variant, constants)
+    result = throughput_grid(step, grid, limits)
     rate = result.requests_per_second
     cells = np.zeros(grid.shape) if histogram is None else np.array(histogram.cells).reshape(grid.shape)
     belief = CapacityBelief(
@@ -80,6 +109,7 @@ def roofline_belief(
         concurrency=mean_concurrency(cells, rate, result.concurrency),
         source="roofline",
         as_of_seconds=as_of_seconds,
+        steps=step_figures(step),
     )
     why = result.infeasible
     if why is None:

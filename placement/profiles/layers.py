@@ -16,7 +16,8 @@ import numpy as np
 
 from cluster.base import Noun
 from cluster.beliefs import CapacityBelief
-from placement.profiles.belief import model_figures
+from cluster.size_plan import StepFigures
+from placement.profiles.belief import model_figures, step_figures, stretched
 from placement.profiles.calibration import Calibration, Deployment, corrected, predict
 from placement.profiles.estimator import CapacityQuestion, gpu_figures
 from placement.profiles.figures import StepConstants
@@ -34,11 +35,15 @@ LEAST_ERROR = 0.03
 
 
 class Layer(NamedTuple):
-    """Requests per second [inputs x outputs] as one source knows them, NaN where it does not, and its band's half-width."""
+    """Requests per second [inputs x outputs] as one source knows them, NaN where it does not, and its band's half-width.
+
+    `steps` are the step times behind them (None: the source knows only rates).
+    """
 
     source: str
     rates: Floats
     error: float
+    steps: StepFigures | None = None
 
 
 class Sources(Noun, kw_only=True, frozen=True):
@@ -99,6 +104,7 @@ def layered(base: CapacityBelief, layers: Sequence[Layer]) -> CapacityBelief:
         error=best.error,
         source=best.source,
         concurrency=max(base.concurrency, 1.0),
+        steps=_steps(base, best),
         excluded=excluded,
         need=base.need if base.excluded and not able else 0.0 if able else 1.0,
         have=base.have if base.excluded and not able else 0.0,
@@ -106,14 +112,27 @@ def layered(base: CapacityBelief, layers: Sequence[Layer]) -> CapacityBelief:
     )
 
 
-def _grid_of(question: CapacityQuestion, constants: StepConstants, grid: Grid) -> Floats | None:
+def _steps(base: CapacityBelief, best: Layer) -> StepFigures | None:
+    """Step times of the best source; of one that knows only rates, the base's as much longer as its rates are lower."""
+    if best.steps is not None or base.steps is None:
+        return best.steps
+    rates = np.array(base.grid).reshape(best.rates.shape)
+    both = (rates > 0.0) & (np.nan_to_num(best.rates) > 0.0)
+    return (
+        stretched(base.steps, float(np.median(rates[both] / best.rates[both]))) if both.any() else base.steps
+    )
+
+
+def _grid_of(
+    question: CapacityQuestion, constants: StepConstants, grid: Grid
+) -> tuple[Floats, StepFigures] | None:
     where = deployment_of(question)
     limits = Limits(question.objective.tpot_seconds, question.objective.ttft_seconds)
     try:
         step = StepTime(where.gpu, where.model, where.tensor, where.precision, constants)
     except ValueError:
         return None
-    return throughput_grid(step, grid, limits).requests_per_second
+    return throughput_grid(step, grid, limits).requests_per_second, step_figures(step)
 
 
 def _online(question: CapacityQuestion, sources: Sources, grid: Grid) -> list[Layer]:
@@ -122,13 +141,13 @@ def _online(question: CapacityQuestion, sources: Sources, grid: Grid) -> list[La
         return []
     known = sources.calibration.known()
     slower = math.exp(sum(known.get(name, 0.0) for name in where.offsets))
-    rates = _grid_of(question, slowed(corrected(sources.calibration.constants, where, known), slower), grid)
-    if rates is None:
+    found = _grid_of(question, slowed(corrected(sources.calibration.constants, where, known), slower), grid)
+    if found is None:
         return []
     middle = (np.array([16.0]), np.array([1000.0]), np.array([250.0]))
     spread = float(predict(sources.calibration, where, *middle).spread[0])
     band = 1.0 - math.exp(-max(NormalDist().inv_cdf(sources.quantile), 0.0) * spread)
-    return [Layer("online", rates, min(max(band, LEAST_ERROR), 0.95))]
+    return [Layer("online", found[0], min(max(band, LEAST_ERROR), 0.95), found[1])]
 
 
 def _users(question: CapacityQuestion, sources: Sources, grid: Grid) -> list[Layer]:
@@ -150,8 +169,8 @@ def _users(question: CapacityQuestion, sources: Sources, grid: Grid) -> list[Lay
 def _shipped(question: CapacityQuestion, sources: Sources, grid: Grid) -> list[Layer]:
     if sources.calibration is None:
         return []
-    rates = _grid_of(question, shipped_constants(deployment_of(question).engine), grid)
-    return [] if rates is None else [Layer("shipped", rates, SHIPPED_ERROR)]
+    found = _grid_of(question, shipped_constants(deployment_of(question).engine), grid)
+    return [] if found is None else [Layer("shipped", found[0], SHIPPED_ERROR, found[1])]
 
 
 def slowed(constants: StepConstants, by: float) -> StepConstants:

@@ -14,10 +14,12 @@ a quarter of the promise for waiting; sizes that are rarer than the promise mind
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.base import Noun
+from cluster.size_plan import ClassPlan, PlannedColumn, SizePlan, StepFigures
 from placement.profiles.grid import Grid, implied_concurrency, routable
 from placement.selection.headroom import RHO_SLOPE
 from placement.selection.problem import MixProblem, MixSolution, VariantOption
@@ -38,20 +40,6 @@ RARE = 0.002
 
 LEAST_CHUNK, LARGEST_CHUNK, CHUNK_GRAIN = 128, 8_192, 32
 """Bounds and grain of a chunk, in tokens."""
-
-
-class StepFigures(Noun, kw_only=True, frozen=True):
-    """How long a variant's steps take, as gateways need to know it.
-
-    A step takes `base_seconds` + `request_seconds` a running request + `context_seconds` a token held; a prompt of n tokens
-    `prompt_seconds` n + `pair_seconds` n² of arithmetic besides.
-    """
-
-    base_seconds: float
-    request_seconds: float
-    context_seconds: float
-    prompt_seconds: float
-    pair_seconds: float = 0.0
 
 
 class SizedVariant(Noun, kw_only=True, frozen=True):
@@ -135,31 +123,37 @@ def sized_problem(
     )
 
 
-def pool_routes(
+def size_plan(
+    grid: Grid,
     problem: MixProblem,
     solution: MixSolution,
     variants: tuple[SizedVariant, ...],
-    rows: dict[str, tuple[str, ...]],
+    ttft_seconds: float,
     tpot_seconds: float,
-) -> list[dict[str, object]]:
-    """The `pools` of the dispatch policy `size_aware`: for each variant of the plan its rows, shares and step figures.
+    request_class: str = "default",
+    blend: bool = True,
+) -> SizePlan:
+    """A solution as gateways dispatch by it (`cluster.size_plan`): a column `variant|pool` for each variant of it.
 
-    `rows` names the instances of each variant. Sizes of the profile, not of the plan, say what a variant is able to serve.
+    Sizes of the profile, not of the plan, say what a variant is able to serve. `blend` as `SizePlan.blend`.
     """
     by_name = {variant.name: variant for variant in variants}
-    found: list[dict[str, object]] = []
+    columns, shares, able = [], [], []
     for name in sorted(solution.counts):
         variant = by_name[name]
-        able = (np.array(variant.throughput) > 0.0).ravel()
-        shares = solution.routing.get(name, (0.0,) * len(problem.demand))
-        found.append(
-            {
-                "name": name,
-                "rows": rows[name],
-                "shares": shares,
-                "able": tuple(able.tolist()),
-                "chunk_tokens": chunk_tokens(variant.steps, tpot_seconds),
-                **{field: getattr(variant.steps, field) for field in StepFigures.__struct_fields__},
-            }
-        )
-    return found
+        steps = msgspec.structs.replace(variant.steps, chunk_tokens=chunk_tokens(variant.steps, tpot_seconds))
+        columns.append(PlannedColumn(name=column_of(variant), steps=steps, tpot_seconds=tpot_seconds))
+        shares.append(tuple(solution.routing.get(name, (0.0,) * len(problem.demand))))
+        able.append(tuple((np.array(variant.throughput) > 0.0).ravel().tolist()))
+    own = ClassPlan(
+        request_class=request_class, ttft_seconds=ttft_seconds, tpot_seconds=tpot_seconds,
+        shares=tuple(shares), able=tuple(able),
+    )  # fmt: skip
+    return SizePlan(
+        input_edges=grid.input_edges, output_edges=grid.output_edges, columns=tuple(columns), classes=(own,), blend=blend
+    )  # fmt: skip
+
+
+def column_of(variant: SizedVariant) -> str:
+    """`variant|pool`, as routes name a replica's column."""
+    return f"{variant.name}|{variant.pool or variant.name}"

@@ -34,7 +34,8 @@ from policies.confining import confined, inside, narrowed
 from policies.draft import Draft, quantity
 from policies.frames import Floats, Frame, frame_of
 from policies.groups import Groups, in_scope
-from policies.mixes import MixOptions, mix_of, single_mix, singles
+from policies.mixes import mix_of, single_mix, singles
+from policies.options import options_of
 from policies.refusals import hopeless, no_inventory
 from policies.shapes import declared
 from policies.train.waiting import in_queue_order, newest_gangs, waits
@@ -57,14 +58,13 @@ class ByPriorityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     `keep_share`: a standing mix that still carries the load is kept unless a new one saves more than this
     share of its cost. `hold_seconds`: nor is it replaced for price alone sooner than this after its choice.
     `headroom`: keep the pool-size headroom free. `work_units`: most routing programmes for one service.
-    `route_by_size`: gateways route each size of request on its own; else they know one weight a variant.
+    Whether a service is planned by size follows from its dispatch policy (`policies.options`).
     """
 
     keep_share: NonNegative = 0.10
     hold_seconds: NonNegative = 300.0
     headroom: bool = True
     work_units: Annotated[int, msgspec.Meta(ge=1)] = 4_000
-    route_by_size: bool = False
 
 
 class ByPriorityState(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,13 +75,14 @@ class ByPriorityState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Commitment(NamedTuple):
-    """A service's decision with the limits it was made under; for tests, explanations and prices."""
+    """A service's decision with the limits and rules it was made under; for tests, explanations and prices."""
 
     service: Service
     frame: Frame
     shares: Floats
     limits: Limits
     settled: Settled
+    rules: Rules
 
 
 class CommitRun:
@@ -96,11 +97,7 @@ class CommitRun:
         self.inventory = Inventory(self.groups, ctx.now_seconds)
         self.allotments = Allotments(view, self.scope, self.inventory)
         self.fences = Fences(view.nodes)
-        self.rules = Rules(
-            config.keep_share,
-            config.hold_seconds,
-            MixOptions(config.headroom, config.work_units, config.route_by_size),
-        )
+        self.config = config
         self.changed = {n: t for n, t in state.changed_seconds.items() if n in view.services}
         self.commitments: list[Commitment] = []
         self.serving: dict[str, float] = {}
@@ -233,6 +230,11 @@ class CommitRun:
         gpus = max((variant.gpus for variant in service.variants), default=1)
         return self.inventory.reach(self.fences.of(service), gpus)
 
+    def _rules(self, service: Service) -> Rules:
+        config = self.config
+        options = options_of(self.groups, service, config.headroom, config.work_units)
+        return Rules(config.keep_share, config.hold_seconds, options)
+
     def _limits(self, service: Service, frame: Frame) -> Limits:
         rows = self.inventory.available(service.priority, service.name, self._reach(service))
         free = {pool: rows[index] for pool, index in self.inventory.pool_rows.items()}
@@ -257,17 +259,18 @@ class CommitRun:
             wider = self._limits(service, frame)
             settled, limits = self._fit(service, capacity, frame, shares, wider, wanted)
             self.inventory.market = False
-        self.commitments.append(Commitment(service, frame, shares, limits, settled))
+        rules = self._rules(service)
+        self.commitments.append(Commitment(service, frame, shares, limits, settled, rules))
         self.allotments.made(service, frame, settled)
         self.objective += settled.objective
         self.bound += settled.found.answer.best.bound
         self.complete = self.complete and settled.found.answer.best.optimal
         against = self._against(self.commitments[-1])
         remedy = self._remedy(self.commitments[-1])
-        least = self.rules.keep_share * settled.objective
+        least = rules.keep_share * settled.objective
         saving = settled.objective - settled.found.answer.best.objective_per_hour
         if settled.kept and saving > least:
-            self.draft.because(why.held(service, settled.mix, wanted, self.rules.hold_seconds, against))
+            self.draft.because(why.held(service, settled.mix, wanted, rules.hold_seconds, against))
         elif settled.kept:
             self.draft.because(why.kept(service, settled.mix, wanted, least, against))
         else:
@@ -279,15 +282,16 @@ class CommitRun:
             self._tell_confined(service)
         if settled.exposed > 1e-6:
             self.draft.because(why.exposed(service, settled))
-        self._finish(service, capacity, settled.mix, _alternatives(self.commitments[-1], self.rules))
+        self._finish(service, capacity, settled.mix, _alternatives(self.commitments[-1]))
 
     def _waits(self, service: Service, standing: Capacity, settled: Settled, limits: Limits) -> Reason:
         """A better mix would move more than the disruption budgets allow now."""
         wish = settled.wish
         assert wish is not None  # noqa: S101 - whoever asks has looked
         mix = mix_of(
-            self.commitments[-1].frame, self.commitments[-1].shares, settled.wanted, wish, self.rules.options
-        )
+            self.commitments[-1].frame, self.commitments[-1].shares, settled.wanted, wish,
+            self.commitments[-1].rules.options,
+        )  # fmt: skip
         saves = settled.objective - wish.objective_per_hour
         return why.waits(service, mix, moved_units(_counts(standing.mix), wish.counts), limits.moves, saves)
 
@@ -311,10 +315,10 @@ class CommitRun:
     ) -> tuple[Settled, Limits]:
         """Solve, and solve again with fewer units where whole nodes' devices do not add up."""
         since = self.now - self.changed.get(service.name, -1e18)
-        sizes = {column.name: column.profile.variant for column in frame.columns}
+        sizes, rules = {c.name: c.profile.variant for c in frame.columns}, self._rules(service)
         tries = 0
         while True:
-            settled = settle(frame, shares, wanted, capacity.mix, since, limits, self.rules, self.scratch)
+            settled = settle(frame, shares, wanted, capacity.mix, since, limits, rules, self.scratch)
             self.draft.units_used += settled.found.units_used
             counts = {name: (units, sizes[name]) for name, units in settled.counts.items()}
             charged = self._charged(service, counts)
@@ -330,7 +334,7 @@ class CommitRun:
         settled, frame = made.settled, made.frame
         found: list[Alternative] = []
         if settled.other is not None:
-            mix = mix_of(frame, made.shares, settled.wanted, settled.other, self.rules.options)
+            mix = mix_of(frame, made.shares, settled.wanted, settled.other, made.rules.options)
             found.append(why.other(mix, settled.other.objective_per_hour - settled.objective))
         told = 0
         for plan in singles(settled.found.roomy, self.scratch):
@@ -437,9 +441,9 @@ def _without_time(share: Share) -> tuple[str, int, int, int]:
     return share.pool, share.serving_gpus, share.training_gpus, share.nodes_to_buy
 
 
-def _alternatives(made: Commitment, rules: Rules) -> tuple[Scored, ...]:
+def _alternatives(made: Commitment) -> tuple[Scored, ...]:
     other = made.settled.other
     if other is None:
         return ()
-    mix = mix_of(made.frame, made.shares, made.settled.wanted, other, rules.options)
+    mix = mix_of(made.frame, made.shares, made.settled.wanted, other, made.rules.options)
     return (Scored(mix=mix, dollars_per_hour=other.objective_per_hour),)

@@ -19,7 +19,8 @@ from cluster.targets import Capacity, Mix, MixPart
 from placement.selection.problem import MixProblem, MixSolution
 from policies.commit.parts import Room
 from policies.frames import Floats, Frame
-from policies.mixes import Cheapest, MixOptions, cheapest, fits, mix_of, problem_of, solved
+from policies.mixes import Cheapest, cheapest, fits, problem_of, sized_mix, solved
+from policies.options import MixOptions
 
 TINY = 1e-9
 """Relative unserved load that counts as none."""
@@ -218,7 +219,7 @@ def _settled(
     is_kept: bool,
 ) -> Settled:
     return Settled(
-        mix=mix_of(frame, shares, wanted, solution, rules.options),
+        mix=sized_mix(frame, shares, wanted, solution, rules.options),
         objective=solution.objective_per_hour,
         other=other if other.feasible else None,
         problem=found.answer.problem,

@@ -56,7 +56,7 @@ class LeastOutstanding:
         table, request = view.instances, view.request
         if not table.keys:
             return Decision(wait(view, ctx, self._config.retry_after_seconds), state)
-        merit = _merits(table, request.prompt_tokens + request.expected_output_tokens)
+        merit = _merits(table, request.longest_tokens)
         best = int(merit.argmax())
         top = float(merit[best])
         if not top > 0.0:

@@ -64,7 +64,7 @@ class _MemoryLoad(ABC):
         table, request = view.instances, view.request
         if not table.keys:
             return Decision(wait(view, ctx, self._config.retry_after_seconds), state)
-        tokens = request.prompt_tokens + request.expected_output_tokens
+        tokens = request.longest_tokens
         score = self._merits(table, tokens, reported(table))
         best = int(score.argmax())
         top = float(score[best])

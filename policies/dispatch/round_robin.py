@@ -42,7 +42,7 @@ class RoundRobin:
     def decide(self, view: DispatchView, state: RoundRobinState, ctx: Context) -> Decision[RoundRobinState]:
         """Dispatch to the next ready row by name that is large enough, else Hold or Reject."""
         table, request = view.instances, view.request
-        fits = ~(table.kv_capacity_tokens < request.prompt_tokens + request.expected_output_tokens)
+        fits = ~(table.kv_capacity_tokens < request.longest_tokens)
         rows = np.flatnonzero((share(table) > 0.0) & fits).tolist()
         if not rows:
             return Decision(wait(view, ctx, self._config.retry_after_seconds), state)

@@ -20,7 +20,7 @@ def wait(view: DispatchView, ctx: Context, retry_after_seconds: float) -> Plan:
     """
     request, table = view.request, view.instances
     retry_after = retry_after_seconds if view.wake_seconds is None else view.wake_seconds
-    need = request.prompt_tokens + request.expected_output_tokens
+    need = request.longest_tokens
     ready = int(np.count_nonzero(share(table) > 0.0))
     if ready:
         largest = float(np.nanmax(np.where(share(table) > 0.0, table.kv_capacity_tokens, np.nan)))

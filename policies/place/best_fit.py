@@ -18,6 +18,7 @@ from policies.frames import frame_of
 from policies.place import why
 from policies.place.buying import buy, give_back
 from policies.place.draining import drain
+from policies.place.plans import plan_of
 from policies.place.preempting import giving_way, make_room
 from policies.place.restraint import held_cases
 from policies.place.rolling import roll
@@ -55,14 +56,18 @@ class BestFit:
 
 
 def _route(run: Run, scratch: dict[str, Any]) -> None:
-    """Publish the weights of services whose ready replicas or mix changed."""
+    """Publish weights and plans of services whose ready replicas or mix changed."""
     for case in [*run.cases, *held_cases(run)]:
-        replicas = run.groups.replicas.get(case.service.name, [])
-        weights = weights_of(case, frame_of(run.groups, case.service, scratch), run.going)
-        if changed(run.groups, replicas, weights, run.config.route_tolerance):
+        service = case.service
+        replicas = run.groups.replicas.get(service.name, [])
+        frame = frame_of(run.groups, service, scratch)
+        weights, plan = weights_of(case, frame, run.going), plan_of(run, case, frame)
+        standing = run.view.routes(service.name)
+        news = plan != (standing.plan if standing is not None else None)
+        if news or changed(run.groups, replicas, weights, run.config.route_tolerance):
             reason = run.draft.because(why.routes(case, weights))
             run.draft.act(
                 SetRoutes(
-                    service=case.service.name, weights=weights, expects=(case.service.ref,), reason=reason
+                    service=service.name, weights=weights, plan=plan, expects=(service.ref,), reason=reason
                 )
             )

@@ -45,7 +45,8 @@ class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     is bound and not ready (the largest models load for minutes). `prepare_seconds`: one whose volumes are not mounted by
     then is told of. `shun_seconds`: how long the node it was meant for is
     avoided. `settle_seconds`: a report this much younger than the start of a
-    drain is believed when it says empty. `route_tolerance`: weights closer than this are left alone.
+    drain is believed when it says empty. `route_tolerance`: weights closer than this are left alone. `plan_tolerance`: so
+    is a plan by size that means no more than this share of the requests for other variants.
     `failed_grace_seconds`: grace of deleting what serves nobody. `rollout`: how boldly revisions are rolled out.
     `idle_hold_seconds`: how long a node that was bought stands empty before it is given back.
     """
@@ -56,6 +57,7 @@ class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     shun_seconds: Seconds = 60.0
     settle_seconds: Seconds = 2.0
     route_tolerance: Seconds = 0.005
+    plan_tolerance: Seconds = 0.02
     failed_grace_seconds: Seconds = 1.0
     rollout: RolloutRules = RolloutRules()
     idle_hold_seconds: Seconds = 600.0

@@ -20,7 +20,8 @@ from cluster.targets import Menu, Mix
 from policies.draft import Draft
 from policies.frames import Excluded, Floats, Frame, frame_of
 from policies.groups import Groups, in_scope
-from policies.mixes import MixOptions, cheapest, mix_of, single_mix, singles
+from policies.mixes import cheapest, mix_of, single_mix, singles
+from policies.options import MixOptions, options_of
 from policies.refusals import excluded, hopeless
 from policies.shapes import declared
 
@@ -32,13 +33,12 @@ class CheapestMixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Settings of the policy.
 
     `headroom`: keep the pool-size headroom rho(n) = 1 - 2 / sqrt(n B) free. `work_units`: most routing
-    programmes solved for one service; the incumbent is kept when they are spent. `route_by_size`: gateways route each size of request
-    on its own; else they know one weight a variant.
+    programmes solved for one service; the incumbent is kept when they are spent. Whether it is planned by size follows from the
+    service's dispatch policy (`policies.options`).
     """
 
     headroom: bool = True
     work_units: Annotated[int, msgspec.Meta(ge=1)] = 4_000
-    route_by_size: bool = False
 
 
 class CheapestMixState(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +84,8 @@ class CheapestMix:
             if draft.units_used >= ctx.units:
                 complete = False
                 continue
-            mixes = self._menu(view, service, frame, sizes, ctx, draft) if frame.columns else ()
+            options = options_of(groups, service, self._config.headroom, self._config.work_units)
+            mixes = self._menu(view, service, frame, sizes, options, ctx, draft) if frame.columns else ()
             lead = joint.get(service.name)
             if lead is not None:
                 mixes = (lead.mix, *(mix for mix in mixes if mix.text != lead.mix.text))[:MENU_LIMIT]
@@ -107,6 +108,7 @@ class CheapestMix:
         service: Service,
         frame: Frame,
         sizes: dict[str, dict[int, int]],
+        options: MixOptions,
         ctx: Context,
         draft: Draft,
     ) -> tuple[Mix, ...]:
@@ -123,7 +125,7 @@ class CheapestMix:
             if not most[column.name]:
                 lacking = _no_inventory(column.name, column.profile.variant.gpu_share)
                 draft.because(excluded(service, lacking, sum(free.values()) // frame.quantum))
-        mixes = self._mixes(frame, shares, rate, free, most, ctx, draft)
+        mixes = self._mixes(frame, shares, rate, free, most, options, ctx, draft)
         mixes.sort(key=lambda m: (m.unserved_per_second > 0.0, m.dollars_per_hour, m.text))
         return tuple(mixes[:MENU_LIMIT])
 
@@ -134,10 +136,10 @@ class CheapestMix:
         rate: float,
         free: dict[str, int],
         most: dict[str, int],
+        options: MixOptions,
         ctx: Context,
         draft: Draft,
     ) -> list[Mix]:
-        options = MixOptions(self._config.headroom, self._config.work_units, self._config.route_by_size)
         found = cheapest(frame, shares, rate, free, most, options, ctx.scratch)
         draft.units_used += found.units_used
         ranked = [s for s in (found.answer.best, found.answer.second) if s.feasible and s.counts]

@@ -15,16 +15,18 @@ from policies.commit.allotted import held_by
 from policies.commit.inventory import Inventory
 from policies.frames import Floats, Frame
 from policies.groups import Groups
+from policies.options import MixOptions
 
 
 class Competitor(NamedTuple):
-    """A service that wants something: its frame, shape of load, rate, and its need for the joint problem."""
+    """A service that wants something: its frame, shape of load, rate, its need for the joint problem, and how it is planned."""
 
     service: Service
     frame: Frame
     shares: Floats
     rate: float
     need: ModelNeed
+    options: MixOptions
 
     @property
     def name(self) -> str:

@@ -26,7 +26,8 @@ from policies.commit.inventory import Inventory
 from policies.draft import Draft
 from policies.frames import frame_of
 from policies.groups import Groups, in_scope
-from policies.mixes import MixOptions, mix_of, problem_of, solved
+from policies.mixes import mix_of, problem_of, solved
+from policies.options import options_of
 from policies.select.cheapest_mix import CheapestMix, CheapestMixConfig, Lead, planned_rate
 from policies.select.competing import (
     Competitor,
@@ -93,7 +94,6 @@ class JointMix:
     def __init__(self, config: JointMixConfig | None = None) -> None:
         self._config = config or JointMixConfig()
         self._menus = CheapestMix(self._config)
-        self._options = MixOptions(self._config.headroom, self._config.work_units, self._config.route_by_size)
 
     def initial(self) -> JointMixState:
         """Nothing is known yet."""
@@ -141,7 +141,8 @@ class JointMix:
         shares = frame.shares((capacity.shape if capacity else None) or declared(service))
         rate = planned_rate(view, service, frame, shares)
         most = most_units(inventory, service.priority, frame)
-        problem = problem_of(frame, shares, rate, None, most, self._options)
+        options = options_of(groups, service, self._config.headroom, self._config.work_units)
+        problem = problem_of(frame, shares, rate, None, most, options)
         standing = {f"{p.variant}|{p.pool}": p.units for p in capacity.mix.parts} if capacity else {}
         begun = young(groups, service, ctx.now_seconds - self._config.hold_seconds)
         variants = tuple(
@@ -155,11 +156,11 @@ class JointMix:
         )
         problem = msgspec.structs.replace(problem, variants=variants, inventory={})
         need = ModelNeed(name=service.name, problem=problem, priority=service.priority)
-        return Competitor(service, frame, shares, rate, need)
+        return Competitor(service, frame, shares, rate, need, options)
 
     def _alone(self, each: Competitor, ctx: Context, free: Mapping[str, int] | None = None) -> Gpus:
         """GPUs per pool that a service would take if it were alone; None: if there were plenty."""
-        problem = problem_of(each.frame, each.shares, each.rate, free, None, self._options)
+        problem = problem_of(each.frame, each.shares, each.rate, free, None, each.options)
         counts = solved(problem, ctx.scratch).best.counts
         found: Gpus = {}
         for column in each.frame.columns:
@@ -187,7 +188,7 @@ class JointMix:
         saves = {pool: round(price, 2) for pool, price in plan.prices.items() if price >= 0.005}
         leads: dict[str, Lead] = {}
         for each in group:
-            mix = mix_of(each.frame, each.shares, each.rate, plan.solutions[each.name], self._options)
+            mix = mix_of(each.frame, each.shares, each.rate, plan.solutions[each.name], each.options)
             leads[each.name] = Lead(mix, saves)
             draft.because(allotted(each, mix, plan, others[each.name]))
         return leads, Learnt(digest=digest, began=began, ended=dict(plan.prices))

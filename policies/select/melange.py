@@ -17,7 +17,8 @@ from placement.selection.melange import SLICES, melange
 from placement.selection.problem import MixSolution
 from policies.draft import Draft
 from policies.frames import Floats, Frame
-from policies.mixes import MixOptions, mix_of, problem_of
+from policies.mixes import mix_of, problem_of
+from policies.options import MixOptions
 from policies.select.cheapest_mix import CheapestMix
 
 MEMO_LIMIT = 1_024
@@ -44,6 +45,7 @@ class MelangeMix(CheapestMix):
         rate: float,
         free: dict[str, int],
         most: dict[str, int],
+        _: MixOptions,
         ctx: Context,
         draft: Draft,
     ) -> list[Mix]:

@@ -107,6 +107,9 @@ class Book:
     def finish(self, key: int, at_seconds: float, tokens: int) -> None:
         """The last token of a request is out."""
         request = self.open.pop(key)
+        outputs = request.service.outputs
+        if outputs is not None:
+            outputs.learn(request.prompt, tokens)
         self._ttft.append(request.first - request.arrived)
         self._tpot.append((at_seconds - request.first) / max(tokens - 1, 1))
         self._finished.append(at_seconds)

@@ -55,13 +55,16 @@ def choose(
     prompt, service = request.prompt + generated, request.service
     if world.spec.delays.each_step:
         hear(at_seconds, pool, world)
+    output = request.output - generated
     view = DispatchView(
         request=Request(
             id=str(request.key), service=service.name, prompt_tokens=prompt,
-            expected_output_tokens=request.output - generated, arrived_seconds=request.arrived,
+            expected_output_tokens=service.expected(prompt, output), arrived_seconds=request.arrived,
             deadline_seconds=request.arrived + service.hold_seconds, priority=request.priority,
+            most_output_tokens=output,
         ),
         instances=pool.rows.table, held=len(service.held), hold_limit=service.hold_limit,
+        plan=service.plan, columns=pool.columns,
     )  # fmt: skip
     ctx = Context(
         now_seconds=at_seconds, tick=request.key, seed=world.spec.seed, loop="dispatch", scope=(service.name,)

@@ -7,6 +7,7 @@ import math
 import msgspec
 
 from cluster.serving import Role
+from cluster.size_plan import SizePlan
 from simulator.physics.loading import StartSpec
 from simulator.physics.specs import EngineSpec, GpuSpec, ModelSpec
 from simulator.world.parts import Parts, check_parts
@@ -51,13 +52,17 @@ class Moving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """`count` like instances of the service; `per_node` of them share a node and its NIC."""
+    """`count` like instances of the service; `per_node` of them share a node and its NIC.
+
+    `column` is their `variant|pool`, by which a plan by size knows them (empty: none does).
+    """
 
     gpu: GpuSpec
     engine: EngineSpec = EngineSpec()
     count: int = 1
     per_node: int = 8
     role: Role = Role.MIXED
+    column: str = ""
 
 
 class Failing(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,11 +78,15 @@ class Failing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorldSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One service on its instances. `migration` None: no request moves but from prefill to decode and after a failure."""
+    """One service on its instances. `migration` None: no request moves but from prefill to decode and after a failure.
+
+    `plan` is the plan by size that its gateways have, as it would come with routes (None: they have none).
+    """
 
     model: ModelSpec
     groups: tuple[Group, ...]
     dispatch: Choice = Choice("least_outstanding")
+    plan: SizePlan | None = None
     migration: Choice | None = None
     moving: Moving = Moving()
     delays: Delays = Delays()

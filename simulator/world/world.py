@@ -77,6 +77,7 @@ class World:
         holds = (spec.hold_seconds, spec.hold_limit)
         self.services += [Served(SERVICE, 0, spec.model, dispatch, migration, holds, instances, requests)]
         self.listens = migration is not None
+        self.services[-1].plan = spec.plan
         for instance in instances:
             self._know(instance)
             self.observer.fold(

@@ -11,6 +11,7 @@ import grpc.aio
 import pytest
 
 from controller.routes import GatewayReport
+from gateway.streams import refusal
 from runtime.authority import Identity, Role
 from runtime.channels import EOF, dial
 from tests.gateway.loopback import OPERATOR, ORIGIN, WAIT, Plane, plane, run
@@ -26,8 +27,12 @@ class Attached:
         self.call: Any = gateway_pb2_grpc.RoutesStub(self.channel).Attach()
 
     async def say(self, **report: Any) -> None:
+        """Say it once the stream is accepted, as gateways do: a write that meets the refusal on its way back would put an
+        INTERNAL of gRPC's own in its place (`grpc.aio` sets one where sending fails before the status is read).
+        """
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):  # `end` tells why
-            await self.call.write(pb.GatewayReport(**report))
+            if await refusal(self.call) == "":
+                await self.call.write(pb.GatewayReport(**report))
 
     async def read(self) -> pb.RouteTable:
         async with asyncio.timeout(WAIT):

@@ -122,7 +122,7 @@ def test_every_kind_of_thing_is_tried() -> None:
     assert {kind.__name__ for kind in TABLES} == {
         "NodeTable", "InstanceTable", "SequenceTable", "DomainTable", "SignalTable", "CollectiveTable",
     }  # fmt: skip
-    assert len(subclasses(aim.Target)) == 9
+    assert len(subclasses(aim.Target)) == 10
     assert len(act.KINDS) == 29
 
 

@@ -182,7 +182,6 @@ def test_an_action_changes_these_fields_of_one_object_and_nothing_else(
         act.SetRole(reason=0, replica=Ref("Replica", "z"), role=Role.DECODE),
         act.StopGang(reason=0, gang=Ref("Gang", "z"), attempt=1, grace_seconds=5),
         act.Isolate(reason=0, subject=Ref("Node", "z"), level="node", until_seconds=NOW),
-        act.SetRoutes(reason=0, service="shop/chat", weights={}),
         act.Scale(reason=0, subject=Ref("ModelService", "shop/chat"), replicas=1),
         act.StageWeights(reason=0, model="m", node="a", tier="nvme", source="s", bytes=1),
         act.DropWeights(reason=0, model="m", node="a", tier="nvme"),

@@ -256,6 +256,7 @@ def test_load_is_the_sum_over_gateways_and_latency_the_worst() -> None:
     assert {k: v for k, v in gateways.signals().items() if not math.isnan(v)} == {
         "observed_seconds": NOW + 2, "requests_per_second": 4.0, "held": 4.0, "rejected_per_second": 0.5,
         "ttft_p99_seconds": 3.0, "tpot_p99_seconds": 0.02, "last_arrival_seconds": NOW + 2,
+        "size_plans": 0.0,
     }  # fmt: skip
 
 

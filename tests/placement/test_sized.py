@@ -5,21 +5,20 @@ import math
 import numpy as np
 import pytest
 
+from cluster.size_plan import StepFigures, fault_of
 from placement.profiles.grid import Grid
 from placement.selection.checker import check
 from placement.selection.mix import solve_mix
 from placement.selection.sized import (
     SLOPE,
     SizedVariant,
-    StepFigures,
     chunk_tokens,
     first_token_seconds,
     planned_throughput,
-    pool_routes,
     scattered_concurrency,
+    size_plan,
     sized_problem,
 )
-from policies.registry import config_of
 
 GRID = Grid((100, 1_000, 4_000), (50, 500))
 TPOT, TTFT = 0.1, 2.0
@@ -80,7 +79,7 @@ def test_concurrency_of_a_mixed_load_is_the_harmonic_mean_by_work():
     assert scattered_concurrency(cells * 0.0, throughput, running) == 1.0
 
 
-def test_a_plan_becomes_a_dispatch_policys_pools_and_keeps_its_headroom():
+def test_a_solution_becomes_the_plan_that_gateways_dispatch_by_and_keeps_its_headroom():
     cells = np.array([[4.0, 2.0], [2.0, 1.0], [0.5, 0.0]])
     problem = sized_problem(GRID, cells, VARIANTS, TTFT, TPOT)
     solution = solve_mix(problem)
@@ -95,17 +94,14 @@ def test_a_plan_becomes_a_dispatch_policys_pools_and_keeps_its_headroom():
             )
             own = option.concurrency * SLOPE**2 / 4.0
             assert busy <= n * max(1.0 - SLOPE / math.sqrt(n * own), 0.35) + 1e-6
-    rows = {name: tuple(f"{name}-{i}" for i in range(n)) for name, n in solution.counts.items()}
-    pools = pool_routes(problem, solution, VARIANTS, rows, TPOT)
-    config = config_of(
-        "dispatch",
-        "size_aware",
-        {"input_edges": GRID.input_edges, "output_edges": GRID.output_edges, "pools": pools},
-    )
-    assert [pool.name for pool in config.pools] == sorted(solution.counts)
-    assert {pool.name: pool.rows for pool in config.pools} == rows
+    plan = size_plan(GRID, problem, solution, VARIANTS, TTFT, TPOT)
+    assert fault_of(plan) == ""
+    assert [column.name for column in plan.columns] == [f"{name}|{name}" for name in sorted(solution.counts)]
+    own = plan.of("default")
     for cell, rate in enumerate(problem.demand):
         if rate > 0.0:
-            assert sum(pool.shares[cell] for pool in config.pools) == pytest.approx(1.0)
-    assert all(pool.chunk_tokens == chunk_tokens(
-        next(v.steps for v in VARIANTS if v.name == pool.name), TPOT) for pool in config.pools)  # fmt: skip
+            assert sum(shares[cell] for shares in own.shares) == pytest.approx(1.0)
+    steps = {f"{variant.name}|{variant.name}": variant.steps for variant in VARIANTS}
+    for column in plan.columns:
+        assert column.steps.chunk_tokens == chunk_tokens(steps[column.name], TPOT)
+        assert column.tpot_seconds == TPOT

@@ -18,7 +18,8 @@ from placement.models import model_spec
 from placement.profiles.estimator import CapacityQuestion, RooflineCapacity, RooflineConfig
 from policies.frames import frame_of
 from policies.groups import Groups
-from policies.mixes import MixOptions, cheapest, fits
+from policies.mixes import cheapest, fits
+from policies.options import MixOptions
 from policies.select.cheapest_mix import CheapestMix, CheapestMixConfig
 from policies.shapes import declared
 from tests.policies.builders import NOW, ClusterBuilder, a_cluster, context, product, variant

@@ -6,21 +6,21 @@ import pytest
 
 from cluster.actions import Dispatch, Reject
 from cluster.reasons import render
+from cluster.size_plan import ClassPlan, PlannedColumn, SizePlan, StepFigures
 from cluster.tables import InstanceTable
 from cluster.views import DispatchView, Request
 from policies.dispatch.least_outstanding import explain
-from policies.dispatch.size_aware import SizeAware, SizeAwareConfig, SizedPool, fills_of
+from policies.dispatch.size_aware import SizeAware, fills_of
 from policies.registry import PolicyConfigError, config_of
 from tests.policies.builders import NOW, context
 
-STEPS = {"base_seconds": 0.02, "request_seconds": 0.001, "context_seconds": 1e-6, "prompt_seconds": 1e-4}
-SMALL = SizedPool(
-    name="small", rows=("s0", "s1"), shares=(1.0, 0.5, 0.0, 0.0), able=(True, True, False, True), **STEPS
-)
-BIG = SizedPool(name="big", rows=("b0",), shares=(0.0, 0.5, 1.0, 1.0), able=(True, True, True, True), **STEPS)
-CONFIG = SizeAwareConfig(
-    input_edges=(100.0, 1_000.0), output_edges=(10.0, 200.0), pools=(SMALL, BIG), tpot_seconds=0.1
-)
+STEPS = StepFigures(base_seconds=0.02, request_seconds=0.001, context_seconds=1e-6, prompt_seconds=1e-4)
+SMALL, BIG = (PlannedColumn(name=f"{name}|od", steps=STEPS, tpot_seconds=0.1) for name in ("small", "big"))
+CHAT = ClassPlan(
+    request_class="chat", ttft_seconds=2.0, tpot_seconds=0.1, shares=((1.0, 0.5, 0.0, 0.0), (0.0, 0.5, 1.0, 1.0)),
+    able=((True, True, False, True), (True, True, True, True)),
+)  # fmt: skip
+PLAN = SizePlan(input_edges=(100, 1_000), output_edges=(10, 200), columns=(SMALL, BIG), classes=(CHAT,))
 
 
 def table(**rows) -> InstanceTable:
@@ -37,13 +37,19 @@ def table(**rows) -> InstanceTable:
     )  # fmt: skip
 
 
-def decide(rows: InstanceTable, prompt: int, output: int, config: SizeAwareConfig = CONFIG):
+COLUMNS = {"s": "small|od", "b": "big|od"}
+
+
+def decide(
+    rows: InstanceTable, prompt: int, output: int, plan: SizePlan | None = PLAN, request_class="chat", most=0
+):
     request = Request(
-        id="r", service="shop/chat", prompt_tokens=prompt, expected_output_tokens=output,
-        arrived_seconds=NOW, deadline_seconds=NOW + 9,
+        id="r", service="shop/chat", request_class=request_class, prompt_tokens=prompt, expected_output_tokens=output,
+        most_output_tokens=most, arrived_seconds=NOW, deadline_seconds=NOW + 9,
     )  # fmt: skip
-    policy = SizeAware(config)
-    view = DispatchView(request=request, instances=rows, hold_limit=5)
+    policy = SizeAware()
+    columns = tuple(COLUMNS.get(key[0], "old|od") for key in rows.keys)
+    view = DispatchView(request=request, instances=rows, hold_limit=5, plan=plan, columns=columns)
     decision = policy.decide(view, policy.initial(), context())
     again = policy.decide(view, decision.state, context())
     assert again.plan == decision.plan
@@ -87,19 +93,72 @@ def test_where_a_request_goes(rows, prompt, output, expected):
 
 def test_a_request_larger_than_every_cache_is_refused_and_rows_that_are_shut_get_nothing():
     assert isinstance(decide(table(s0=IDLE, b0=IDLE), 9_999, 10), Reject)
-    shut = msgspec.structs.replace(table(s0=IDLE, b0=(5, 0, 0)), ready=np.array([0.0, 1.0]))
-    assert decide(shut, 100, 10).instance == "b0"
+    assert isinstance(decide(table(s0=IDLE, b0=IDLE), 100, 10, most=9_999), Reject)
+    busy = table(s0=IDLE, b0=(5, 0, 0))
+    for column in ("ready", "route_weight"):
+        shut = msgspec.structs.replace(busy, **{column: np.array([0.0, 1.0])})
+        assert decide(shut, 100, 10).instance == "b0"
 
 
-def test_without_a_plan_for_any_row_it_is_least_outstanding():
-    rows = table(x=(4, 0, 0), y=(1, 0, 0))
-    for config in (CONFIG, SizeAwareConfig()):
-        action = decide(rows, 100, 10, config)
-        assert (action.instance, action.code) == ("y", "LeastOutstanding")
+@pytest.mark.parametrize(
+    ("rows", "plan"),
+    [
+        pytest.param({"s0": (4, 0, 0), "s1": (1, 0, 0)}, None, id="a route without a plan, as an older operator sends"),
+        pytest.param({"x": (4, 0, 0), "y": (1, 0, 0)}, PLAN, id="a plan for none of the rows that there are"),
+    ],
+)  # fmt: skip
+def test_without_a_plan_for_any_row_it_is_least_outstanding(rows, plan):
+    action = decide(table(**rows), 100, 10, plan)
+    assert (action.instance, action.code) == (list(rows)[1], "LeastOutstanding")
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        pytest.param({"s0": (50, 500, 0), "x0": IDLE}, "s0", id="while a planned row keeps the promise it is taken"),
+        pytest.param({"s0": (95, 500, 0), "x0": (0, 6_000, 0)}, "x0",
+                     id="all planned rows behind: a row of no plan with room is better"),
+        pytest.param({"s0": (95, 500, 0), "x0": (0, 9_950, 0)}, "s0", id="but not one that is full itself"),
+        pytest.param({"s0": (95, 500, 0), "x0": (0, 6_000, 0), "x1": (0, 5_000, 0)}, "x1",
+                     id="of rows of no plan the one with most room"),
+    ],
+)  # fmt: skip
+def test_rows_that_the_plan_does_not_know_take_what_planned_ones_cannot(rows, expected):
+    assert decide(table(**rows), 100, 10).instance == expected
+
+
+def test_planned_rows_that_are_not_there_leave_the_others_to_do_it():
+    assert decide(table(b0=(5, 0, 0)), 100, 10).instance == "b0"
+    assert decide(table(s0=(5, 0, 0)), 1_000, 10).instance == "s0"
+
+
+QUICK = ClassPlan(
+    request_class="quick", ttft_seconds=0.5, tpot_seconds=0.05, shares=((0.0,) * 4, (1.0,) * 4), able=((False,) * 4, (True,) * 4)
+)  # fmt: skip
+TWO = msgspec.structs.replace(
+    PLAN, classes=(CHAT, QUICK), columns=(SMALL, msgspec.structs.replace(BIG, tpot_seconds=0.05))
+)
+
+
+@pytest.mark.parametrize(
+    ("request_class", "rows", "expected"),
+    [
+        pytest.param("quick", {"s0": IDLE, "b0": (9, 0, 0)}, "b0", id="each class by its own shares"),
+        pytest.param("chat", {"s0": IDLE, "b0": IDLE}, "s0", id="the other class goes elsewhere"),
+        pytest.param("unheard-of", {"s0": IDLE, "b0": IDLE}, "s0", id="an unknown class goes by the first one's plan"),
+        pytest.param("", {"s0": IDLE, "b0": IDLE}, "s0", id="and so does none"),
+        pytest.param("chat", {"s0": (95, 0, 0), "b0": (20, 0, 0)}, "b0",
+                     id="chat is behind on small ones and may use big ones, at 41 ms a step for the 50 promised there"),
+        pytest.param("chat", {"s0": (81, 0, 0), "b0": (45, 0, 0)}, "s0",
+                     id="a class that could wait longer does not overfill rows of one that cannot"),
+    ],
+)  # fmt: skip
+def test_classes_of_one_service(request_class, rows, expected):
+    assert decide(table(**rows), 100, 10, TWO, request_class).instance == expected
 
 
 def test_buckets_named_by_their_upper_edge_are_not_blended():
-    hard = msgspec.structs.replace(CONFIG, blend=False)
+    hard = msgspec.structs.replace(PLAN, blend=False)
     rows = {"s0": IDLE, "s1": IDLE, "b0": (1, 0, 0)}
     assert decide(table(**rows), 101, 10).instance == "b0"  # its upper corner is what small ones cannot serve
     assert decide(table(**rows), 90, 9, hard).instance == "s0"
@@ -120,18 +179,10 @@ def test_how_full_a_row_would_be(row, prompt, output, fill):
     rows = msgspec.structs.replace(
         table(s0=row), kv_capacity_tokens=capacity, kv_free_tokens=capacity - row[1]
     )
-    found = fills_of(CONFIG, SMALL, rows, np.array([0]), float(prompt), float(output))
+    found = fills_of(CHAT, SMALL, rows, np.array([0]), float(prompt), float(output))
     assert found == pytest.approx([fill], rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        pytest.param({"input_edges": [100.0, 50.0]}, "rise", id="edges that fall"),
-        pytest.param({"output_edges": [10.0]}, "4 shares", id="shares that do not cover the grid"),
-        pytest.param({"tpot_seconds": 0.0}, "tpot_seconds", id="no promise"),
-    ],
-)
-def test_a_plan_that_cannot_be_is_refused_with_its_fault(change, said):
-    with pytest.raises(PolicyConfigError, match=said):
-        config_of("dispatch", "size_aware", {**msgspec.to_builtins(CONFIG), **change})
+def test_a_plan_is_no_setting_of_the_policy():
+    with pytest.raises(PolicyConfigError, match="pools"):
+        config_of("dispatch", "size_aware", {"pools": []})

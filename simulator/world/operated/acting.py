@@ -12,7 +12,7 @@ from cluster import actions as act
 from cluster.checks import check, subject_of
 from cluster.drops import Drop
 from cluster.occupancy import Reservation
-from cluster.overlay import Overlay
+from cluster.overlay import Overlay, routes_of
 from cluster.plan import Plan
 from cluster.reasons import Reason
 from cluster.serving import ReplicaPhase
@@ -111,7 +111,7 @@ def _delete(at: float, action: act.DeleteReplica, _: Overlay, world: Any) -> lis
 
 
 def _routes(at: float, action: act.SetRoutes, overlay: Overlay, world: Any) -> list[Event]:
-    world.weights[action.service] = dict(action.weights)
+    world.aim((routes_of(action, world.origin + at),), "own", world.origin + at)
     owned = [key for key, r in overlay.read("replicas").items() if r.service == action.service]
     for key, weight in {**dict.fromkeys(owned, 0.0), **action.weights}.items():
         world.observer.instance_rows.set(key, world.origin + at, {"route_weight": weight})

@@ -55,7 +55,9 @@ class Load:
         )  # fmt: skip
         if rate > 0.0 or held:
             self.last_seconds = now_seconds
-        signals = {"requests_per_second": rate, "held": float(held), "rejected_per_second": rejected}
+        signals = {
+            "requests_per_second": rate, "held": float(held), "rejected_per_second": rejected, "size_plans": 1.0
+        }  # fmt: skip
         if self.last_seconds:
             signals["last_arrival_seconds"] = self.last_seconds
         return histogram, signals

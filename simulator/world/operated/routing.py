@@ -1,4 +1,4 @@
-"""What gateways are told: which replicas take requests, and with what weight."""
+"""What gateways are told: which replicas take requests, with what weight, and the plan by size."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from cluster.serving import ReplicaPhase
+from cluster.size_plan import SizePlan
 from simulator.world.core import Event
 from simulator.world.served import Served
 from simulator.world.serving import let_in
 
-Table = dict[str, float]
+Weights = dict[str, float]
 """Weight of every replica that takes requests."""
+
+Table = tuple[Weights, SizePlan | None]
+"""What is told of a service."""
 
 
 def publish(at_seconds: float, world: Any) -> list[Event]:
@@ -25,8 +29,13 @@ def publish(at_seconds: float, world: Any) -> list[Event]:
             ready.setdefault(replica.service, []).append(key)
     events: list[Event] = []
     for service in world.services:
-        weights = world.weights.get(service.name, {})
-        table = {key: weights.get(key, 0.0 if weights else 1.0) for key in ready.get(service.name, ())}
+        standing = world.observer.live("targets").get(f"Routes/{service.name}")
+        keys = ready.get(service.name, ())
+        weights = (
+            standing.weights if standing is not None and any(k in standing.weights for k in keys) else {}
+        )
+        told = {key: weights.get(key, 0.0 if weights else 1.0) for key in keys}
+        table: Table = (told, standing.plan if standing is not None else None)
         if world.routes.get(service.name) != table:
             world.routes[service.name] = table
             events.append((at_seconds + world.spec.delays.watch_seconds, routed, (service, table)))
@@ -35,13 +44,14 @@ def publish(at_seconds: float, world: Any) -> list[Event]:
 
 def routed(at_seconds: float, subject: tuple[Served, Table], world: Any) -> Iterable[Event]:
     """A table reaches the gateways."""
-    service, table = subject
+    service, (weights, plan) = subject
+    service.plan = plan
     rows = service.front.rows
     opened = False
     for instance in service.front.by_name.values():
         unit = world.units.get(instance.name)
-        takes = instance.name in table and instance.alive and unit is not None and not unit.stopping
+        takes = instance.name in weights and instance.alive and unit is not None and not unit.stopping
         opened |= takes and not rows.table.ready[instance.row]
         rows.open(instance.row, ready=takes)
-        rows.weigh(instance.row, table.get(instance.name, 0.0))
+        rows.weigh(instance.row, weights.get(instance.name, 0.0))
     return ((at_seconds, let_in, service),) if opened and service.held else ()

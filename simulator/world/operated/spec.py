@@ -44,7 +44,8 @@ class OperatedSpec(msgspec.Struct, frozen=True, kw_only=True):
     `start` and `engine` say how pods start and engines batch. `policies` decide where an object names none, by loop. The
     operator looks every `step_seconds`, plans on change after `debounce_seconds` and at least every `plan_seconds`.
     `origin_seconds` is the UTC time of second 0. `staggered`: nodes report each at a moment of its own. `at_first` is
-    what runs already (a snapshot of a cluster), `states` what its planner remembers.
+    what runs already (a snapshot of a cluster), `states` what its planner remembers. Clients say that an answer may become
+    `told` times as long as it will.
     """
 
     machines: tuple[Machine, ...]
@@ -71,6 +72,7 @@ class OperatedSpec(msgspec.Struct, frozen=True, kw_only=True):
     origin_seconds: float = 0.0
     at_first: Snapshot | None = None
     states: PlannerStates | None = None
+    told: float = 1.0
     seed: int = 1
     event_budget: int = 1_000_000_000
     parts: Parts = Parts()

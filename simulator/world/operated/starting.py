@@ -11,6 +11,7 @@ from cluster.hardware import Offer
 from cluster.serving import Replica, ReplicaPhase
 from cluster.snapshot import Snapshot
 from cluster.tables import InstanceTable
+from cluster.targets import Routes
 from simulator.world.operated import units
 
 BELIEFS = ("capacity", "demand", "start", "hazard", "link", "power", "failure", "expert")
@@ -96,6 +97,7 @@ def _one(replica: Replica, service: Any, slots: Any, world: Any) -> None:
 def _rows(seen: Snapshot, ours: set[str], world: Any) -> None:
     """Route weights in force, and the last word about each instance."""
     table = seen.instance_table
+    weights: dict[str, dict[str, float]] = {}
     for row, key in enumerate(table.keys):
         if key not in ours:
             continue
@@ -108,4 +110,11 @@ def _rows(seen: Snapshot, ours: set[str], world: Any) -> None:
         world.observer.instance_rows.set(key, float(table.observed_seconds[row]), known)
         weight = known.get("route_weight", 0.0)
         if weight > 0.0:
-            world.weights.setdefault(seen.replicas[key].service, {})[key] = weight
+            weights.setdefault(seen.replicas[key].service, {})[key] = weight
+    now = seen.stamp.taken_seconds
+    told = [
+        Routes(owner="place", decided_seconds=now, service=name, weights=each)
+        for name, each in weights.items()
+        if seen.routes(name) is None
+    ]
+    world.aim(told, "capture", now)

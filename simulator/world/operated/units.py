@@ -181,7 +181,8 @@ def up(unit: Unit, at_seconds: float, world: Any) -> None:
     if unit.model is None or unit.engine is None:
         raise ValueError(f"replica {unit.key} has no engine yet; create it first")
     unit.phase, unit.stage, unit.claimed, unit.bound = ReplicaPhase.READY, "", "running", True
-    group = Group(gpu=unit.site.spec.server.gpu, engine=unit.engine)
+    column = f"{unit.action.variant.key}|{unit.action.pool}"
+    group = Group(gpu=unit.site.spec.server.gpu, engine=unit.engine, column=column)
     instance = Instance(unit.key, unit.site.name, len(world.instances), group, unit.model, at_seconds)
     unit.site.pace(instance.engine)
     unit.instance = instance

@@ -18,6 +18,9 @@ from cluster.serving import ReplicaPhase, Service
 from controller.beliefs import CapacityBeliefs
 from controller.config import OperatorConfig, PolicyDefault
 from controller.loops.planner import PlannerLoop
+from policies.dispatch.choices import dispatch_of
+from policies.dispatch.outputs import Outputs
+from policies.shapes import DEFAULT_EDGES
 from simulator.physics.loading import StageEvent
 from simulator.physics.rendezvous import CheckpointVault
 from simulator.physics.shapes import model_of
@@ -86,7 +89,6 @@ class OperatedWorld(World):
         self.over = False
         self.ears = Ears(self.observer, self.origin)
         self.log = Log()
-        self.weights: dict[str, dict[str, float]] = {}
         self.routes: dict[str, Table] = {}
         self.moved: dict[str, list[float]] = {}
         self.leases: dict[str, tuple[int, int]] = {}
@@ -105,13 +107,14 @@ class OperatedWorld(World):
 
     def _serve(self, number: int, noun: Service, requests: Mapping[str, Iterable[TraceRequest]]) -> Served:
         """A service with no instance yet, and its load measured."""
-        dispatch = policy_of("dispatch", _chosen(noun, "dispatch") or Choice("least_outstanding"))
+        dispatch = policy_of("dispatch", _chosen(noun, "dispatch") or Choice(dispatch_of(noun)))
         moves = _chosen(noun, "migration")
         migration = policy_of("migration", moves) if moves is not None else None
         holds = (noun.hold_seconds, noun.hold_requests)
         stream = requests.get(noun.name, ())
         made = Served(noun.name, number, _model(noun), dispatch, migration, holds, [], stream)
         made.load = measuring.Load(self.origin)
+        made.outputs, made.told = Outputs(DEFAULT_EDGES[0]), self.spec.told
         return made
 
     def _introduce(self) -> None:
