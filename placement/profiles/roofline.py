@@ -1,14 +1,15 @@
 """Throughput of one replica under a latency objective, from the step-time formula alone.
 
-For requests of I input and O output tokens in steady state with B requests running, each step also prefills
-p = B I / O prompt tokens and the mean context is I + O / 2. The replica runs at the largest B with
+For requests of I input and O output tokens in steady state with B requests running, the mean context is I + O / 2 and the mean
+step takes TPOT(B): of O steps a prompt's chunks fill some, and the others read all weights too (`placement.profiles.steady`).
+With p = B I / O, the prompt tokens that come in a step's time, the replica runs at the largest B with
 
-    time per output token   T(B, p) <= tpot_seconds
-    time to first token     T(B, p) + ceil(I / chunk) T(B, q) <= ttft_seconds,   q = max(p, min(I, chunk))
+    time per output token   TPOT(B) <= tpot_seconds
+    time to first token     TPOT(B) + ceil(I / chunk) T(B, q) <= ttft_seconds,   q = max(p, min(I, chunk))
     memory                  B (I + O) <= KV tokens beside the weights,   B <= max_sequences
 
-and carries B / (O T) requests per second. T is convex and piecewise linear in B, so a few Newton steps give the largest
-B of all sizes at once, exactly.
+and carries B / (O TPOT) requests per second. Both times grow with B, and but for mixtures of experts they are convex in it, so a few
+Newton steps between two bounds give the largest B of all sizes at once.
 """
 
 from __future__ import annotations
@@ -22,9 +23,16 @@ from numpy.typing import NDArray
 
 from cluster.reasons import Unit
 from placement.profiles.grid import Grid
+from placement.profiles.steady import carrying_seconds, steady_seconds
 from placement.profiles.steptime import StepTime
 
 Floats = NDArray[np.float64]
+
+ROUNDS = 40
+"""Most rounds on the way to the largest batch; some six do but for kinks."""
+
+CLOSE = 1e-9
+"""Relative distance from a limit that counts as none."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -65,14 +73,15 @@ def throughput_grid(step: StepTime, grid: Grid, limits: Limits) -> ThroughputGri
     inputs = np.array(grid.input_edges, dtype=np.float64)[:, None]
     outputs = np.array(grid.output_edges, dtype=np.float64)[None, :]
     size_in, size_out = (np.asarray(each) for each in np.broadcast_arrays(inputs, outputs))
-    batch = np.minimum(
-        _memory_batch(step, size_in, size_out), _tpot_batch(step, size_in, size_out, limits.tpot_seconds)
-    )
+    batch = _memory_batch(step, size_in, size_out)
+    batch = _largest(lambda most: steady_seconds(step, most, size_in, size_out), batch, limits.tpot_seconds)
     if math.isfinite(limits.ttft_seconds):
-        batch = np.minimum(batch, _ttft_batch(step, size_in, size_out, limits.ttft_seconds))
+        batch = _largest(
+            lambda most: _first_seconds(step, most, size_in, size_out), batch, limits.ttft_seconds
+        )
     feasible = batch >= 1.0
     safe = np.where(feasible, batch, 1.0)
-    seconds = _steady_seconds(step, safe, size_in, size_out)
+    seconds = steady_seconds(step, safe, size_in, size_out)
     rate = np.where(feasible, safe / (outputs * seconds), 0.0)
     reason = None if feasible.any() else explain_infeasible(step, grid, limits)
     return ThroughputGrid(grid, rate, np.where(feasible, safe, 0.0), reason)
@@ -90,7 +99,7 @@ def explain_infeasible(step: StepTime, grid: Grid, limits: Limits) -> Infeasible
         return Infeasible("MemoryTooSmall", need, have, "B", text)
     floor, asked = step.floor_seconds() * 1e3, limits.tpot_seconds * 1e3
     one, size = np.ones((1, 1)), (np.full((1, 1), smallest_in), np.full((1, 1), smallest_out))
-    alone = float(_steady_seconds(step, one, *size)[0, 0]) * 1e3
+    alone = float(steady_seconds(step, one, *size)[0, 0]) * 1e3
     if floor > asked:
         text = f"{name} reads its weights in {floor:.0f} ms a token, {asked:.0f} ms are asked"
         return Infeasible("TpotFloor", asked, floor, "ms", text)
@@ -115,51 +124,38 @@ def _memory_batch(step: StepTime, inputs: Floats, outputs: Floats) -> Floats:
     return batch
 
 
-def _steady_seconds(step: StepTime, batch: Floats, inputs: Floats, outputs: Floats) -> Floats:
-    """Mean step time with ``batch`` requests of the size running."""
-    return step.seconds_array(batch, batch * inputs / outputs, batch * (inputs + outputs / 2.0), inputs)
-
-
 def _prompt_seconds(step: StepTime, batch: Floats, inputs: Floats, outputs: Floats) -> Floats:
     """Time of a step that carries a chunk of a prompt of the size besides the steady work."""
     chunk = np.minimum(inputs, float(step.constants.chunk_tokens))
     prefill = np.maximum(batch * inputs / outputs, chunk)
-    return step.seconds_array(batch, prefill, batch * (inputs + outputs / 2.0), inputs)
+    return carrying_seconds(step, batch, prefill, batch * (inputs + outputs / 2.0), inputs)
 
 
 def _first_seconds(step: StepTime, batch: Floats, inputs: Floats, outputs: Floats) -> Floats:
     """Time to the first token: the step under way, then the prompt's own chunks."""
     chunks = np.ceil(inputs / step.constants.chunk_tokens)
-    return _steady_seconds(step, batch, inputs, outputs) + chunks * _prompt_seconds(
+    return steady_seconds(step, batch, inputs, outputs) + chunks * _prompt_seconds(
         step, batch, inputs, outputs
     )
 
 
-def _tpot_batch(step: StepTime, inputs: Floats, outputs: Floats, limit: float) -> Floats:
-    """Largest B whose mean step keeps the limit."""
-    return _largest(lambda batch: _steady_seconds(step, batch, inputs, outputs), inputs.shape, limit, step)
+def _largest(seconds: Callable[[Floats], Floats], most: Floats, limit: float) -> Floats:
+    """Largest batch per cell with ``seconds(batch) <= limit``, from 1 to ``most``; 0 where that is below 1 or one takes longer.
 
-
-def _ttft_batch(step: StepTime, inputs: Floats, outputs: Floats, limit: float) -> Floats:
-    """Largest B at which a prompt of the size still gets its first token in time."""
-    return _largest(lambda batch: _first_seconds(step, batch, inputs, outputs), inputs.shape, limit, step)
-
-
-def _largest(
-    seconds: Callable[[Floats], Floats], shape: tuple[int, ...], limit: float, step: StepTime
-) -> Floats:
-    """Largest batch per cell with ``seconds(batch) <= limit``, at most max_sequences.
-
-    ``seconds`` is convex and piecewise linear, so Newton's method from the right lands on the root after at most as
-    many rounds as there are pieces (two maxima of two lines each, and the chunk: five).
+    ``seconds`` grows. Newton's method, between the longest batch known to be in time and the shortest known to be too long;
+    where a step would leave these it halves them instead.
     """
-    batch = np.full(shape, float(step.constants.max_sequences))
-    for _ in range(6):
+    able = (most >= 1.0) & (seconds(np.ones_like(most)) <= limit)
+    low, high = np.where(able, 1.0, 0.0), np.where(able, most, 0.0)
+    batch = high
+    for _ in range(ROUNDS):
         now = seconds(batch)
-        width = 1e-6 * np.maximum(np.abs(batch), 1.0)
-        slope = (now - seconds(batch - width)) / width
-        excess = now - limit
-        if not (excess > 1e-12 * limit).any():
+        kept = now <= limit
+        low, high = np.where(kept, np.maximum(low, batch), low), np.where(kept, high, batch)
+        if ((high - low <= CLOSE * high) | (kept & ((batch >= high) | (now >= limit * (1.0 - CLOSE))))).all():
             break
-        batch = np.where(excess > 0.0, batch - excess / np.maximum(slope, 1e-300), batch)
-    return batch
+        width = 1e-6 * np.maximum(batch, 1.0)
+        slope = (now - seconds(batch - width)) / width
+        guess = batch - (now - limit) / np.maximum(slope, 1e-300)
+        batch = np.where((guess > low) & (guess < high), guess, (low + high) / 2.0)
+    return low

@@ -43,13 +43,7 @@ def steady_terms(
     Outputs of infinity ask for a step without prompts, at contexts of ``inputs`` tokens. ``own`` False leaves the prompt of the
     request that is looked at out: it is over when the request's tokens begin to be timed.
     """
-    chunks = np.ceil(inputs / step.constants.chunk_tokens)
-    prompts, steps = (
-        (batch, outputs) if own else (np.maximum(batch - 1.0, 0.0), np.maximum(outputs - 1.0, 1.0))
-    )
-    share = np.minimum(1.0, prompts * chunks / steps)
-    piece = np.maximum(inputs / chunks, prompts * inputs / steps)
-    context = batch * _length(inputs, outputs)
+    share, piece, context = _shares(step, batch, inputs, outputs, own)
     without = step.terms(batch, 0.0 * piece, context, 0.0 * inputs)
     carrying = _launched(step, step.terms(batch, piece, context, inputs))
     return {name: (1.0 - share) * without.get(name, 0.0) + share * carrying[name] for name in carrying}
@@ -72,8 +66,32 @@ def steady_seconds(
     step: StepTime, batch: Floats, inputs: Floats, outputs: Floats, own: bool = True
 ) -> Floats:
     """Mean time per output token with ``batch`` requests of the size running."""
-    total: Floats = np.asarray(sum(steady_terms(step, batch, inputs, outputs, own).values()))
-    return total
+    share, piece, context = _shares(step, batch, inputs, outputs, own)
+    without = step.seconds_array(batch, 0.0 * piece, context, 0.0 * inputs)
+    mean: Floats = without + share * (carrying_seconds(step, batch, piece, context, inputs) - without)
+    return mean
+
+
+def carrying_seconds(step: StepTime, batch: Floats, piece: Floats, context: Floats, inputs: Floats) -> Floats:
+    """Time of a step that carries ``piece`` tokens of prompts of ``inputs`` tokens, launching included."""
+    computing = step.seconds_array(batch, piece, context, inputs)
+    if not step.constants.launch_layer_seconds:
+        return computing
+    launching = step.constants.launch_layer_seconds * step.model.layers / computing
+    longer: Floats = computing * (1.0 + launching**SHARPNESS) ** (1.0 / SHARPNESS)
+    return longer
+
+
+def _shares(
+    step: StepTime, batch: Floats, inputs: Floats, outputs: Floats, own: bool
+) -> tuple[Floats, Floats, Floats]:
+    """Share of the steps that carry a piece of a prompt, its tokens, and tokens in all contexts."""
+    chunks = np.ceil(inputs / step.constants.chunk_tokens)
+    prompts, steps = (
+        (batch, outputs) if own else (np.maximum(batch - 1.0, 0.0), np.maximum(outputs - 1.0, 1.0))
+    )
+    share = np.minimum(1.0, prompts * chunks / steps)
+    return share, np.maximum(inputs / chunks, prompts * inputs / steps), batch * _length(inputs, outputs)
 
 
 def running(step: StepTime, concurrency: Floats, inputs: Floats, outputs: Floats) -> Floats:

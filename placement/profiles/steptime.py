@@ -158,8 +158,17 @@ class StepTime:
     def seconds_array(
         self, batch: Array, prefill_tokens: Array, context_tokens: Array, prompt_tokens: Array
     ) -> Array:
-        """Same as `seconds` at full clock over arrays that broadcast against each other."""
-        return np.asarray(sum(self.terms(batch, prefill_tokens, context_tokens, prompt_tokens).values()))
+        """Same as `seconds` at full clock over arrays that broadcast against each other: the sum of `terms`."""
+        tokens = batch + prefill_tokens
+        weights: Array | float = self._weights
+        if self._experts:
+            weights = weights + self._experts * (1.0 - self._unpicked ** (tokens * self.data))
+        total = np.maximum(weights, self._matmul * tokens) + self._kv * context_tokens
+        if self._kv_window:
+            total += self._kv_window * np.minimum(context_tokens, batch * float(self.model.window_tokens))
+        total += self._attention * prefill_tokens * prompt_tokens + self._comm_token * tokens
+        total += self._per_sequence * batch + (self._comm_fixed + self._fixed)
+        return np.asarray(total)
 
     def terms(
         self, batch: Array, prefill_tokens: Array, context_tokens: Array, prompt_tokens: Array

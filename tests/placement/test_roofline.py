@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from placement.profiles.grid import DEFAULT_GRID, Grid
 from placement.profiles.roofline import Limits, throughput_grid
+from placement.profiles.steady import steady_seconds
 from placement.profiles.steptime import EARLY_VLLM, GpuFigures, ModelFigures, StepConstants, StepTime
 
 T4 = GpuFigures("T4", 16 * 2**30, 320e9, 65e12)
@@ -18,6 +19,10 @@ A100 = GpuFigures("A100-80", 80 * 2**30, 2039e9, 312e12, 0.0, 300e9, "nvlink")
 H100 = GpuFigures("H100", 80 * 2**30, 3350e9, 989e12, 1978e12, 450e9, "nvlink")
 SEVEN_B = ModelFigures("llama-2-7b", 6.738e9, 524_288, 4096, 32)
 SEVENTY_B = ModelFigures("llama-3.1-70b", 70.6e9, 327_680, 8192, 80)
+
+
+def mean_step(step, batch, inputs, outputs):
+    return float(steady_seconds(step, *(np.array([float(each)]) for each in (batch, inputs, outputs)))[0])
 
 
 @pytest.mark.parametrize(
@@ -89,9 +94,7 @@ def test_throughput_is_littles_law_at_the_limit(gpu, published):
     for tpot, inputs, outputs, _ in published:
         found = throughput_grid(step, Grid((inputs,), (outputs,)), Limits(tpot))
         running = float(found.concurrency[0, 0])
-        seconds = step.seconds(
-            running, running * inputs / outputs, running * (inputs + outputs / 2), prompt_tokens=inputs
-        )
+        seconds = mean_step(step, running, inputs, outputs)
         assert found.requests_per_second[0, 0] == pytest.approx(running / (outputs * seconds))
         assert seconds <= tpot * (1 + 1e-9)
 
@@ -107,7 +110,7 @@ def test_the_batch_is_the_largest_that_keeps_every_limit(limits, gpu, tensor):
 
     def kept(batch, inputs, outputs):
         context = batch * (inputs + outputs / 2)
-        steady = step.seconds(batch, batch * inputs / outputs, context, prompt_tokens=inputs)
+        steady = mean_step(step, batch, inputs, outputs)
         prefill = max(batch * inputs / outputs, min(inputs, 2048))
         first = steady + math.ceil(inputs / 2048) * step.seconds(
             batch, prefill, context, prompt_tokens=inputs
@@ -142,12 +145,27 @@ def test_looser_objectives_and_more_memory_never_carry_less():
     ).all()
 
 
-def test_a_smaller_chunk_needs_more_steps_to_the_first_token():
+def test_a_smaller_chunk_needs_more_steps_to_the_first_token_and_hides_more_arithmetic():
     small = StepConstants(chunk_tokens=256)
     grid = Grid((4000,), (250,))
-    wide = throughput_grid(StepTime(A100, SEVEN_B), grid, Limits(0.2, 0.8))
-    narrow = throughput_grid(StepTime(A100, SEVEN_B, 1, "fp16", small), grid, Limits(0.2, 0.8))
-    assert narrow.requests_per_second[0, 0] < wide.requests_per_second[0, 0]
+    for ttft, better in ((0.4, False), (5.0, True)):
+        wide = throughput_grid(StepTime(A100, SEVEN_B), grid, Limits(0.2, ttft))
+        narrow = throughput_grid(StepTime(A100, SEVEN_B, 1, "fp16", small), grid, Limits(0.2, ttft))
+        assert (narrow.requests_per_second[0, 0] > wide.requests_per_second[0, 0]) == better
+
+
+def test_the_largest_batch_of_a_mixture_is_found_where_a_step_is_concave_in_it():
+    mixture = ModelFigures("gpt-oss-20b", 20.9e9, 49_152, 2880, 24, 3.6e9, 32, 4, 19.1e9, "bf16", 128, 0.5)
+    step = StepTime(L4, mixture, 1, "fp4")
+    found = throughput_grid(step, DEFAULT_GRID, Limits(0.03))
+    bound = (found.concurrency > 1.0) & (found.concurrency < 255.0)
+    assert bound.sum() >= 20
+    for i, j in np.argwhere(bound).tolist():
+        sizes = DEFAULT_GRID.input_edges[i], DEFAULT_GRID.output_edges[j]
+        batch = float(found.concurrency[i, j])
+        full = batch * sum(sizes) >= step.kv_capacity_tokens() * (1 - 1e-9)
+        assert mean_step(step, batch, *sizes) <= 0.03 * (1 + 1e-9)
+        assert full or mean_step(step, batch * 1.001, *sizes) > 0.03
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,18 @@ def test_more_requests_or_longer_prompts_never_make_a_token_faster(batch, inputs
     )
 
 
+@given(
+    batch=st.floats(1, 500), inputs=st.floats(1, 16_000), outputs=st.floats(1, 4000), own=st.booleans(),
+    model=st.sampled_from([EIGHT_B, MIXTURE]), constants=st.sampled_from([MODERN, OPEN]),
+)  # fmt: skip
+def test_the_mean_step_is_the_sum_of_its_terms(batch, inputs, outputs, own, model, constants):  # noqa: PLR0917
+    step = StepTime(B200, model, 2, "fp8", constants)
+    terms = steady_terms(step, of(batch), of(inputs), of(outputs), own)
+    assert steady_seconds(step, of(batch), of(inputs), of(outputs), own) == pytest.approx(
+        sum(terms.values()), rel=1e-9
+    )
+
+
 def test_few_tokens_read_few_experts_and_many_read_all():
     step = StepTime(B200, MIXTURE, 1, "fp4", OPEN)
     every = step.weights_seconds(1e6)

@@ -141,7 +141,7 @@ def test_a_variant_without_belief_is_a_hole_not_an_error():
 
 
 def test_headroom_makes_small_pools_dearer():
-    made = cluster("L4").with_service(SERVICE, "L4", expected_requests_per_second=6.0)
+    made = cluster("L4").with_service(SERVICE, "L4", expected_requests_per_second=7.0)
     careful, _ = select(made)
     bold, _ = select(made, headroom=False)
     assert careful.mixes[0].dollars_per_hour > bold.mixes[0].dollars_per_hour

@@ -15,6 +15,8 @@ CHAT, DRAFT = "shop/chat", "shop/draft"
 CHAT_SERVICE, DRAFT_SERVICE = f"ModelService/{CHAT}", f"ModelService/{DRAFT}"
 CARRY = re.compile(r"^2 L4x1-bf16 (still )?carry [\d.]+ req/s for a demand of [\d.]+ req/s at \$1\.61/h")
 SHORT_MEMORY = "policies: {scale: {name: hpa, config: {sync_seconds: 2.0, stabilisation_seconds: 4.0}}}"
+SHORT_ASKS = "expectedLoad: {requestsPerSecond: 0.5, inputTokens: 200, outputTokens: 40}"
+"""The load that `Stage.load` makes: prompts on which an L4 does not lose the time that it has for its answers."""
 
 
 def settled(stage: Stage, service_key: str, ready: int) -> bool:
@@ -162,7 +164,7 @@ NEW_MODEL = roll("a new model rolls without a gap", {"model": {"name": "mistral-
 async def _objective(stage: Stage) -> None:
     """A promise that L4 cannot keep, A10G can: the mix moves over under load."""
     await stage.until(lambda _: settled(stage, CHAT, 1), 60, "one L4 ready")
-    assert stage.seen.status("ModelService", CHAT)["mix"] == "1 L4x1-bf16"
+    assert stage.seen.status("ModelService", CHAT)["mix"] == "1 L4x1-bf16", stage.told()
     stage.load(CHAT, 0.5, 30)
     await stage.seconds(3)
     objective = {"class": "default", "ttftSeconds": 3.0, "tpotSeconds": 0.045}
@@ -179,7 +181,7 @@ async def _objective(stage: Stage) -> None:
 NEW_OBJECTIVE = Scenario(
     name="a harder objective moves the mix without a gap",
     fleet=fleet(l4=1, a10g=1),
-    manifests=manifests(service("chat", "minReplicas: 1", on="l4, a10g")),
+    manifests=manifests(service("chat", f"minReplicas: 1\n{SHORT_ASKS}", on="l4, a10g")),
     script=_objective,
     final={CHAT_SERVICE: {"status.phase": "Serving", "status.mix": "1 A10Gx1-bf16"}},
     events={CHAT: frozenset({"MixChosen", "ReplicaSurplus"})},

@@ -51,7 +51,7 @@ SITUATIONS = {
         frozenset({"CreateReplica", "SetRoutes", "SettleRevision"}),
     ),
     "a load step scales up and down again": Situation(
-        fleet(l4=3), (service("chat", f"minReplicas: 1\n{SHORT_MEMORY}"),), (Surge("shop/chat", 3, 6.0, 20),), 90,
+        fleet(l4=3), (service("chat", f"minReplicas: 1\n{SHORT_MEMORY}"),), (Surge("shop/chat", 3, 5.0, 20),), 90,
         frozenset({"CreateReplica", "Drain", "DeleteReplica", "SetRoutes"}),
     ),
     "a node dies under load and comes back": Situation(
