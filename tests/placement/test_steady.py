@@ -108,7 +108,7 @@ def test_more_requests_or_longer_prompts_never_make_a_token_faster(batch, inputs
     batch=st.floats(1, 500), inputs=st.floats(1, 16_000), outputs=st.floats(1, 4000), own=st.booleans(),
     model=st.sampled_from([EIGHT_B, MIXTURE]), constants=st.sampled_from([MODERN, OPEN]),
 )  # fmt: skip
-def test_the_mean_step_is_the_sum_of_its_terms(batch, inputs, outputs, own, model, constants):  # noqa: PLR0917
+def test_the_mean_step_is_the_sum_of_its_terms(batch, inputs, outputs, own, model, constants):
     step = StepTime(B200, model, 2, "fp8", constants)
     terms = steady_terms(step, of(batch), of(inputs), of(outputs), own)
     assert steady_seconds(step, of(batch), of(inputs), of(outputs), own) == pytest.approx(
