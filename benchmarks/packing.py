@@ -12,8 +12,10 @@ import csv
 from pathlib import Path
 from statistics import mean
 
+import msgspec
+
 from benchmarks.base import Arguments, BenchmarkError, Figure, Result, Row, Table, at_least, data_folder
-from benchmarks.packing_runs import MOVING, Ran, arrivals, bound, play, pod_lists, policies, read
+from benchmarks.packing_runs import MOVING, Ran, Trace, arrivals, bound, play, pod_lists, policies, read
 
 SEEDS = tuple(range(42, 52))
 LEAST_MEAN_GAIN = 0.5
@@ -33,15 +35,27 @@ def run(args: Arguments) -> Result:
     names = policies(quick=args.quick)
     ran: dict[str, dict[str, list[Ran]]] = {}
     bounds: dict[str, float] = {}
-    for name, path in lists.items():
-        trace = read(folder, name, path)
+    traces = {name: read(folder, name, path) for name, path in lists.items()}
+    for name, trace in traces.items():
         bounds[name] = bound(trace)
         ran[name] = {policy: [] for policy in names}
         for seed in seeds:
             coming = arrivals(trace, seed)
             for policy in names:
                 ran[name][policy].append(play(trace, coming, policy, seed))
-    return _judge(ran, bounds, _published(root), seeds)
+    found = _judge(ran, bounds, _published(root), seeds)
+    more = "".join(_stranded(trace) for trace in traces.values())
+    return msgspec.structs.replace(found, remark=found.remark + more)
+
+
+def _stranded(trace: Trace) -> str:
+    count, first = trace.stranded
+    if not count:
+        return ""
+    return (
+        f" {trace.name}: {count} of {len(trace.pods)} pods ({first} is the first) fit no node even when it is empty, by GPUs, CPU"
+        " or product; they come, every rule refuses them, and `bound` leaves them out."
+    )
 
 
 def _published(root: Path) -> dict[tuple[str, str], float]:

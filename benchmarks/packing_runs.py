@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.base import BenchmarkError
-from placement.packing.duals import best_fill, stocks_of
+from placement.packing.duals import best_fill, holdable, stocks_of
 from placement.packing.fleet import WHOLE, Fleet, Machine, Placed, Request, shape_of
 from placement.packing.fragmentation import Typical, typical
 from placement.packing.moving import make_room
@@ -26,6 +26,12 @@ from simulator.traces.requests import Tally, TraceError
 
 ARRIVAL = 1.3
 NODES = "openb_node_list_gpu_node.csv"
+"""The node list of the protocol; where it is not there, the only one that is."""
+
+OTHER_NODES = "openb_node_list_*.csv"
+MOST_ARRIVALS = 1_000_000
+"""Pods of one sequence; more would take hours a rule."""
+
 PODS = "openb_pod_list_"
 GANG_LOAD = 0.8
 """Share of the cluster allocated at which the largest gang that could start is measured."""
@@ -35,13 +41,16 @@ MOVING = "ours_moving"
 
 
 class Trace(NamedTuple):
-    """Nodes and pods as published, and what does not change between seeds."""
+    """Nodes and pods as published, and what does not change between seeds. `stranded`: pods that no node holds even when it
+    is empty, and the name of the first; they come like all others, and every rule refuses them.
+    """
 
     name: str
     nodes: tuple[OpenbNode, ...]
     pods: tuple[Request, ...]
     workload: tuple[Typical, ...]
     capacity_millis: int
+    stranded: tuple[int, str] = (0, "")
 
 
 class Ran(NamedTuple):
@@ -60,30 +69,61 @@ class Ran(NamedTuple):
 
 def pod_lists(folder: Path) -> dict[str, Path]:
     """Every pod list there, by trace. Raises: BenchmarkError where there is none, or no node list."""
-    if not (folder / NODES).exists():
-        raise BenchmarkError(f"{folder / NODES} is missing: give the folder above openb/ with --data.")
+    node_list(folder)
     found = {path.stem.removeprefix(PODS): path for path in sorted(folder.glob(PODS + "*.csv"))}
     if not found:
         raise BenchmarkError(f"{folder} has no {PODS}*.csv: give the folder above openb/ with --data.")
     return found
 
 
+def node_list(folder: Path) -> Path:
+    """The list of nodes. Raises: BenchmarkError where there is none, or several others than the protocol's."""
+    if (folder / NODES).exists():
+        return folder / NODES
+    found = sorted(folder.glob(OTHER_NODES))
+    if not found:
+        raise BenchmarkError(f"{folder / NODES} is missing: give the folder above openb/ with --data.")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise BenchmarkError(
+            f"{folder} has {names}, and no {NODES}: leave one of them, or give it that name."
+        )
+    return found[0]
+
+
 def read(folder: Path, name: str, path: Path) -> Trace:
     """One trace. Raises: BenchmarkError where a file cannot be read, or has a line that is not understood."""
-    tally = Tally()
+    listed = node_list(folder)
     try:
-        nodes = tuple(node for node in read_nodes(folder / NODES, strict=True) if node.gpus)
-        pods = tuple(_request(pod) for pod in read_pods(path, strict=True, tally=tally))
+        nodes = tuple(node for node in read_nodes(listed, strict=True) if node.gpus)
+        named = [(pod.name, _request(pod)) for pod in read_pods(path, strict=True, tally=Tally())]
     except TraceError as error:
         raise BenchmarkError(str(error)) from None
+    pods = tuple(pod for _, pod in named)
     capacity = WHOLE * sum(node.gpus for node in nodes)
-    if not capacity or not any(pod.gpus for pod in pods):
+    if not capacity:
+        raise BenchmarkError(f"{listed}: none of its nodes has a GPU (column gpu): give a list of GPU nodes.")
+    if not any(pod.gpus for pod in pods):
         raise BenchmarkError(
-            f"{path}: without GPUs, or without pods that want one, there is nothing to pack."
+            f"{path}: none of its {len(pods)} pods wants a GPU (column num_gpu), there is nothing to pack: take the file out."
         )
     counts = Counter(shape_of(pod) for pod in pods)
     workload = tuple(Typical(shape, number) for shape, number in sorted(counts.items()))
-    return Trace(name, nodes, pods, workload, capacity)
+    _look_at_length(path, pods, capacity)
+    possible = {each.shape for each in holdable(workload, stocks_of(_machines(nodes, range(len(nodes)))))}
+    lost = [pod for pod, request in named if shape_of(request) not in possible]
+    return Trace(name, nodes, pods, workload, capacity, (len(lost), lost[0] if lost else ""))
+
+
+def _look_at_length(path: Path, pods: Sequence[Request], capacity_millis: int) -> None:
+    """Raises: BenchmarkError where it takes too many pods to ask for 130 % of the cluster."""
+    each = sum(pod.gpu_millis for pod in pods) / len(pods)
+    expected = max(float(len(pods)), ARRIVAL * capacity_millis / each)
+    if expected > MOST_ARRIVALS:
+        raise BenchmarkError(
+            f"{path}: its pods want {each:.1f} thousandths of a GPU on average, so that {expected:.0f} would have to come; at"
+            f" most {MOST_ARRIVALS} are played: give fewer nodes, or a list with larger pods."
+        )
 
 
 def _request(pod: OpenbPod) -> Request:
@@ -93,8 +133,9 @@ def _request(pod: OpenbPod) -> Request:
 
 
 def bound(trace: Trace) -> float:
-    """Percent in use at best if no pod is refused: cutting stock over the GPUs alone."""
-    return 100.0 * best_fill(trace.workload)
+    """Percent in use at best if no pod is refused that a node can hold: cutting stock over the GPUs alone."""
+    possible = holdable(trace.workload, stocks_of(_machines(trace.nodes, range(len(trace.nodes)))))
+    return 100.0 * best_fill(possible) if any(pod.shape.gpus for pod in possible) else 0.0
 
 
 class Arrivals(NamedTuple):
@@ -108,17 +149,7 @@ def arrivals(trace: Trace, seed: int) -> Arrivals:
     """The sequence of one seed."""
     generator = np.random.Generator(np.random.PCG64(seed))
     rank = np.argsort(generator.permutation(len(trace.nodes)))
-    machines = tuple(
-        Machine(
-            name=node.name,
-            kind=node.product,
-            cpu_millis=node.cpu_millis,
-            memory_bytes=node.memory_bytes,
-            free_millis=(WHOLE,) * node.gpus,
-            order=int(order),
-        )
-        for node, order in zip(trace.nodes, rank, strict=True)
-    )
+    machines = _machines(trace.nodes, rank.tolist())
     coming = [int(index) for index in generator.permutation(len(trace.pods))]
     asked, wanted = sum(pod.gpu_millis for pod in trace.pods), ARRIVAL * trace.capacity_millis
     while asked < wanted:
@@ -126,6 +157,20 @@ def arrivals(trace: Trace, seed: int) -> Arrivals:
         coming.append(index)
         asked += trace.pods[index].gpu_millis
     return Arrivals(machines, tuple(coming))
+
+
+def _machines(nodes: Sequence[OpenbNode], ranks: Sequence[int]) -> tuple[Machine, ...]:
+    return tuple(
+        Machine(
+            name=node.name,
+            kind=node.product,
+            cpu_millis=node.cpu_millis,
+            memory_bytes=node.memory_bytes,
+            free_millis=(WHOLE,) * node.gpus,
+            order=rank,
+        )
+        for node, rank in zip(nodes, ranks, strict=True)
+    )
 
 
 def play(trace: Trace, coming: Arrivals, policy: str, seed: int) -> Ran:

@@ -94,9 +94,20 @@ def best_fill(pods: Sequence[Typical]) -> float:
     return min(1.0, wanted / (WHOLE * programme.solve(near=0.0)))
 
 
+def holdable(pods: Sequence[Typical], stocks: Sequence[Stock]) -> list[Typical]:
+    """The pods that some machine holds when it is empty: of its product, with as many GPUs and as much CPU."""
+    return [pod for pod in pods if any(_holds(stock, pod.shape) for stock in stocks)]
+
+
+def _holds(stock: Stock, shape: Shape) -> bool:
+    known = not shape.kinds or stock.kind in shape.kinds
+    return known and shape.gpus <= stock.gpus and shape.cpu_millis <= stock.cpu_millis
+
+
 def worths_of(pods: Sequence[Typical], stocks: Sequence[Stock], fill: float = FILL) -> Worths:
-    """Worths of the most frequent shapes of a workload on these machines. Raises: DualError."""
-    kept = sorted(sorted(pods, key=lambda pod: (-pod.number, pod.shape))[:CLASSES])
+    """Worths of the most frequent shapes of a workload that these machines can hold. Raises: DualError."""
+    possible = holdable(pods, stocks)
+    kept = sorted(sorted(possible, key=lambda pod: (-pod.number, pod.shape))[:CLASSES])
     wanted = sum(shape.gpus * shape.milli * count for shape, count in kept)
     capacity = WHOLE * sum(stock.gpus * stock.machines for stock in stocks)
     if not wanted or not capacity:

@@ -104,9 +104,7 @@ def _read(
             noun = make(_named(header, cells, columns))
         except ValueError as error:
             if strict:
-                raise TraceError(
-                    f"{path}:{line}: {error}. Correct the line, or read without --strict."
-                ) from None
+                raise TraceError(f"{path}:{line}: {error}. Correct the line, or take it out.") from None
             tally.bad(line, str(error), str(path))
             continue
         seen = True

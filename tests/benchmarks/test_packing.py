@@ -34,6 +34,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def _renamed(openb: Path, *names: str) -> None:
+    text = (openb / packing_runs.NODES).read_text()
+    (openb / packing_runs.NODES).unlink()
+    for name in names:
+        (openb / f"openb_node_list_{name}.csv").write_text(text)
+
+
 def test_every_list_found_is_run_under_every_rule(folder: Path) -> None:
     result = packing.run(Arguments(data=folder, seed=5, one_seed=True))
     assert list(result.figures)[:3] == KEYS
@@ -106,8 +113,35 @@ def test_fgd_is_compared_with_what_was_published(folder: Path) -> None:
         ),
         pytest.param(
             lambda openb: _pods(openb / "openb_pod_list_default.csv", [(1_000, 0, 0, "")]),
-            "nothing to pack",
+            "none of its 1 pods wants a GPU.*take the file out",
             id="no pod wants a GPU",
+        ),
+        pytest.param(
+            lambda openb: (openb / packing_runs.NODES).write_text(
+                "sn,cpu_milli,memory_mib,gpu,model\nn0,1,1,0,\n"
+            ),
+            "node_list_gpu_node.csv: none of its nodes has a GPU",
+            id="no node has a GPU",
+        ),
+        pytest.param(
+            lambda openb: _renamed(openb, "a", "b"),
+            "leave one of them",
+            id="several node lists, none by its name",
+        ),
+        pytest.param(
+            lambda openb: _pods(openb / "openb_pod_list_default.csv", [(1_000, 2, 500, "")]),
+            r"default.csv:2: 2 GPUs of 500 thousandths each.*Correct the line, or take it out",
+            id="parts of several GPUs",
+        ),
+        pytest.param(
+            lambda openb: (
+                (openb / packing_runs.NODES).write_text(
+                    "sn,cpu_milli,memory_mib,gpu,model\n" + "".join(f"n{i},1,1,1000,T4\n" for i in range(2))
+                ),
+                _pods(openb / "openb_pod_list_default.csv", [(0, 1, 2, "")]),
+            ),
+            "so that 1300000 would have to come; at most 1000000",
+            id="pods too small to ever fill the cluster",
         ),
     ],
 )
@@ -115,3 +149,47 @@ def test_what_is_missing_or_broken_is_a_sentence(folder: Path, spoil, said: str)
     spoil(folder / "openb")
     with pytest.raises(BenchmarkError, match=said):
         packing.run(Arguments(data=folder, seed=1, one_seed=True))
+
+
+def test_the_only_node_list_is_taken_by_whatever_name(folder: Path) -> None:
+    before = packing.run(Arguments(data=folder, seed=3, quick=True)).figures["alloc_by_trace_policy"]
+    _renamed(folder / "openb", "mine")
+    assert packing.run(Arguments(data=folder, seed=3, quick=True)).figures["alloc_by_trace_policy"] == before
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        pytest.param((4_000, 16, 1_000, ""), id="more GPUs than any node has"),
+        pytest.param((4_000, 1_000_000, 1_000, ""), id="as many GPUs as a city"),
+        pytest.param((64_001, 1, 1_000, ""), id="more CPU than any node has"),
+        pytest.param((4_000, 1, 1_000, "H900|H901"), id="products that nobody has"),
+    ],
+)
+def test_pods_that_no_node_holds_are_told_and_refused_and_spoil_nothing(
+    folder: Path, pod: tuple[int, int, int, str]
+) -> None:
+    mixed = [(4_000, 1, 500, ""), (8_000, 1, 810, ""), (6_000, 1, 1_000, "T4"), (8_000, 2, 1_000, "")] * 6
+    path = folder / "openb" / "openb_pod_list_default.csv"
+    _pods(path, mixed)
+    trace = packing_runs.read(folder / "openb", "default", path)
+    _pods(path, [*mixed, pod])
+    spoilt = packing_runs.read(folder / "openb", "default", path)
+    assert (trace.stranded, spoilt.stranded) == ((0, ""), (1, "p24"))
+    assert packing_runs.bound(spoilt) == packing_runs.bound(trace)
+    every = packing_runs.Arrivals(packing_runs.arrivals(trace, 1).machines, tuple(range(24)))
+    for policy in packing_runs.policies(quick=False):
+        with_it = packing_runs.play(spoilt, every._replace(pods=(24, *every.pods)), policy, 1)
+        assert with_it.dropped >= 1
+        assert with_it.allocated > 50.0
+    assert (
+        "default: 1 of 25 pods (p24 is the first) fit no node"
+        in packing.run(Arguments(data=folder, seed=1, quick=True)).remark
+    )
+
+
+def test_a_list_of_which_no_node_holds_anything_allocates_nothing(folder: Path) -> None:
+    _pods(folder / "openb" / "openb_pod_list_default.csv", [(4_000, 1, 500, "H900")] * 3)
+    figures = packing.run(Arguments(data=folder, seed=1, one_seed=True)).figures
+    assert figures["bound_by_trace"]["default"] == 0.0
+    assert set(figures["alloc_by_trace_policy"]["default"].values()) == {0.0}
