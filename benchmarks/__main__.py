@@ -73,6 +73,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "benchmarks.packing",
         "GPU allocation on Alibaba's openb traces at 130 % arrival, beside FGD and the other published rules",
     ),
+    "packing-gangs": (
+        "benchmarks.packing_gangs",
+        "largest gang that could start while pods come and go on openb's nodes, with and without the term that keeps it",
+    ),
 }
 """Name → (module, one line). Modules are imported only when they run: each has its own dependencies."""
 
