@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.base import Arguments, Result, Row, at_most, data_folder
 from benchmarks.silicon import Measured, grouped, read
-from placement.profiles.calibration import Calibration, Samples, fitted, observed, predict
+from placement.profiles.calibration import NOISE, Calibration, Samples, fitted, observed, predict
 from placement.profiles.figures import OPEN
 
 Floats = NDArray[np.float64]
@@ -26,11 +26,22 @@ SAMPLES, DRAWS = 20, 20
 GOAL_ZERO_SHOT, GOAL_ONLINE, GOAL_SKIPPED = 15.0, 6.0, 0.05
 
 
-class LeftOut(NamedTuple):
-    """Relative errors of one product: of each row before, and of each scored row and draw after; per deployment before."""
+class Judged(NamedTuple):
+    """Relative errors of rows, and the same in standard deviations of the band told with each prediction, noise included."""
 
-    before: Floats
-    after: Floats
+    errors: Floats
+    deviations: Floats
+
+    def within(self, deviations: float) -> float:
+        """Share of rows inside so many deviations."""
+        return float(np.mean(self.deviations <= deviations)) if len(self.deviations) else 0.0
+
+
+class LeftOut(NamedTuple):
+    """What became of one product: each row before, and each scored row and draw after; errors per deployment before."""
+
+    before: Judged
+    after: Judged
     families: dict[str, Floats]
 
 
@@ -40,17 +51,21 @@ def run(args: Arguments) -> Result:
     draws = 3 if args.quick else DRAWS
     systems = sorted({row.system for row in table.rows})
     found = {system: _leave_out(table.rows, system, draws, args.seed) for system in systems}
-    before = _median(np.concatenate([each.before for each in found.values()]) if found else np.zeros(0))
-    after = _median(np.concatenate([each.after for each in found.values()]) if found else np.zeros(0))
+    all_before = _joined([each.before for each in found.values()])
+    all_after = _joined([each.after for each in found.values()])
+    before, after = _median(all_before.errors), _median(all_after.errors)
     skipped = sum(table.skipped.values())
     rows = [
         at_most("zero-shot error, median", 100.0 * before, GOAL_ZERO_SHOT, "%"),
         at_most(f"after {SAMPLES} online samples, median", 100.0 * after, GOAL_ONLINE, "%"),
         at_most("rows skipped", 100.0 * skipped / max(1, table.total), 100.0 * GOAL_SKIPPED, "%"),
     ]
+    for told, judged in (("zero-shot", all_before), (f"after {SAMPLES} samples", all_after)):
+        text = f"{100 * judged.within(1.0):.0f} % / {100 * judged.within(2.0):.0f} %"
+        rows.append(Row(f"{told}, rows within one / two deviations", text))
     for system, each in found.items():
-        text = f"{100 * _median(each.before):.1f} % → {100 * _median(each.after):.1f} %"
-        rows.append(Row(f"{system}, {len(each.before)} rows", text))
+        text = f"{100 * _median(each.before.errors):.1f} % → {100 * _median(each.after.errors):.1f} %"
+        rows.append(Row(f"{system}, {len(each.before.errors)} rows", text))
         rows += [
             Row(f"  {family}, {len(errors)}", f"{100 * _median(errors):.1f} %")
             for family, errors in sorted(each.families.items())
@@ -64,9 +79,9 @@ def run(args: Arguments) -> Result:
             "skipped": table.skipped,
             "by_system": {
                 system: {
-                    "zero_shot": round(100.0 * _median(each.before), 3),
-                    "after20": round(100.0 * _median(each.after), 3),
-                    "rows": len(each.before),
+                    "zero_shot": round(100.0 * _median(each.before.errors), 3),
+                    "after20": round(100.0 * _median(each.after.errors), 3),
+                    "rows": len(each.before.errors),
                 }
                 for system, each in found.items()
             },
@@ -78,34 +93,37 @@ def run(args: Arguments) -> Result:
 def _leave_out(rows: tuple[Measured, ...], system: str, draws: int, seed: int) -> LeftOut:
     own = [row for row in rows if row.system == system]
     zero = fitted(OPEN, grouped([row for row in rows if row.system != system]))
-    families: dict[str, list[Floats]] = {}
+    families: dict[str, list[Judged]] = {}
     for samples in grouped(own):
         one = samples.deployment
         name = f"{one.model.name} {one.precision}, {one.engine} {one.release}".strip()
-        families.setdefault(name, []).append(_errors(zero, [samples]))
+        families.setdefault(name, []).append(_judged(zero, [samples]))
     after = []
     take = min(SAMPLES, len(own) // 2)
     for draw in range(draws):
         order = np.random.default_rng([seed, draw]).permutation(len(own))
         learned = observed(zero, grouped([own[at] for at in order[:take]]))
-        after.append(_errors(learned, grouped([own[at] for at in order[take:]])))
+        after.append(_judged(learned, grouped([own[at] for at in order[take:]])))
     return LeftOut(
-        np.concatenate([each for group in families.values() for each in group]),
-        np.concatenate(after),
-        {name: np.concatenate(group) for name, group in families.items()},
+        _joined([each for group in families.values() for each in group]),
+        _joined(after),
+        {name: _joined(group).errors for name, group in families.items()},
     )
 
 
-def _errors(calibration: Calibration, measured: list[Samples]) -> Floats:
-    parts = [
-        np.abs(
-            predict(calibration, each.deployment, each.batch, each.inputs, each.outputs).seconds
-            / each.seconds
-            - 1.0
-        )
-        for each in measured
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0)
+def _judged(calibration: Calibration, measured: list[Samples]) -> Judged:
+    parts = []
+    for each in measured:
+        found = predict(calibration, each.deployment, each.batch, each.inputs, each.outputs)
+        away = np.abs(np.log(found.seconds / each.seconds)) / np.hypot(found.spread, NOISE)
+        parts.append(Judged(np.abs(found.seconds / each.seconds - 1.0), away))
+    return _joined(parts)
+
+
+def _joined(parts: list[Judged]) -> Judged:
+    if not parts:
+        return Judged(np.zeros(0), np.zeros(0))
+    return Judged(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
 def _median(errors: Floats) -> float:

@@ -90,6 +90,12 @@ class Calibration(Noun, kw_only=True, frozen=True):
         """The covariance as float64 [effects x effects]."""
         return np.array(self.covariance, dtype=np.float64).reshape(len(self.names), len(self.names))
 
+    def among(self, rows: Sequence[int]) -> Floats:
+        """The covariance of some effects, without making an array of all."""
+        size = len(self.names)
+        picked = [self.covariance[row * size : (row + 1) * size] for row in rows]
+        return np.array(picked, dtype=np.float64)[:, rows]
+
     def known(self) -> dict[str, float]:
         """Effects by name."""
         return dict(zip(self.names, self.mean, strict=True))
@@ -147,15 +153,14 @@ def predict(
             variance = variance + (share * prior_of(name, calibration.widths)) ** 2
     if seen:
         shares = np.stack([found.gradient[name] for name in seen], axis=1)
-        rows = [index[name] for name in seen]
-        covariance = calibration.matrix()[np.ix_(rows, rows)]
+        covariance = calibration.among([index[name] for name in seen])
         variance = variance + np.einsum("ni,ij,nj->n", shares, covariance, shares)
     return Predicted(np.exp(found.log_seconds), np.sqrt(np.maximum(variance, 0.0)))
 
 
 def fitted(constants: StepConstants, measured: Sequence[Samples], rounds: int = 30) -> Calibration:
     """The mode over all samples, its covariance and the groups' widths. Without samples: the constants as they are."""
-    names = tuple(sorted({name for each in measured for name in _linear(constants, {}, each).gradient}))
+    names = tuple(sorted(_told_of(constants, {}, measured)))
     if not names:
         return Calibration(constants=constants)
     loose = np.array([is_offset(name) for name in names])
@@ -227,6 +232,11 @@ def _mode(prior: _Prior, measured: Sequence[Samples], rounds: int) -> tuple[Floa
     return mean, _inverse(precision)
 
 
+def _told_of(constants: StepConstants, effects: dict[str, float], measured: Sequence[Samples]) -> set[str]:
+    """Names of all effects that have a part in some sample, small as it may be where the search begins."""
+    return {name for each in measured for name in _linear(constants, effects, each).gradient}
+
+
 def _stacked(
     constants: StepConstants,
     effects: dict[str, float],
@@ -256,7 +266,7 @@ def observed(calibration: Calibration, seen: Sequence[Samples], rounds: int = 15
     odd deployment explains itself and leaves the constants that all share alone.
     """
     effects = calibration.known()
-    found = {name for each in seen for name in _linear(calibration.constants, effects, each).gradient}
+    found = _told_of(calibration.constants, effects, seen)
     fresh = sorted(found - set(calibration.names))
     if not found:
         return calibration

@@ -20,13 +20,17 @@ from placement.profiles.steptime import StepTime
 
 
 class Spread(NamedTuple):
-    """A constant that is learned: fields it scales, +1 for times and -1 for fractions, and standard deviations (log)."""
+    """A constant that is learned: fields it scales, +1 for times and -1 for fractions, and standard deviations (log): of what
+    all share, from engine to engine, product to product, release to release, and run to run on a product.
+    """
 
     fields: tuple[str, ...]
     sign: int
     shared: float
     engine: float
     product: float
+    build: float = 0.15
+    run: float = 0.10
 
 
 COEFFICIENTS: Final[dict[str, Spread]] = {
@@ -48,12 +52,11 @@ COEFFICIENTS: Final[dict[str, Spread]] = {
     "link_nvlink": Spread(("nvlink_fraction",), -1, 0.50, 0.20, 0.35),
     "latency_pcie": Spread(("pcie_latency_seconds",), 1, 1.00, 0.28, 0.50),
     "link_pcie": Spread(("pcie_fraction",), -1, 0.50, 0.20, 0.35),
-    "launch": Spread(("launch_layer_seconds",), 1, 0.70, 0.50, 0.20),
+    "launch": Spread(("launch_layer_seconds",), 1, 0.50, 1.00, 0.20, 0.40),
 }
-"""What is learned, and how far it may be from the published constants, from engine to engine and from product to product."""
-
-BUILD, RUN = 0.15, 0.10
-"""Standard deviations (log) of any constant from release to release of an engine, and from run to run on a product."""
+"""What is learned, and how far it may be from the published constants. Whether steps with prompts are launched kernel by kernel is
+a matter of engines and their releases.
+"""
 
 OFFSETS: Final[dict[str, float]] = {"kind": 0.10, "release": 0.06, "degrees": 0.05}
 """Standard deviations of the offsets (log), by what they are of."""
@@ -111,8 +114,13 @@ def prior_of(name: str, widths: Mapping[str, float] | None = None) -> float:
     if not coefficient:
         return OFFSETS[group]
     spread = COEFFICIENTS[coefficient]
-    by = {"shared": spread.shared, "engine": spread.engine, "gpu": spread.product, "build": BUILD, "run": RUN}
-    return by[level]
+    return {
+        "shared": spread.shared,
+        "engine": spread.engine,
+        "gpu": spread.product,
+        "build": spread.build,
+        "run": spread.run,
+    }[level]
 
 
 def is_offset(name: str) -> bool:

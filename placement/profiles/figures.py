@@ -114,6 +114,7 @@ class StepConstants(msgspec.Struct, frozen=True, gc=False):
     expert_layer_seconds: float = 0.0
     sequence_bytes: float = 0.0
     launch_layer_seconds: float = 0.0
+    latency_growth: float = 0.0
 
     def compute_of(self, bits: int, tensor: int) -> float:
         """Achievable fraction of the tensor cores of ``bits`` at a tensor degree."""
@@ -152,6 +153,7 @@ OPEN: Final = StepConstants(
     expert_layer_seconds=1e-5,
     sequence_bytes=100.0,
     launch_layer_seconds=2e-4,
+    latency_growth=1.0,
     nvlink_latency_seconds=2e-5,
     nvlink_fraction=0.5,
     chunk_tokens=8192,

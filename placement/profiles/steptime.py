@@ -18,6 +18,7 @@ and the experts lie on all tensor x data GPUs. All inputs are plain numbers, so 
 event-by-event simulation and a vectorised grid.
 """
 
+import math
 from typing import Final
 
 import msgspec
@@ -293,4 +294,5 @@ def _communication(
     latency = constants.nvlink_latency_seconds if nvlink else constants.pcie_latency_seconds
     fraction = constants.nvlink_fraction if nvlink else constants.pcie_fraction
     wire = 4.0 * model.width * (ways - 1) / (ways * gpu.link_bytes_per_second * fraction)
+    latency *= 1.0 + constants.latency_growth * (math.log2(ways) - 1.0)
     return 2.0 * model.layers * latency, 2.0 * model.layers * wire

@@ -81,7 +81,7 @@ def test_without_samples_the_published_constants_stand_with_a_wide_band():
 def test_a_product_never_measured_is_predicted_from_the_others():
     learned = fitted(OPEN, TRAINING)
     unseen = sampled(deployment(H200, SMALL, 4), seed=9)
-    assert error(fitted(OPEN, []), unseen) > 0.14
+    assert error(fitted(OPEN, []), unseen) > 0.12
     assert error(learned, unseen) < 0.06
     before, after = (predict(each, *unseen[:4]).spread for each in (fitted(OPEN, []), learned))
     assert (after < before).all()

@@ -150,3 +150,15 @@ def test_impossible_figures_are_refused_with_a_sentence(change, text):
     arguments = {"gpu": L4, "model": SEVEN_B, "tensor": 1, "precision": "fp16", **change}
     with pytest.raises(ValueError, match=text):
         StepTime(**arguments)
+
+
+@pytest.mark.parametrize(("ways", "latencies"), [(2, 1.0), (4, 2.0), (8, 3.0)])
+def test_an_all_reduce_takes_longer_with_each_doubling_of_its_gpus(ways, latencies):
+    quick, slow = (
+        StepTime(H100, SEVEN_B, ways, "bf16", msgspec.structs.replace(PLAIN, nvlink_latency_seconds=each, latency_growth=1.0))
+        for each in (0.0, 1e-5)
+    )  # fmt: skip
+    loads = 4.0, 0.0, 4000.0
+    assert slow.seconds(*loads) - quick.seconds(*loads) == pytest.approx(2 * 32 * 1e-5 * latencies)
+    flat = StepTime(H100, SEVEN_B, ways, "bf16", msgspec.structs.replace(PLAIN, nvlink_latency_seconds=1e-5))
+    assert flat.seconds(*loads) - quick.seconds(*loads) == pytest.approx(2 * 32 * 1e-5)
