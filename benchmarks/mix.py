@@ -9,8 +9,6 @@ infinite gap.
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import time
 from pathlib import Path
@@ -20,11 +18,17 @@ import msgspec
 import numpy as np
 
 from benchmarks.base import Arguments, BenchmarkError, Figure, Plot, Result, Row, at_most, data_folder
+from benchmarks.selection_data import check_same_grid, number, read_profile, read_rows, read_workloads
 from placement.profiles.grid import Grid, check_profile, implied_concurrency, mean_concurrency
 from placement.selection.checker import check, recomputed_cost
 from placement.selection.linear import SolverError
 from placement.selection.mix import solve_mix
 from placement.selection.problem import MixProblem, MixSolution, SelectionInputError, VariantOption
+
+COLUMNS = ("n_gpu_types", "tpot_slo_ms", "workload", "rate_rps", "optimal_fractional_cost")
+"""Columns of the table that are needed; those of other planners' costs are shown where they are."""
+
+OTHERS = ("melange_exact_sf4", "best_single_type", "wva_greedy", "aibrix_fraction100")
 
 FOUR_TYPES = ("L4", "A10G", "A100", "H100")
 ALL_TYPES = 12
@@ -74,28 +78,32 @@ def run(args: Arguments) -> Result:
 
 
 def load(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """Rows of the reference table and the histograms. Raises BenchmarkError."""
-    table, histograms = folder / "reference_costs_single_model.csv", folder / "workloads_10x6.json"
-    for path in (table, histograms):
-        if not path.is_file():
+    """Rows of the reference table and the histograms. Raises BenchmarkError with file, line and remedy."""
+    table = folder / "reference_costs_single_model.csv"
+    rows = read_rows(table, COLUMNS)
+    for line, row in enumerate(rows, start=2):
+        for name in ("rate_rps", "optimal_fractional_cost"):
+            number(f"{table}, line {line}: {name}", row[name])
+        for name in OTHERS:
+            if row.get(name):
+                number(f"{table}, line {line}: {name}", row[name])
+        if not row["n_gpu_types"].strip().isdigit():
             raise BenchmarkError(
-                f"{path} is missing; give the folder that holds reference_costs_single_model.csv, workloads_10x6.json "
-                "and the profiles with --data DIR."
+                f"{table}, line {line}: n_gpu_types is {row['n_gpu_types']!r}; give a whole number."
             )
-    with table.open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    if not rows:
-        raise BenchmarkError(f"{table} has no rows; give a table with at least one instance.")
-    return rows, json.loads(histograms.read_text())
+    return rows, read_workloads(folder / "workloads_10x6.json", (row["workload"] for row in rows), table)
 
 
-def profile_of(folder: Path, tpot_ms: str, profiles: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The profile of a TPOT, read once. Raises BenchmarkError."""
+def profile_of(
+    folder: Path, tpot_ms: str, profiles: dict[str, dict[str, Any]], workloads: dict[str, Any]
+) -> dict[str, Any]:
+    """The profile of a TPOT, read once, on the grid of the workloads. Raises BenchmarkError."""
     if tpot_ms not in profiles:
         path = folder / f"profile_roofline_llama2-7b_12gpu_tpot{tpot_ms}ms.json"
         if not path.is_file():
             raise BenchmarkError(f"{path} is missing; the table has rows with a TPOT of {tpot_ms} ms.")
-        profiles[tpot_ms] = json.loads(path.read_text())
+        profiles[tpot_ms] = read_profile(path)
+        check_same_grid(workloads, profiles[tpot_ms], path)
     return profiles[tpot_ms]
 
 
@@ -144,7 +152,7 @@ def _types(count: int, known: tuple[str, ...]) -> tuple[str, ...]:
 def _solve_row(
     folder: Path, row: dict[str, str], workloads: dict[str, Any], profiles: dict[str, dict[str, Any]]
 ) -> Solved:
-    profile = profile_of(folder, row["tpot_slo_ms"], profiles)
+    profile = profile_of(folder, row["tpot_slo_ms"], profiles, workloads)
     plain = instance(row, workloads, profile, headroom=False)
     padded = instance(row, workloads, profile, headroom=True)
     off, off_ms = timed(plain)
@@ -153,8 +161,14 @@ def _solve_row(
     optimum = float(row["optimal_fractional_cost"])
     cost = recomputed_cost(plain, off) if not faults else math.inf
     name = f"{row['n_gpu_types']} types, {row['workload']}, {row['rate_rps']} req/s"
-    gap = abs(cost - optimum) / optimum if math.isfinite(cost) else math.inf
-    return Solved(name, optimum, cost, gap, off_ms, on_ms, faults)
+    return Solved(name, optimum, cost, relative_gap(cost, optimum), off_ms, on_ms, faults)
+
+
+def relative_gap(cost: float, optimum: float) -> float:
+    """|cost - optimum| over the optimum; of an optimum of 0, 0 or infinite."""
+    if optimum > 0.0:
+        return abs(cost - optimum) / optimum
+    return 0.0 if cost == optimum else math.inf
 
 
 def timed(problem: MixProblem) -> tuple[MixSolution, tuple[float, ...]]:

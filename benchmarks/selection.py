@@ -70,7 +70,7 @@ def run(args: Arguments) -> Result:
     profiles: dict[str, dict[str, Any]] = {}
     solved = [_row(folder, row, workloads, profiles) for row in rows]
     most = max(each.types for each in solved)
-    dense = _dense(folder, rows, profiles, args.seed, 2 if args.quick else DENSE_DRAWS)
+    dense = _dense(folder, rows, profiles, workloads, args.seed, 2 if args.quick else DENSE_DRAWS)
     plain = [each.plain for each in solved]
     padded = [each.headroom for each in solved if each.types == most]
     drawn = [times for _, times in dense]
@@ -106,7 +106,7 @@ def _row(
     folder: Path, row: dict[str, str], workloads: dict[str, Any], profiles: dict[str, dict[str, Any]]
 ) -> Solved:
     name = f"{row['n_gpu_types']} types, {row['workload']}, {row['rate_rps']} req/s, {row['tpot_slo_ms']} ms"
-    profile = mix.profile_of(folder, row["tpot_slo_ms"], profiles)
+    profile = mix.profile_of(folder, row["tpot_slo_ms"], profiles, workloads)
     try:
         plain = mix.instance(row, workloads, profile, headroom=False)
         padded = mix.instance(row, workloads, profile, headroom=True)
@@ -125,7 +125,7 @@ def _row(
     return Solved(
         name=name,
         types=len(plain.variants),
-        gap=abs(cost - optimum) / optimum if math.isfinite(cost) else math.inf,
+        gap=mix.relative_gap(cost, optimum),
         worse_than_melange=cost > float(melange) * (1.0 + 1e-9),
         plain=Samples(*off_ms),
         headroom=Samples(*on_ms),
@@ -150,10 +150,10 @@ def _baselines(problem: MixProblem, row: dict[str, str], optimum: float) -> dict
     found = {
         name: plan.cost_per_hour / optimum
         for name, plan in (("AIBrix-like", aibrix(problem)), ("WVA-like", wva_greedy(problem)))
-        if _is_answer(plan)
+        if _is_answer(plan) and optimum > 0.0
     }
-    for column in ("melange_exact_sf4", "best_single_type", "wva_greedy", "aibrix_fraction100"):
-        if row.get(column):
+    for column in mix.OTHERS:
+        if row.get(column) and optimum > 0.0:
             found[f"{column} (table)"] = float(row[column]) / optimum
     return found
 
@@ -166,11 +166,12 @@ def _dense(
     folder: Path,
     rows: list[dict[str, str]],
     profiles: dict[str, dict[str, Any]],
+    workloads: dict[str, Any],
     seed: int,
     draws: int,
 ) -> list[Dense]:
     """Faults and milliseconds of instances in which every size of the grid occurs, on all types of the profile."""
-    profile = mix.profile_of(folder, rows[0]["tpot_slo_ms"], profiles)
+    profile = mix.profile_of(folder, rows[0]["tpot_slo_ms"], profiles, workloads)
     shape = len(profile["input_edges"]), len(profile["output_edges"])
     able = np.max([np.array(gpu["tputs"]) for gpu in profile["gpus"].values()], axis=0) > 0.0
     found = []

@@ -9,7 +9,6 @@ cost. The proven bound is that of column generation, which lies above the plain 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.base import Arguments, BenchmarkError, Result, Row, at_most, data_folder
+from benchmarks.selection_data import check_instance, read_json
 from placement.selection.fleet import FleetPlan, FleetProblem, ModelNeed
 from placement.selection.fleet_checker import check_plan
 from placement.selection.linear import SolverError
@@ -66,11 +66,15 @@ def run(args: Arguments) -> Result:
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise BenchmarkError(f"{path} is missing; give the folder that holds {FILE} with --data DIR.")
-    found: list[dict[str, Any]] = json.loads(path.read_text())
+    found: list[dict[str, Any]] = read_json(path, list)
     if not found:
         raise BenchmarkError(f"{path} has no instances; give a list with at least one.")
+    for place, each in enumerate(found):
+        check_instance(f"{path}, instance {place + 1}", each)
+    names = [each["name"] for each in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BenchmarkError(f"{path}: two instances are named {twice!r}; give each a name of its own.")
     return found
 
 
@@ -79,19 +83,28 @@ def generated(references: list[dict[str, Any]], count: int, seed: int) -> dict[s
     rng = np.random.default_rng((seed, count))
     pool = [model for each in references for model in each["models"]]
     total = sum(len(each["models"]) for each in references)
+    name = f"generated-{count}"
+    while any(each["name"] == name for each in references):
+        name += "-own"
     gpus = sorted({gpu for each in references for gpu in each["available_gpus"]})
     models = []
     for number in range(count):
         base, one, other = (pool[int(rng.integers(len(pool)))] for _ in range(3))
         share = float(rng.uniform())
+        one, other = (each if _sizes(each) == _sizes(base) else base for each in (one, other))
         load = share * np.array(one["workload"]) + (1.0 - share) * np.array(other["workload"])
         rate = float(base["rate_rps"]) * float(rng.lognormal(0.0, 0.5))
         models.append(
-            {**base, "name": f"g{number}", "rate_rps": rate, "workload": (load / load.sum()).tolist()}
+            {
+                **base,
+                "name": f"g{number}",
+                "rate_rps": rate,
+                "workload": (load / max(load.sum(), 1e-12)).tolist(),
+            }
         )
     return {
         **references[-1],
-        "name": f"generated-{count}",
+        "name": name,
         "models": models,
         "available_gpus": {
             gpu: math.ceil(sum(each["available_gpus"].get(gpu, 0) for each in references) * count / total)
@@ -99,6 +112,11 @@ def generated(references: list[dict[str, Any]], count: int, seed: int) -> dict[s
         },
         "reference": {},
     }
+
+
+def _sizes(model: dict[str, Any]) -> tuple[int, ...]:
+    """Shape of a model's histogram."""
+    return np.array(model["workload"]).shape
 
 
 def fleet(instance: dict[str, Any]) -> FleetProblem:
@@ -122,7 +140,10 @@ def fleet(instance: dict[str, Any]) -> FleetProblem:
                 ),
             )
         )
-    return FleetProblem(models=tuple(needs), inventory={**instance["available_gpus"]})
+    unknown = {variant["gpu"] for model in instance["models"] for variant in model["variants"].values()}
+    return FleetProblem(
+        models=tuple(needs), inventory={**dict.fromkeys(sorted(unknown), 0), **instance["available_gpus"]}
+    )
 
 
 def _option(name: str, variant: dict[str, Any], utilisation: float) -> VariantOption:
@@ -183,6 +204,8 @@ def _after_a_loss(problem: FleetProblem, plan: FleetPlan, memory: Memory) -> tup
     for need in problem.models:
         for option in need.problem.variants:
             used[option.pool] += option.gpus * plan.solutions[need.name].counts.get(option.name, 0)
+    if not used:
+        return 0.0, ()
     lost = max(sorted(used), key=lambda pool: used[pool])
     less = msgspec.structs.replace(problem, inventory={**problem.inventory, lost: 0})
     started = time.perf_counter()

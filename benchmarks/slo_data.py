@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,9 @@ import numpy as np
 
 from benchmarks.base import BenchmarkError
 from benchmarks.mix import FOUR_TYPES
+from benchmarks.selection_data import check_same_grid, number, read_profile, read_rows, read_workloads
 from benchmarks.slo_physics import Physics, fitted
-from placement.profiles.grid import Grid, check_profile
+from placement.profiles.grid import Grid
 from placement.selection.sized import SizedVariant
 
 
@@ -47,21 +46,20 @@ def read(folder: Path) -> Data:
     """The folder's data. Raises BenchmarkError naming the file and what is wrong with it."""
     table, histograms = folder / "slo_simulation_headtohead.csv", folder / "workloads_10x6.json"
     profiles = sorted(folder.glob("profile_roofline*_tpot*ms.json"), key=_preference)
-    for path in (table, histograms):
-        if not path.is_file():
-            raise BenchmarkError(f"{path} is missing; give the folder that holds it with --data DIR.")
+    scenarios = _scenarios(table)
+    workloads = read_workloads(histograms, (each.workload for each in scenarios), table)
     if not profiles:
         raise BenchmarkError(
             f"{folder} has no profile_roofline*_tpot*ms.json; give a folder with one by --data DIR."
         )
-    profile = json.loads(profiles[0].read_text())
-    grid = Grid(tuple(profile["input_edges"]), tuple(profile["output_edges"])).checked()
+    profile = read_profile(profiles[0])
+    check_same_grid(workloads, profile, profiles[0])
+    grid = Grid(tuple(profile["input_edges"]), tuple(profile["output_edges"]))
     names = [name for name in FOUR_TYPES if name in profile["gpus"]]
     names = names if len(names) == len(FOUR_TYPES) else list(profile["gpus"])
-    workloads = json.loads(histograms.read_text())["workloads"]
-    scenarios = _scenarios(table, workloads)
-    for name in names:
-        check_profile(name, grid, np.array(profile["gpus"][name]["tputs"], dtype=np.float64))
+    names = [name for name in names if np.any(np.array(profile["gpus"][name]["tputs"]) > 0.0)]
+    if not names:
+        raise BenchmarkError(f"{profiles[0]}: no GPU serves any size; measure under a looser promise.")
     physics = {name: fitted(profile, name) for name in names}
     variants = tuple(
         SizedVariant(
@@ -72,7 +70,9 @@ def read(folder: Path) -> Data:
         )
         for name in names
     )
-    return Data(folder, grid, float(profile["tpot_slo_s"]), variants, physics, workloads, scenarios)
+    return Data(
+        folder, grid, float(profile["tpot_slo_s"]), variants, physics, workloads["workloads"], scenarios
+    )
 
 
 def _preference(path: Path) -> tuple[bool, str]:
@@ -80,14 +80,14 @@ def _preference(path: Path) -> tuple[bool, str]:
     return re.search(r"_tpot120ms", path.name) is None, path.name
 
 
-def _scenarios(table: Path, workloads: dict[str, Any]) -> tuple[Scenario, ...]:
-    with table.open(newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if row["tag"].startswith("melange")]
-    if not rows:
+def _scenarios(table: Path) -> tuple[Scenario, ...]:
+    found = []
+    for line, row in enumerate(read_rows(table, ("wl", "rate", "tag", "cost")), start=2):
+        if row["tag"].startswith("melange"):
+            rate, cost = (
+                number(f"{table}, line {line}: {name}", row[name], above=True) for name in ("rate", "cost")
+            )
+            found.append(Scenario(row["wl"], rate, cost))
+    if not found:
         raise BenchmarkError(f"{table} has no row whose tag begins with melange; it names the scenarios.")
-    unknown = sorted({row["wl"] for row in rows} - set(workloads))
-    if unknown:
-        raise BenchmarkError(
-            f"{table} names the workload {unknown[0]}, which workloads_10x6.json does not have."
-        )
-    return tuple(Scenario(row["wl"], float(row["rate"]), float(row["cost"])) for row in rows)
+    return tuple(found)

@@ -126,7 +126,7 @@ def test_what_never_finishes_kept_no_promise(folder):
         pytest.param("profile_roofline_llama2-7b_12gpu_tpot120ms.json", None, "has no profile", id="no profile"),
         pytest.param("slo_simulation_headtohead.csv", "wl,rate,tag,cost\nchat,3,ours,1\n", "begins with melange",
                      id="no scenario"),
-        pytest.param("slo_simulation_headtohead.csv", "wl,rate,tag,cost\nodd,3,melange,1\n", "workload odd",
+        pytest.param("slo_simulation_headtohead.csv", "wl,rate,tag,cost\nodd,3,melange,1\n", "workload 'odd'",
                      id="a workload that is not there"),
     ],
 )  # fmt: skip
