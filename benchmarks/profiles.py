@@ -59,17 +59,11 @@ def run(args: Arguments) -> Result:
         at_most("zero-shot error, median", 100.0 * before, GOAL_ZERO_SHOT, "%"),
         at_most(f"after {SAMPLES} online samples, median", 100.0 * after, GOAL_ONLINE, "%"),
         at_most("rows skipped", 100.0 * skipped / max(1, table.total), 100.0 * GOAL_SKIPPED, "%"),
+        _coverage("zero-shot", all_before),
+        _coverage(f"after {SAMPLES} samples", all_after),
     ]
-    for told, judged in (("zero-shot", all_before), (f"after {SAMPLES} samples", all_after)):
-        text = f"{100 * judged.within(1.0):.0f} % / {100 * judged.within(2.0):.0f} %"
-        rows.append(Row(f"{told}, rows within one / two deviations", text))
     for system, each in found.items():
-        text = f"{100 * _median(each.before.errors):.1f} % → {100 * _median(each.after.errors):.1f} %"
-        rows.append(Row(f"{system}, {len(each.before.errors)} rows", text))
-        rows += [
-            Row(f"  {family}, {len(errors)}", f"{100 * _median(errors):.1f} %")
-            for family, errors in sorted(each.families.items())
-        ]
+        rows += _told(system, each)
     return Result(
         rows=tuple(rows),
         figures={
@@ -124,6 +118,20 @@ def _joined(parts: list[Judged]) -> Judged:
     if not parts:
         return Judged(np.zeros(0), np.zeros(0))
     return Judged(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def _coverage(told: str, judged: Judged) -> Row:
+    text = f"{100 * judged.within(1.0):.0f} % / {100 * judged.within(2.0):.0f} %"
+    return Row(f"{told}, rows within one / two deviations", text)
+
+
+def _told(system: str, each: LeftOut) -> list[Row]:
+    text = f"{100 * _median(each.before.errors):.1f} % → {100 * _median(each.after.errors):.1f} %"
+    families = sorted(each.families.items())
+    return [
+        Row(f"{system}, {len(each.before.errors)} rows", text),
+        *(Row(f"  {family}, {len(errors)}", f"{100 * _median(errors):.1f} %") for family, errors in families),
+    ]
 
 
 def _median(errors: Floats) -> float:
