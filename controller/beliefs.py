@@ -32,7 +32,7 @@ ROOFLINE_ERROR = 0.16
 
 
 LEARN_SECONDS = 30.0
-"""How often live samples are learned: each time costs milliseconds, and plans should not follow every window."""
+"""How often live samples are learned: each time costs some 10 ms a deployment, and plans should not follow every window."""
 
 MOVED = 0.02
 """Relative change of a belief from which on it is told again: plans are not made anew for less."""
