@@ -76,6 +76,10 @@ CODES: dict[str, CodeSpec] = {
                                    "need", "have", "limit"),
     "PlacesConfined": _warning("{choice}: {limit} of {open} open can be used, with {have} free there and {elsewhere} free on the"
                                " others; {need} needed.", "need", "have", "limit", "open", "elsewhere"),
+    "ReplicaMoves": _normal("moves {choice}: {need} fit nowhere in one piece though {have} are free in its pool; {moved} move, at most"
+                            " {limit} a minute.", "need", "have", "limit", "moved"),
+    "ReplicaMoved": _normal("{choice} ends where it was: its successor was ready after {have}; {need} are freed, drained within {limit}.",
+                            "need", "have", "limit"),
     "ReplicaSurplus": _normal("{choice} is surplus: {have} run, {need} wanted; drained within {limit}.", "need", "have", "limit"),
     "ReplicaOutdated": _normal("{choice} was made from an older spec ({have}, now {need}); drained within {limit}.",
                                "need", "have", "limit"),

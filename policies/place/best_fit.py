@@ -1,7 +1,8 @@
 """Place: what exists follows the final mixes, one node choice at a time, best fit (the packing baseline).
 
 Per run: settle revisions, remove what ended, create what is missing where the fewest GPUs are left over, drain what is
-surplus or of another revision once its successors are ready, make room for a higher priority, publish route weights.
+surplus or of another revision once its successors are ready, make room for a higher priority, move what is in the way if
+that is allowed, publish route weights.
 Of a service that is held only the traffic is routed. A replica's name holds an
 ordinal that no live or just-gone replica had, so that a replaced pod never collides with its successor
 (DESIGN §3.3). Every sequel (delete after drain, drain after the new one is ready) is decided from a later view.
@@ -15,7 +16,7 @@ from cluster.actions import SetRoutes
 from cluster.plan import Context, Decision
 from cluster.snapshot import Snapshot
 from policies.frames import frame_of
-from policies.place import why
+from policies.place import moving, why
 from policies.place.buying import buy, give_back
 from policies.place.draining import drain
 from policies.place.plans import plan_of
@@ -46,9 +47,11 @@ class BestFit:
         run.remove()
         run.create()
         run.giving_way = giving_way(run)
+        moving.finish(run)
         drain(run)
         roll(run)
         make_room(run)
+        moving.start(run)
         buy(run)
         give_back(run)
         _route(run, ctx.scratch)

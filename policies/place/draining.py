@@ -26,7 +26,9 @@ def drain(run: Run) -> None:
 
 
 def _trim(run: Run, case: Case, part: Part, blocked: set[str]) -> None:
-    live, wanted = case.current.get(part, []), case.wanted.get(part, 0)
+    live = [replica for replica in case.current.get(part, []) if replica.key not in run.going]
+    # One that moves is there twice until its successor is ready.
+    wanted = case.wanted.get(part, 0) + run.moving.count((case.service.name, part))
     ready = sum(1 for replica in live if replica.phase is ReplicaPhase.READY)
     free_to_go = part[1] in blocked or case.all_ready()
     floor = wanted if part[1] not in blocked else 0

@@ -60,18 +60,20 @@ def make_room(run: Run) -> None:
     """Drain who gives way to those that found no room."""
     for missing, victims in chosen(run):
         winner = missing.case.service
-        for tenant in victims:
+        if victims is None:
+            run.hopeless.append(missing)
+        for tenant in victims or ():
             reason = why.preempted(tenant.case.service, winner, tenant.milli / WHOLE)
             send_away(run, tenant.case, tenant.replica, reason)
 
 
 def giving_way(run: Run) -> frozenset[str]:
     """Keys of the replicas that would give way now: of what is surplus anyway, they go first, so that nobody goes in vain."""
-    return frozenset(tenant.replica.key for _, victims in chosen(run) for tenant in victims)
+    return frozenset(tenant.replica.key for _, victims in chosen(run) for tenant in victims or ())
 
 
-def chosen(run: Run) -> list[tuple[Missing, tuple[Tenant, ...]]]:
-    """Everybody who found no room, in order, and who goes for each (nobody: what is on its way out is enough, or nothing is)."""
+def chosen(run: Run) -> list[tuple[Missing, tuple[Tenant, ...] | None]]:
+    """Everybody who found no room, in order, and who goes for each (nobody: what is on its way out is enough; None: nothing is)."""
     if not run.missing:
         return []
     board = _Board(run)
@@ -124,8 +126,8 @@ class _Board:
 
     # ---------------------------------------------------------------------------------------------- asking
 
-    def room_for(self, missing: Missing) -> tuple[Tenant, ...]:
-        """Who goes for one replica; nobody where enough is on its way out, or all that may go is not enough."""
+    def room_for(self, missing: Missing) -> tuple[Tenant, ...] | None:
+        """Who goes for one replica; nobody where enough is on its way out, None where all that may go is not enough."""
         fence = self._run.fences.of(missing.case.service)
         nodes = list(enumerate(self._nodes(missing.part[1], fence, shares=missing.variant.shares)))
         if any(self._awaits(missing, node) for _, node in nodes if self._fits(node, fence, ())):
@@ -134,7 +136,7 @@ class _Board:
         usable = (w for w in sorted(ways, key=lambda w: w[:3]) if self._may(w, fence))
         way = next(usable, None)
         if way is None:
-            return ()
+            return None
         for tenant in way.victims:
             self._going.add(tenant.replica.key)
             self._leaves(tenant.slot)

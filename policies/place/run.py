@@ -48,7 +48,8 @@ class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     drain is believed when it says empty. `route_tolerance`: weights closer than this are left alone. `plan_tolerance`: so
     is a plan by size that means no more than this share of the requests for other variants.
     `failed_grace_seconds`: grace of deleting what serves nobody. `rollout`: how boldly revisions are rolled out.
-    `idle_hold_seconds`: how long a node that was bought stands empty before it is given back.
+    `idle_hold_seconds`: how long a node that was bought stands empty before it is given back. `moves_per_minute`: how many
+    replicas may be moved so that one that fits nowhere finds room (0: none); a move is given up after `move_seconds`.
     """
 
     bind_seconds: Seconds = 10.0
@@ -61,12 +62,23 @@ class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     failed_grace_seconds: Seconds = 1.0
     rollout: RolloutRules = RolloutRules()
     idle_hold_seconds: Seconds = 600.0
+    moves_per_minute: Annotated[int, msgspec.Meta(ge=0)] = 0
+    move_seconds: Seconds = 1_800.0
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica's successor on another node, the service that lacks the room, and since when (UTC seconds)."""
+
+    successor: str
+    wanted_by: str
+    since_seconds: float
 
 
 class BestFitState(msgspec.Struct, frozen=True, kw_only=True):
     """Highest ordinal ever given per service, nodes that did not bind, until when (UTC seconds), services whose
     replicas do not start, what was learned of revisions that are being rolled out, since when bought nodes have
-    been empty, and what the prices of each pool are made from (`priced_fgd`).
+    been empty, what the prices of each pool are made from (`priced_fgd`), moves under way by replica, and when those of the
+    last minute began.
     """
 
     schema: int = 1
@@ -76,6 +88,8 @@ class BestFitState(msgspec.Struct, frozen=True, kw_only=True):
     trials: dict[str, Trial] = {}
     idle: dict[str, float] = {}
     bases: dict[str, Basis] = {}
+    moves: dict[str, Move] = {}
+    moved: tuple[float, ...] = ()
 
 
 class Missing(NamedTuple):
@@ -104,6 +118,9 @@ class Run:
         self.blocked: dict[str, tuple[Part, Variant]] = {}
         self.idle = dict(state.idle)
         self.missing: list[Missing] = []
+        self.hopeless: list[Missing] = []
+        self.moves, self.moved = dict(state.moves), state.moved
+        self.moving: list[tuple[str, Part]] = []
         self.going: set[str] = set()
         self.giving_way: frozenset[str] = frozenset()
         self.tried: set[str] = set()
@@ -176,6 +193,8 @@ class Run:
             trials={name: self.trials[name] for name in sorted(self.trials)},
             idle={name: self.idle[name] for name in sorted(self.idle)},
             bases={pool: self.bases[pool] for pool in sorted(self.bases)},
+            moves={key: self.moves[key] for key in sorted(self.moves)},
+            moved=self.moved,
         )
 
     # ---------------------------------------------------------------------------------------------- removing
@@ -345,7 +364,7 @@ class Run:
             self.missing.append(Missing(case, part, variant))
             self.draft.because(why.unplaceable(case, part, variant, self.rooms, fence))
             return False
-        name, ordinal = self._name(case, part[0])
+        name, ordinal = self.name_for(case, part[0])
         action = CreateReplica(
             service=case.service.name,
             name=name,
@@ -362,7 +381,7 @@ class Run:
         self.rooms.refresh(choice.slot.node)
         return True
 
-    def _name(self, case: Case, variant: str) -> tuple[str, int]:
+    def name_for(self, case: Case, variant: str) -> tuple[str, int]:
         """A name that no replica, launcher or claim in view has, with an ordinal above all before."""
         service = case.service.name
         known = [r.ordinal for r in self.groups.replicas.get(service, ())]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cluster.admission import Fence
 from cluster.base import Ref
 from cluster.reasons import Alternative, Reason, Remedy, Verdict
@@ -13,6 +15,9 @@ from policies.draft import quantity
 from policies.place.cases import Case, Part
 from policies.place.rollout import Failure
 from policies.resting import Rest, pause_seconds
+
+if TYPE_CHECKING:
+    from policies.place.run import Missing
 
 
 def placed(case: Case, variant: Variant, choice: Choice) -> Reason:
@@ -258,6 +263,27 @@ def preempted(victim: Service, winner: Service, gpus: float) -> Reason:
         need=quantity("priority", winner.priority, "priority"),
         have=quantity("own_priority", victim.priority, "priority"),
         limit=quantity("freed", gpus, "GPU"), refs=(winner.ref,),
+    )  # fmt: skip
+
+
+def moves(case: Case, replica: Replica, choice: Choice, wish: Missing, free: float, most: int) -> Reason:
+    """A replica's successor starts elsewhere, so that another service finds room where it is."""
+    return Reason(
+        code="ReplicaMoves", subject=case.service.ref, verdict=Verdict.MOVED,
+        choice=f"{replica.key} to {choice.slot.node} for {wish.case.service.name}",
+        need=quantity("gpus", wish.variant.gpu_share, "GPU"), have=quantity("free", free, "GPU"),
+        limit=quantity("moves", most, "moves"),
+        facts=(quantity("moved", replica.variant.gpu_share, "GPU"),),
+        refs=(replica.ref, wish.case.service.ref, Ref("Node", choice.slot.node)),
+    )  # fmt: skip
+
+
+def moved(case: Case, replica: Replica, successor: str, waited: float) -> Reason:
+    """A replica that moved ends where it was."""
+    return Reason(
+        code="ReplicaMoved", subject=case.service.ref, verdict=Verdict.MOVED, choice=f"{replica.key}, now {successor},",
+        need=quantity("freed", replica.variant.gpu_share, "GPU"), have=quantity("took", waited, "s"),
+        limit=quantity("drain", case.service.drain_seconds, "s"), refs=(replica.ref,),
     )  # fmt: skip
 
 
