@@ -61,6 +61,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "benchmarks.selection_multi",
         "GPU selection for many models on one inventory: reference instances, and generated ones of 20 and 100 models",
     ),
+    "selection-day": (
+        "benchmarks.selection_day",
+        "a day of six services that compete for GPUs in the simulator: planned jointly, and one after the other",
+    ),
     "profiles": (
         "benchmarks.profiles",
         "predicted time per output token on measured silicon, one GPU product left out at a time",

@@ -50,9 +50,15 @@ CODES: dict[str, CodeSpec] = {
     "UnknownAccelerator": _warning("{choice} is not a known AcceleratorClass ({have} are known; {need} named).", "need", "have"),
     "PriceMissing": _warning("{choice} has no usable price ({have}); at least {need} is needed.", "need", "have"),
     "ProfileHole": _warning("{choice} has no profile for requests of this size ({have} usable, {need} needed).", "need", "have"),
-    "MixAllotted": _normal("{choice} is its part of one plan for {need} that compete for GPUs; together they cost {have}, at"
-                           " least {limit} in any plan, what is shed included ({shed} of its own).",
-                           "need", "have", "limit", "shed"),
+    "TooFewGpus": _normal("{choice} would take {need}, and {have} are free for it.", "need", "have"),
+    "ServesPartly": _normal("{choice} keeps the promise for {have} of the requests only.", "have"),
+    "MixAllotted": _normal("{need} want more GPUs than there are and were planned together. This one gets {choice}, and {shed}"
+                           " of its load stays unserved. Together they cost {have} with unserved load at its price; no plan"
+                           " costs less than {limit}.", "need", "have", "limit", "shed"),
+    "PoolScarce": _warning("one more GPU of {choice} would save about {limit}: {need} compete for its {have}.",
+                           "need", "have", "limit"),
+    "ClassShed": _warning("{have} of the {need} of class {choice} are left unserved, priced at {limit}.",
+                          "need", "have", "limit"),
     # scale
     "ScaledUp": _normal("load {need} is above {limit} of the {have} planned for, so {wanted} is planned.",
                         "need", "have", "limit", "wanted"),
@@ -214,7 +220,7 @@ CODES: dict[str, CodeSpec] = {
     "NodeUnknownProduct": _warning("reports GPU product {choice}, which no AcceleratorClass recognises ({have} there; {need} known).",
                                    "need", "have"),
     # remedies
-    "AddCapacity": _normal("adding {need} of {choice} would cure it (saves {have}).", "need", "have"),
+    "AddCapacity": _normal("{need} more in {choice} would save {have}, unserved load at its price.", "need", "have"),
     "RelaxObjective": _normal("an objective of {need} would be met by {choice}.", "need"),
     "FreeNodes": _normal("freeing {need} more in {choice} would let it start.", "need"),
 }  # fmt: skip

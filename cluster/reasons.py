@@ -137,17 +137,41 @@ def render(reason: Reason) -> str:
 
 
 def sentence(reason: Reason) -> str:
-    """`render`, or which numbers are lacking: for places that must never fail because a policy forgot one."""
+    """`render`, or which numbers are lacking: for places that must never fail because a policy forgot one.
+
+    Of load that is shed it also says what would cure it: who reads of it has nothing but the sentence.
+    """
     missing = missing_facts(reason)
-    return f"{reason.code} without {', '.join(missing)}" if missing else render(reason)
+    if missing:
+        return f"{reason.code} without {', '.join(missing)}"
+    cured = reason.verdict is Verdict.SHED and reason.remedy is not None
+    cure = render_remedy(reason.remedy) if cured and reason.remedy is not None else ""
+    return f"{render(reason)} {cure[:1].upper()}{cure[1:]}".rstrip()
 
 
 def render_alternative(alternative: Alternative) -> str:
     """One line about what was not chosen."""
     if alternative.code:
+        told = _told(alternative.code, alternative.choice, alternative.facts)
+        if told:
+            return told
         facts = ", ".join(f"{q.name} {q.text}" for q in alternative.facts)
         return f"{alternative.choice}: {alternative.code}" + (f" ({facts})" if facts else "")
     return f"{alternative.choice}: {_signed(alternative.cost)}" if alternative.cost else alternative.choice
+
+
+def render_remedy(remedy: Remedy) -> str:
+    """What would cure it, as a sentence; its code and numbers where they are not those that the code declares."""
+    facts = ", ".join(f"{q.name} {q.text}" for q in remedy.facts)
+    return _told(remedy.code, remedy.choice, remedy.facts) or f"{remedy.code} {remedy.choice} {facts}".strip()
+
+
+def _told(code: str, choice: str, facts: tuple[Quantity, ...]) -> str:
+    """The code's sentence over facts alone; empty where they lack a number that it declares."""
+    spec, values = CODES.get(code), {q.name: q.text for q in facts}
+    if spec is None or not set(spec.facts) <= set(values) or "{choice}" not in spec.template:
+        return ""
+    return spec.template.format(subject=choice, choice=choice, **values)
 
 
 def _signed(cost: Quantity) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cluster.codec import from_json
-from cluster.reasons import Reason, render_alternative
+from cluster.reasons import Reason, render_alternative, render_remedy
 from console.ledgers import reading
 from controller.ledger.faults import LedgerError
 from controller.ledger.queries import LedgerReader
@@ -29,6 +30,7 @@ NAMES |= {
     "job": "TrainingJob",
     "domain": "PowerDomain",
     "replica": "Replica",
+    "pool": "Pool",
 }
 
 
@@ -73,6 +75,14 @@ def reason_of(stored: StoredReason) -> Reason | None:
         return None
 
 
+def newest_of(mentions: Sequence[StoredReason]) -> list[StoredReason]:
+    """Each other subject's newest word under each code, in the order given: newest first, as the ledger has them."""
+    found: dict[tuple[str, str, str], StoredReason] = {}
+    for stored in mentions:
+        found.setdefault((stored.row.subject_kind, stored.row.subject_name, stored.row.code), stored)
+    return list(found.values())
+
+
 def _when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
 
@@ -86,7 +96,7 @@ def _show(console: Console, found: Explanation) -> None:
         console.print(_actions(found))
     if found.mentions:
         console.print("\n[bold]Others that touched it[/bold]")
-        for stored in found.mentions:
+        for stored in newest_of(found.mentions):
             console.print(
                 f"  {stored.row.subject_kind} {escape(stored.row.subject_name)}: {escape(stored.row.sentence)}"
             )
@@ -115,10 +125,7 @@ def _show_reason(console: Console, stored: StoredReason) -> None:
             table.add_row(escape(render_alternative(alternative)))
         console.print(table)
     if reason.remedy is not None:
-        facts = ", ".join(f"{q.name} {q.text}" for q in reason.remedy.facts)
-        console.print(
-            f"  [cyan]would cure or improve it:[/cyan] {reason.remedy.code} {escape(reason.remedy.choice)} {facts}"
-        )
+        console.print(f"  [cyan]what would help:[/cyan] {escape(render_remedy(reason.remedy))}")
 
 
 def _actions(found: Explanation) -> Any:

@@ -279,6 +279,8 @@ class CommitRun:
             self.draft.because(self._waits(service, capacity, settled, limits))
         if settled.mix.unserved_per_second > 1e-9 * wanted:
             self.draft.because(why.short(service, settled.mix, wanted, limits.gpus, remedy))
+            for reason in why.classes_shed(service, frame, shares, settled):
+                self.draft.because(reason)
             self._tell_confined(service)
         if settled.exposed > 1e-6:
             self.draft.because(why.exposed(service, settled))
@@ -330,21 +332,24 @@ class CommitRun:
             limits = limits._replace(most_units={**limits.most_units, **fewer})
 
     def _against(self, made: Commitment) -> list[Alternative]:
-        """The exact runner-up, the cheapest plans with one variant alone, and what is ruled out."""
+        """The exact runner-up, the cheapest plans with one variant alone, and why each other GPU is not used."""
         settled, frame = made.settled, made.frame
         found: list[Alternative] = []
         if settled.other is not None:
             mix = mix_of(frame, made.shares, settled.wanted, settled.other, made.rules.options)
             found.append(why.other(mix, settled.other.objective_per_hour - settled.objective))
-        told = 0
-        for plan in singles(settled.found.roomy, self.scratch):
+        told, plans = 0, singles(settled.found.roomy, self.scratch)
+        named = set(settled.counts)
+        for plan in plans:
             others = settled.other.counts if settled.other else {}
             same = {plan.variant: plan.units} in (settled.counts, others)
             if not same and plan.units <= made.limits.most_units.get(plan.variant, 0) and told < SINGLES_TOLD:
                 alone = single_mix(frame, plan, settled.wanted)
                 found.append(why.other(alone, plan.cost_per_hour - settled.objective))
+                named.add(plan.variant)
                 told += 1
-        return [*found, *why.ruled_out(frame)]
+        unused = why.unused(frame, made.shares, made.limits, settled, plans, named)
+        return [*found, *unused, *why.ruled_out(frame)]
 
     @staticmethod
     def _remedy(made: Commitment) -> Remedy | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cluster.base import Ref
-from cluster.reasons import Alternative, Quantity, Reason, Remedy, Verdict
+from cluster.reasons import Alternative, Quantity, Reason, Remedy, Unit, Verdict
 from cluster.serving import Service
 from cluster.targets import Mix
-from policies.commit.settling import Settled
+from placement.selection.explain import SinglePlan
+from policies.commit.settling import Limits, Settled
 from policies.draft import quantity
-from policies.frames import Frame
+from policies.frames import Column, Floats, Frame
 
 
 def chosen(
@@ -89,6 +90,26 @@ def exposed(service: Service, settled: Settled) -> Reason:
     )  # fmt: skip
 
 
+def classes_shed(service: Service, frame: Frame, shares: Floats, settled: Settled) -> list[Reason]:
+    """Whose load is left unserved, of a service with several classes."""
+    size = len(shares) // max(len(frame.classes), 1)
+    prices = {each.request_class: each.unserved_dollars for each in service.objectives}
+    found = []
+    for number, name in enumerate(frame.classes if len(frame.classes) > 1 else ()):
+        rate = settled.wanted * float(shares[number * size : (number + 1) * size].sum())
+        served = sum(part for key, part in settled.mix.routing.items() if key.startswith(f"{name}|"))
+        lost = rate * max(0.0, 1.0 - served)
+        if lost > 1e-6 * settled.wanted:
+            found.append(
+                Reason(
+                    code="ClassShed", subject=service.ref, verdict=Verdict.SHED, choice=name,
+                    need=quantity("asked", rate, "req/s"), have=quantity("unserved", lost, "req/s"),
+                    limit=quantity("priced", lost * prices[name], "$/h"),
+                )
+            )  # fmt: skip
+    return found
+
+
 def nothing(service: Service, in_use: int) -> Reason:
     """No capacity is wanted."""
     return Reason(
@@ -106,6 +127,47 @@ def more_capacity(pool: str, gpus: int, saves: float) -> Remedy:
 def other(mix: Mix, extra: float) -> Alternative:
     """Another mix, and what it would cost more per hour (unserved requests priced)."""
     return Alternative(choice=mix.text, cost=Quantity("more", float(extra), "$/h"))
+
+
+def unused(
+    frame: Frame,
+    shares: Floats,
+    limits: Limits,
+    settled: Settled,
+    plans: Sequence[SinglePlan],
+    named: set[str],
+) -> list[Alternative]:
+    """Why each column that could serve is not in the mix, of those that are not ``named`` yet.
+
+    It would cost more, it would take more GPUs than are free, or it keeps the promise for some sizes of request only.
+    """
+    alone = {plan.variant: plan for plan in plans}
+    found = []
+    for column in frame.columns:
+        if column.name in named:
+            continue
+        plan, gpus = alone.get(column.name), column.profile.variant.gpu_share
+        if plan is None:
+            able = float(shares[column.profile.throughput > 0.0].sum())
+            found.append(_lacking(column, "ServesPartly", 1.0, min(able, 0.999), "ratio"))
+        elif plan.units > limits.most_units.get(column.name, 0):
+            free = limits.free_gpus.get(column.pool, 0) / limits.quantum
+            found.append(_lacking(column, "TooFewGpus", plan.units * gpus, free, "GPU", plan.units))
+        else:
+            cost = plan.cost_per_hour
+            found.append(_lacking(column, "PriceTooHigh", cost, settled.objective, "$/h", plan.units))
+    return found
+
+
+def _lacking(
+    column: Column, code: str, need: float, have: float, unit: Unit, units: int | None = None
+) -> Alternative:
+    count = "" if units is None else f"{units} "
+    return Alternative(
+        choice=f"{count}{column.profile.variant.key} in {column.pool}",
+        code=code,
+        facts=(quantity("need", need, unit), quantity("have", have, unit)),
+    )
 
 
 def ruled_out(frame: Frame) -> list[Alternative]:

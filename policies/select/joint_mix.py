@@ -39,7 +39,7 @@ from policies.select.competing import (
     take,
     young,
 )
-from policies.select.telling import allotted
+from policies.select.telling import allotted, scarce
 from policies.shapes import declared
 
 MEMO_LIMIT = 64
@@ -186,6 +186,8 @@ class JointMix:
         plan, others = _planned(problem, began, f"{digest}{sorted(began.items())}", ctx.scratch)
         draft.units_used += plan.units_used
         saves = {pool: round(price, 2) for pool, price in plan.prices.items() if price >= 0.005}
+        for reason in scarce(group, saves, free):
+            draft.because(reason)
         leads: dict[str, Lead] = {}
         for each in group:
             mix = mix_of(each.frame, each.shares, each.rate, plan.solutions[each.name], each.options)

@@ -113,7 +113,7 @@ def test_a_whole_reason_reads_as_the_seams_have_it() -> None:
     )
     assert sentence(chosen) == render(chosen)
     assert [render_alternative(a) for a in chosen.against] == [
-        "31 L4: TpotFloor (need 40 ms, have 45 ms)",
+        "31 L4 cannot be faster than 45 ms a token, 40 ms is asked.",
         "4 H100: $3.90/h more",
         "9 A10G: $5.00/h more",
     ]
