@@ -1,6 +1,6 @@
 """Joint selection against one service after the other over a day in the simulator: cost, promises kept, and churn.
 
-Data (`--data DIR`, laid out as ../shared/data/autoscaling): servegen_30s_load_semisynthetic.npz, arrays `<model>_req` of
+Data (`--data DIR`, laid out as the folder autoscaling of the shared data): servegen_30s_load_semisynthetic.npz, arrays `<model>_req` of
 requests per 30 s over twelve days. Six services follow three of its models on two days each (`--seed` draws the days), scaled
 to a mean rate of their own, on a cluster that is too small for all of them at their busiest. The operator's own planner runs
 it (simulator.world.operated); only `select` differs. What counts: dollars of the GPUs that are held, requests within
