@@ -125,39 +125,34 @@ def scenario(loads: dict[str, np.ndarray[Any, Any]], seconds: float, policy: str
             for prefix, gpu, gpus, count in INVENTORY
         ],
         "services": [
-            {
-                "name": kind.name,
-                "spec": {
-                    "model": {"name": kind.model},
-                    "objectives": [
-                        {
-                            "class": "default",
-                            "ttftSeconds": 4.0,
-                            "tpotSeconds": 0.12,
-                            "unservedDollarsPerHour": kind.dollars,
-                        }
-                    ],
-                    "accelerators": list(kind.products),
-                    "expectedLoad": {
-                        "requestsPerSecond": kind.rate,
-                        "inputTokens": kind.tokens[0],
-                        "outputTokens": kind.tokens[1],
-                    },
-                },
-                "traffic": {
-                    "seconds": seconds,
-                    "steps": {
-                        "input_tokens": kind.tokens[0],
-                        "output_tokens": kind.tokens[1],
-                        "rates": [
-                            {"at": STEP_SECONDS * step, "rate": float(rate)}
-                            for step, rate in enumerate(loads[kind.name].tolist())
-                            if STEP_SECONDS * step < seconds
-                        ],
-                    },
-                },
-            }
+            {"name": kind.name, "spec": _spec(kind), "traffic": _traffic(kind, loads[kind.name], seconds)}
             for kind in KINDS
         ],
         "policies": {"select": {"name": policy}},
     }
+
+
+def _spec(kind: Kind) -> dict[str, Any]:
+    """A service's ModelService."""
+    promise = {"class": "default", "ttftSeconds": 4.0, "tpotSeconds": 0.12}
+    return {
+        "model": {"name": kind.model},
+        "objectives": [{**promise, "unservedDollarsPerHour": kind.dollars}],
+        "accelerators": list(kind.products),
+        "expectedLoad": {
+            "requestsPerSecond": kind.rate,
+            "inputTokens": kind.tokens[0],
+            "outputTokens": kind.tokens[1],
+        },
+    }
+
+
+def _traffic(kind: Kind, load: np.ndarray[Any, Any], seconds: float) -> dict[str, Any]:
+    """Poisson requests at a service's rates, minute by minute."""
+    rates = [
+        {"at": STEP_SECONDS * step, "rate": float(rate)}
+        for step, rate in enumerate(load.tolist())
+        if STEP_SECONDS * step < seconds
+    ]
+    sizes = {"input_tokens": kind.tokens[0], "output_tokens": kind.tokens[1]}
+    return {"seconds": seconds, "steps": {**sizes, "rates": rates}}

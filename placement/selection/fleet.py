@@ -44,7 +44,8 @@ class FleetProblem(Noun, kw_only=True, frozen=True):
 
     ``inventory`` maps a pool to its free GPUs (None: without limit), ``budget_watts`` a power domain to its watts.
     In pools of ``whole_nodes`` units cost nothing by themselves: the nodes they need are paid for. ``work_units``
-    bounds the linear programmes solved; the best plan so far is kept when they are spent.
+    bounds the linear programmes solved; the best plan so far is kept when they are spent. What runs now stays, all of it,
+    while it leaves no more unserved than the plan found and costs at most ``keep_share`` more than that.
     """
 
     models: tuple[ModelNeed, ...]
@@ -52,6 +53,7 @@ class FleetProblem(Noun, kw_only=True, frozen=True):
     budget_watts: dict[str, float] = {}
     whole_nodes: dict[str, NodeOffer] = {}
     relative_gap: float = 1e-6
+    keep_share: float = 0.0
     work_units: int = 60_000
 
 

@@ -62,6 +62,7 @@ class Generation:
         self.bound = -np.inf
         self.prices = np.zeros(len(resources.names))
         self._floors: list[Column] = []
+        self._standing: list[Column] = []
 
     # ------------------------------------------------------------------------------------------------- root
 
@@ -79,15 +80,28 @@ class Generation:
                 if oracle.fits(np.array(seed, dtype=np.int64)):
                     self.master.add(self._column(m, np.array(seed, dtype=np.int64)))
         self._consider(list(self._floors))
-        self._consider(self._standing(seeds))
+        self._standing = self._seeded(seeds)
+        self._consider(self._standing)
 
-    def _standing(self, seeds: list[list[tuple[int, ...]]]) -> list[Column]:
+    def _seeded(self, seeds: list[list[tuple[int, ...]]]) -> list[Column]:
         """Each model's first seed where it is allowed, its floor where not: what runs now, if it fits together."""
         first = [np.array(own[0], dtype=np.int64) if own else None for own in seeds]
         return [
             self._floors[m] if counts is None or not oracle.fits(counts) else self._column(m, counts)
             for m, (counts, oracle) in enumerate(zip(first, self._oracles, strict=True))
         ]
+
+    def keep(self, share: float) -> None:
+        """What runs now is the plan after all, where it leaves no more unserved and costs little more."""
+        now, best = self.objective(self._standing), self.incumbent.objective
+        lost, least = self._left(self._standing), self._left(self.incumbent.columns)
+        if share > 0.0 and now - best <= share * best and lost <= least + 1e-6 * max(1.0, least):
+            self.incumbent = Incumbent(self._standing, now)
+
+    def _left(self, columns: list[Column]) -> float:
+        """Price of what columns leave unserved or exposed."""
+        seen = [oracle.search.seen for oracle in self._oracles]
+        return sum(seen[column.model].left_of(np.array(column.counts)) for column in columns)
 
     def nothing(self) -> None:
         """No model can be served at all: the empty plan, which nothing betters."""

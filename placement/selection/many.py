@@ -84,6 +84,7 @@ def solve_fleet(
     if able:
         generation.start([floors[need.name] for need in able], [_standing(oracle) for oracle in chosen])
         _improve(generation, memory.prices(resources))
+        generation.keep(problem.keep_share)
         memory.learn(resources, generation.prices)
     else:
         generation.nothing()

@@ -52,13 +52,15 @@ class JointMixConfig(CheapestMixConfig, frozen=True, kw_only=True, forbid_unknow
     """Settings of the policy, beside those of `cheapest_mix`.
 
     `fleet_work_units`: most programmes solved for one joint plan, about half a millisecond each. `fleet_gap`: a plan is
-    good enough when it is proven to cost no more than this share above the best. `start_share`: a replica more is
-    charged this share of its hourly price for starting. `hold_seconds`: a replica that starts, or serves for no longer
-    than this, is not given up while all such find room.
+    good enough when it is proven to cost no more than this share above the best. `keep_share`: what runs stays as it is
+    while it leaves no more unserved than the best plan found and costs at most this share more. `start_share`: a replica
+    more is charged this share of its hourly price for starting. `hold_seconds`: a replica that starts, or serves for no
+    longer than this, is not given up while all such find room.
     """
 
     fleet_work_units: Annotated[int, msgspec.Meta(ge=1)] = 600
     fleet_gap: Ratio = 0.005
+    keep_share: Ratio = 0.10
     start_share: Ratio = 0.1
     hold_seconds: Annotated[float, msgspec.Meta(ge=0.0)] = 300.0
 
@@ -178,6 +180,7 @@ class JointMix:
             inventory={pool: free.get(pool, 0) for pool in pools},
             work_units=self._config.fleet_work_units,
             relative_gap=self._config.fleet_gap,
+            keep_share=self._config.keep_share,
         )
         encoded = msgspec.json.encode(problem, order="deterministic")
         digest = hashlib.blake2b(encoded, digest_size=16).hexdigest()

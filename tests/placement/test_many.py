@@ -295,3 +295,35 @@ def test_random_fleets_match_enumeration(problem):
     best = enumerated(problem, 4)
     assert plan.bound <= best + 1e-6
     assert plan.objective_per_hour == pytest.approx(best, rel=1e-6, abs=1e-6)
+
+
+def dearer_now(share: float, lost: float = 0.0) -> tuple[FleetPlan, FleetPlan]:
+    """The best plan on plenty, and that of a fleet that runs one spare unit each, when a pool may have lost some."""
+    names = ("a", "b")
+    plenty = {pool: 20 * gpus for pool, gpus in SHARED.items()}
+    best = solve_fleet(fleet(*(need(name) for name in names), inventory=plenty))
+    standing = []
+    for name in names:
+        counts = best.solutions[name].counts
+        first = min(counts)
+        options = tuple(
+            msgspec.structs.replace(o, standing_units=counts.get(o.name, 0) + (o.name == first))
+            for o in need(name).problem.variants
+        )
+        demand = tuple((1.0 + lost) * rate for rate in need(name).problem.demand)
+        standing.append(need(name, demand=demand, variants=options))
+    again = solve_fleet(fleet(*standing, keep_share=share, inventory=plenty))
+    return best, again
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.0, False), (0.01, False), (10.0, True)])
+def test_what_runs_stays_while_it_costs_little_more(share, kept):
+    best, again = dearer_now(share)
+    units = [sum(plan.solutions[name].counts.values()) for plan in (best, again) for name in ("a", "b")]
+    assert (units[2:] == [n + 1 for n in units[:2]]) is kept
+    assert (again.objective_per_hour > best.objective_per_hour + 1e-6) is kept
+
+
+def test_what_runs_does_not_stay_where_it_leaves_more_unserved():
+    _, again = dearer_now(10.0, lost=3.0)
+    assert again.shortages == ()
