@@ -80,6 +80,16 @@ def allotment(view: Snapshot, service: Service) -> Gpus | None:
     return gpus_of(menu.mixes[0], service)
 
 
+def joint_prices(view: Snapshot, services: Iterable[Service]) -> dict[str, float]:
+    """What one more GPU of a pool would save the joint plans of services, dollars per hour."""
+    found: dict[str, float] = {}
+    for service in services:
+        menu = view.menu(service.name)
+        for pool, dollars in menu.prices.items() if menu is not None and menu.joint else ():
+            found[pool] = max(found.get(pool, 0.0), dollars)
+    return found
+
+
 def gpus_of(mix: Mix, service: Service) -> Gpus:
     """GPUs that a mix of a service takes, by pool."""
     sizes = {variant.key: variant.gpus for variant in service.variants}

@@ -17,12 +17,13 @@ from cluster.targets import Capacity, Mix, Prices, Scored, Share
 from cluster.training import Job
 from placement.training.islands import Fit, choose_island, islands_of
 from policies.commit import why
-from policies.commit.allotted import Allotments
+from policies.commit.allotted import Allotments, joint_prices
 from policies.commit.inventory import HELD, Ints, Inventory, Wanted, counted_on_before
 from policies.commit.settling import (
     Limits,
     Rules,
     Settled,
+    counts_of,
     lacking_of,
     limits_of,
     moved_units,
@@ -295,7 +296,7 @@ class CommitRun:
             self.commitments[-1].rules.options,
         )  # fmt: skip
         saves = settled.objective - wish.objective_per_hour
-        return why.waits(service, mix, moved_units(_counts(standing.mix), wish.counts), limits.moves, saves)
+        return why.waits(service, mix, moved_units(counts_of(standing.mix), wish.counts), limits.moves, saves)
 
     def _opens(self, frame: Frame, mix: Mix) -> bool:
         """Open the market for a service that goes short on what exists, where any of its pools sells nodes.
@@ -375,9 +376,9 @@ class CommitRun:
             taken = part.units * gpus.get(part.variant, 1.0)
             self.serving[part.pool] = self.serving.get(part.pool, 0) + taken
         exchanged = standing.exchanged
-        if _counts(mix) != _counts(standing.mix):
+        if counts_of(mix) != counts_of(standing.mix):
             self.changed[service.name] = self.now
-            before, after = _counts(standing.mix) or self._live_counts(service), _counts(mix)
+            before, after = counts_of(standing.mix) or self._live_counts(service), counts_of(mix)
             exchanged = moved_units(before, after) > 0
             self.moves_left = max(0, self.moves_left - moved_units(before, after))
         owner = USER if standing.owner == USER else "commit"
@@ -422,10 +423,8 @@ class CommitRun:
             if remedy is not None and remedy.choice in prices:
                 gpus, saves = remedy.facts[0].value, remedy.facts[1].value
                 prices[remedy.choice] = max(prices[remedy.choice], round(saves / max(gpus, 1.0), 6))
-        for service in self.scope:
-            menu = self.view.menu(service.name)
-            for pool, dollars in menu.prices.items() if menu is not None and menu.joint else ():
-                prices[pool] = max(prices.get(pool, 0.0), dollars)
+        for pool, dollars in joint_prices(self.view, self.scope).items():
+            prices[pool] = max(prices.get(pool, 0.0), dollars)
         for pool, dollars in prices.items():
             target = Prices(owner="commit", decided_seconds=self.now, pool=pool, dollars_per_gpu_hour=dollars)
             standing = self.view.targets.get(f"Prices/{pool}")
@@ -436,10 +435,6 @@ class CommitRun:
 def _impossible(frame: Frame) -> bool:
     """Whether some variant is out for a reason that more knowledge would not change."""
     return any(refusal.code != "ProfileHole" for refusal in frame.excluded)
-
-
-def _counts(mix: Mix) -> dict[str, int]:
-    return {f"{p.variant}|{p.pool}": p.units for p in mix.parts if p.units}
 
 
 def _without_time(share: Share) -> tuple[str, int, int, int]:

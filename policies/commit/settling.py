@@ -142,7 +142,7 @@ def settle(
     best = found.answer.best
     kept = (
         best
-        if _counts(standing) == best.counts
+        if counts_of(standing) == best.counts
         else _kept(frame, shares, wanted, standing, limits, rules, scratch)
     )
     if kept is not None and kept.counts and _keeps(kept, best, changed_seconds_ago, rules):
@@ -154,10 +154,10 @@ def settle(
     )
     close = near is not None and near.counts != best.counts and _near_enough(near, best, rules)
     chosen, other = (near, best) if close and near is not None else (best, found.answer.second)
-    if moved_units(_counts(standing), chosen.counts) > limits.moves:
+    if moved_units(counts_of(standing), chosen.counts) > limits.moves:
         tame = _within(frame, shares, wanted, standing, limits, rules, scratch, kept)
         if tame is not None:
-            same = tame.counts == _counts(standing)
+            same = tame.counts == counts_of(standing)
             made = _settled(frame, shares, wanted, tame, chosen, found, rules, is_kept=same)
             return made._replace(wish=chosen)
     return _settled(frame, shares, wanted, chosen, other, found, rules, is_kept=False)
@@ -180,7 +180,7 @@ def _within(
     kept: MixSolution | None,
 ) -> MixSolution | None:
     """The best mix that moves no more than the budget has left: what stands, grown, or with as many of one part moved."""
-    counts = _counts(standing)
+    counts = counts_of(standing)
     if not counts or not set(counts) <= {column.name for column in frame.columns}:
         return None
     floors = [counts]
@@ -241,7 +241,7 @@ def _kept(
     scratch: dict[str, Any],
 ) -> MixSolution | None:
     """The standing counts with the best routing for today's load; None when they no longer fit or exist."""
-    counts = _counts(standing)
+    counts = counts_of(standing)
     columns = {column.name for column in frame.columns}
     if not counts or not set(counts) <= columns:
         return None
@@ -267,7 +267,7 @@ def _adjacent(
     grow: bool,
 ) -> MixSolution | None:
     """The cheapest mix that only adds to the standing one (`grow`), or only takes away from it."""
-    counts = _counts(standing)
+    counts = counts_of(standing)
     columns = {column.name for column in frame.columns}
     if not counts or not set(counts) <= columns:
         return None
@@ -298,7 +298,8 @@ def _near_enough(near: MixSolution, best: MixSolution, rules: Rules) -> bool:
     return not _short(near, best) and dearer <= rules.keep_share * best.objective_per_hour
 
 
-def _counts(mix: Mix) -> dict[str, int]:
+def counts_of(mix: Mix) -> dict[str, int]:
+    """Units of a mix by column."""
     return {f"{part.variant}|{part.pool}": part.units for part in mix.parts if part.units > 0}
 
 
