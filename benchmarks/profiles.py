@@ -80,7 +80,7 @@ def run(args: Arguments) -> Result:
                 for system, each in found.items()
             },
         },
-        remark=_remark(table.examples, table.guessed),
+        remark=_remark(table.examples, table.guessed, systems),
     )
 
 
@@ -138,8 +138,14 @@ def _median(errors: Floats) -> float:
     return float(np.median(errors)) if len(errors) else 0.0
 
 
-def _remark(examples: dict[str, str], guessed: tuple[str, ...]) -> str:
-    told = [f"skipped ({reason}), e.g. {example}" for reason, example in examples.items()]
+def _remark(examples: dict[str, str], guessed: tuple[str, ...], systems: list[str]) -> str:
+    told = []
+    if len(systems) == 1:
+        told.append(
+            f"{systems[0]} is the only GPU system of the data, so none is left to learn from: zero-shot is by the round figures that "
+            "calibrations start from; add rows of another system to leave one out."
+        )
+    told += [f"skipped ({reason}), e.g. {example}" for reason, example in examples.items()]
     if guessed:
         told.append(f"shapes guessed from the size in the name: {', '.join(guessed)}")
     return "\n".join(told)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,10 @@ PRECISIONS = ("fp4", "fp8", "bf16", "bfloat16", "fp16", "float16", "int8", "w8a8
 """What a precision's name is searched for, in this order: fp8_block is fp8, nvfp4 and mxfp4 are fp4."""
 
 SAME = {"bfloat16": "bf16", "float16": "fp16", "w8a8": "int8", "w4a16": "int4"}
+
+
+MOST = 1e9
+"""What no column's number reaches: tokens, requests, GPUs, milliseconds."""
 
 
 class Measured(NamedTuple):
@@ -86,23 +90,37 @@ def read(folder: Path) -> Table:
     examples: dict[str, str] = {}
     guessed: set[str] = set()
     for path in files:
-        with path.open(newline="", encoding="utf-8") as lines:
-            reader = csv.DictReader(lines)
+        for number, row in _lines(path):
+            try:
+                found, guess = _row(row, catalogue)
+            except _Unusable as why:
+                skipped[why.reason] += 1
+                examples.setdefault(why.reason, f"{path.name} line {number}: {why}")
+                continue
+            rows.append(found)
+            guessed |= {row["model_path"]} if guess else set()
+    if not rows:
+        told = "; ".join(examples.values()) or f"{', '.join(path.name for path in files)} has no rows"
+        raise BenchmarkError(f"{folder}: no row can be used ({told}); give a table with at least one.")
+    return Table(tuple(rows), dict(sorted(skipped.items())), examples, tuple(sorted(guessed)))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a file by line, what is missing at the end of a short one empty. BenchmarkError for columns or another encoding."""
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        reader = csv.DictReader(lines, restval="")
+        try:
             missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if missing:
                 raise BenchmarkError(
                     f"{path.name} lacks the column {missing[0]}; it needs {', '.join(COLUMNS)}."
                 )
-            for number, row in enumerate(reader, start=2):
-                try:
-                    found, guess = _row(row, catalogue)
-                except _Unusable as why:
-                    skipped[why.reason] += 1
-                    examples.setdefault(why.reason, f"{path.name} line {number}: {why}")
-                    continue
-                rows.append(found)
-                guessed |= {row["model_path"]} if guess else set()
-    return Table(tuple(rows), dict(sorted(skipped.items())), examples, tuple(sorted(guessed)))
+            for row in reader:
+                yield reader.line_num, row
+        except UnicodeDecodeError as error:
+            raise BenchmarkError(
+                f"{path.name} is no UTF-8 text ({error.reason}); save it as UTF-8."
+            ) from error
 
 
 def grouped(rows: Sequence[Measured]) -> list[Samples]:
@@ -137,7 +155,7 @@ def _row(row: dict[str, str], catalogue: Catalogue) -> tuple[Measured, bool]:
     deployment = Deployment(
         gpu=gpu,
         model=model,
-        tensor=int(_number(row, "tp_size")),
+        tensor=_whole(row, "tp_size"),
         data=int(_optional(row, "attention_dp_size")),
         precision=precision,
         engine=engine,
@@ -170,14 +188,21 @@ def _product(name: str, catalogue: Catalogue) -> GpuFigures:
             raise _Unusable("unknown GPU", str(error)) from error
 
 
+def _whole(row: dict[str, str], column: str) -> int:
+    value = _number(row, column)
+    if value != int(value):
+        raise _Unusable(f"no {column}", f"{column} is {value:g}; give a whole number of GPUs")
+    return int(value)
+
+
 def _number(row: dict[str, str], column: str) -> float:
-    """A positive finite number."""
+    """A positive number that can be one of tokens, requests, GPUs or milliseconds."""
     text = (row[column] or "").strip()
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0.0 < value < math.inf:
+    if not 0.0 < value < MOST:
         raise _Unusable(
             f"no {column}", f"{column} is {text[:40]!r}; measure the point again or give a positive number"
         )

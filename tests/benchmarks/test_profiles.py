@@ -1,5 +1,6 @@
 """The figure of profiles: rows counted, one product left out at a time, and what cannot be used said with its line."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,9 @@ def test_what_one_product_teaches_predicts_another(tmp_path):
 
 def test_one_product_alone_is_predicted_from_the_published_constants(tmp_path):
     write(tmp_path, generated("l40s", 0.7))
-    figures = run(Arguments(data=tmp_path, quick=True)).figures
+    found = run(Arguments(data=tmp_path, quick=True))
+    assert "l40s is the only GPU system" in found.remark
+    figures = found.figures
     assert figures["zero_shot_median"] == pytest.approx(30.0, abs=0.1)
     assert figures["after20_median"] < 10.0
 
@@ -77,12 +80,15 @@ def test_rows_that_cannot_be_used_are_counted_by_reason_with_an_example(tmp_path
         line(tpot="0"),
         line(batch=0),
         line(precision="fp3"),
+        line(batch="1e300"),
+        line(tp=1.5),
+        "short,row",
     ]
     table = read(write(tmp_path, [line(), *bad]))
     assert table.skipped == {
-        "no batch_size": 1, "no silicon_tpot_ms": 3, "unknown GPU": 1, "unknown model": 1, "unknown precision": 1
+        "no batch_size": 3, "no silicon_tpot_ms": 3, "no tp_size": 1, "unknown GPU": 1, "unknown model": 1, "unknown precision": 1
     }  # fmt: skip
-    assert table.total == len(table.rows) + 7 == 8
+    assert table.total == len(table.rows) + 10 == 11
     assert table.examples["unknown GPU"].startswith(
         "measured_silicon_any.csv line 3: GPU product 'abacus' is unknown"
     )
@@ -115,3 +121,28 @@ def test_missing_data_is_a_sentence(tmp_path):
     write(tmp_path, ["1,2"], header="isl,osl")
     with pytest.raises(BenchmarkError, match="lacks the column backend"):
         run(Arguments(data=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        pytest.param([], "no row can be used (measured_silicon_any.csv has no rows)", id="a header alone"),
+        pytest.param([line(tpot="")], "line 2: silicon_tpot_ms is ''; measure the point again", id="nothing measured"),
+    ],
+)  # fmt: skip
+def test_a_table_without_a_usable_row_is_refused_in_a_sentence(tmp_path, lines, told):
+    with pytest.raises(BenchmarkError, match=re.escape(told)):
+        run(Arguments(data=write(tmp_path, lines)))
+
+
+def test_another_encoding_is_told_and_a_byte_order_mark_is_no_matter(tmp_path):
+    text = "\n".join([HEADER, line()])
+    (tmp_path / "measured_silicon_any.csv").write_text(text, encoding="utf-8-sig")
+    assert len(read(tmp_path).rows) == 1
+    (tmp_path / "measured_silicon_any.csv").write_text(
+        text + "\n" + line(model="acm\u00e9/7B"), encoding="latin-1"
+    )
+    with pytest.raises(
+        BenchmarkError, match=r"measured_silicon_any.csv is no UTF-8 text .* save it as UTF-8"
+    ):
+        read(tmp_path)
