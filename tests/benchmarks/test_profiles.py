@@ -136,7 +136,7 @@ def test_a_table_without_a_usable_row_is_refused_in_a_sentence(tmp_path, lines, 
 
 
 def test_another_encoding_is_told_and_a_byte_order_mark_is_no_matter(tmp_path):
-    text = "\n".join([HEADER, line()])
+    text = f"{HEADER}\n{line()}"
     (tmp_path / "measured_silicon_any.csv").write_text(text, encoding="utf-8-sig")
     assert len(read(tmp_path).rows) == 1
     (tmp_path / "measured_silicon_any.csv").write_text(
