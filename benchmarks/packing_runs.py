@@ -146,12 +146,17 @@ class Arrivals(NamedTuple):
 
 
 def arrivals(trace: Trace, seed: int) -> Arrivals:
-    """The sequence of one seed."""
+    """The sequence of one seed: the list shuffled, cut at 130 % of the cluster where it asks for more, else drawn on to there.
+
+    FGD's simulator prunes random pods of such a list, which is the same in distribution as the end of a shuffled one.
+    """
     generator = np.random.Generator(np.random.PCG64(seed))
     rank = np.argsort(generator.permutation(len(trace.nodes)))
     machines = _machines(trace.nodes, rank.tolist())
     coming = [int(index) for index in generator.permutation(len(trace.pods))]
     asked, wanted = sum(pod.gpu_millis for pod in trace.pods), ARRIVAL * trace.capacity_millis
+    while asked > wanted:
+        asked -= trace.pods[coming.pop()].gpu_millis
     while asked < wanted:
         index = int(generator.integers(len(trace.pods)))
         coming.append(index)

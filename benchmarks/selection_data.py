@@ -36,14 +36,15 @@ def read_rows(path: Path, columns: Iterable[str]) -> list[TableRow]:
     """Rows of a table that has ``columns``. BenchmarkError where file, columns, or all rows are missing, or a row is short."""
     if not path.is_file():
         raise BenchmarkError(f"{path} is missing; give the folder that holds it with --data DIR.")
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines)
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            raise BenchmarkError(
-                f"{path} lacks the column {missing[0]}; it has {', '.join(reader.fieldnames or ()) or 'none'}."
-            )
-        rows = list(reader)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            heads, rows = reader.fieldnames or (), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BenchmarkError(f"{path} is no table of text ({error}); write it as CSV in UTF-8.") from error
+    missing = [name for name in columns if name not in heads]
+    if missing:
+        raise BenchmarkError(f"{path} lacks the column {missing[0]}; it has {', '.join(heads) or 'none'}.")
     if not rows:
         raise BenchmarkError(f"{path} has no rows; give a table with at least one.")
     for number, row in enumerate(rows, start=2):

@@ -93,9 +93,10 @@ class Found(msgspec.Struct, frozen=True):
         return 1.0 - self.ours.cost_per_hour / self.theirs.cost_per_hour
 
     def attainment(self, side: str) -> float:
-        """Share of all arrivals of all seeds that kept both promises."""
+        """Share of all arrivals of all seeds that kept both promises; 1 where nobody came."""
         runs = self.kept[side]
-        return sum(run.both for run in runs) / max(sum(run.arrived for run in runs), 1)
+        arrived = sum(run.arrived for run in runs)
+        return sum(run.both for run in runs) / arrived if arrived else 1.0
 
 
 class Predicted:

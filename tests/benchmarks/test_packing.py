@@ -83,6 +83,19 @@ def test_arrivals_are_all_pods_then_drawn_ones_up_to_130_percent(folder: Path) -
     assert coming == packing_runs.arrivals(trace, 42)
 
 
+def test_a_list_that_asks_for_more_than_130_percent_is_cut_there(folder: Path) -> None:
+    """As FGD's simulator prunes it: a shuffled part of the list, the same for each rule, with no pod twice."""
+    path = folder / "openb" / "openb_pod_list_default.csv"
+    trace = packing_runs.read(folder / "openb", "default", path)
+    long = trace._replace(pods=trace.pods * 5)
+    coming = packing_runs.arrivals(long, 42)
+    asked = sum(pod.gpu_millis for pod in long.pods)
+    assert asked > 2 * 39_000
+    played = sum(long.pods[index].gpu_millis for index in coming.pods)
+    assert 39_000 <= played < 39_000 + max(pod.gpu_millis for pod in long.pods)
+    assert len(set(coming.pods[:-1])) == len(coming.pods) - 1
+
+
 def test_fgd_is_compared_with_what_was_published(folder: Path) -> None:
     table = folder / "fgd_expected" / "analysis_allo_discrete.csv"
     table.parent.mkdir()
