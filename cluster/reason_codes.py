@@ -117,6 +117,8 @@ CODES: dict[str, CodeSpec] = {
                               " ({failures} in a row failed).", "need", "have", "limit", "failures"),
     "ProvisionerAbsent": _warning("{choice} ({need} needed, {have} served): nothing is bought until it is.", "need", "have"),
     "RoutesSet": _normal("traffic is split over {have} of {need} wanted, largest share {limit}.", "need", "have", "limit"),
+    "SizesRouted": _normal("requests go by size (tokens of prompt + answer): {choice}; {need} of them are meant for other variants than"
+                           " before, by a plan of {have} and {limit}.", "need", "have", "limit"),
     # restraint
     "MovesSpent": _normal("{choice} stays where it is: {have} of {limit} an hour have been made, the next may be in {need}.",
                           "need", "have", "limit"),

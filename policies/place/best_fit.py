@@ -19,7 +19,7 @@ from policies.frames import frame_of
 from policies.place import moving, why
 from policies.place.buying import buy, give_back
 from policies.place.draining import drain
-from policies.place.plans import plan_of
+from policies.place.plans import plan_of, told
 from policies.place.preempting import giving_way, make_room
 from policies.place.restraint import held_cases
 from policies.place.rolling import roll
@@ -65,10 +65,13 @@ def _route(run: Run, scratch: dict[str, Any]) -> None:
         replicas = run.groups.replicas.get(service.name, [])
         frame = frame_of(run.groups, service, scratch)
         weights, plan = weights_of(case, frame, run.going), plan_of(run, case, frame)
-        standing = run.view.routes(service.name)
-        news = plan != (standing.plan if standing is not None else None)
+        routes = run.view.routes(service.name)
+        before = routes.plan if routes is not None else None
+        news = plan != before
         if news or changed(run.groups, replicas, weights, run.config.route_tolerance):
             reason = run.draft.because(why.routes(case, weights))
+            if news and plan is not None:
+                run.draft.because(told(case, frame, before, plan))
             run.draft.act(
                 SetRoutes(
                     service=service.name, weights=weights, plan=plan, expects=(service.ref,), reason=reason

@@ -10,14 +10,19 @@ import math
 
 import numpy as np
 
+from cluster.reasons import Reason, Verdict
 from cluster.size_plan import ClassPlan, PlannedColumn, SizePlan, StepFigures, fault_of
 from cluster.targets import Mix
+from policies.draft import quantity
 from policies.frames import Floats, Frame, Profile
 from policies.options import routes_by_size
 from policies.place.cases import Case
 from policies.place.restraint import AS_IT_RUNS
 from policies.place.run import Run
 from policies.shapes import declared
+
+LEAST_TOLD = 0.005
+"""Share of the requests from which on a column is named to people."""
 
 STEP_TOLERANCE = 0.1
 """Relative change of step times from which on gateways are told again: fills need no better."""
@@ -125,6 +130,42 @@ def moved(standing: SizePlan, made: SizePlan, shares: Floats) -> float:
         apart = np.abs(np.array(before.shares) - np.array(after.shares)).sum(axis=0) / 2.0
         total += float(apart @ shares[number * size : (number + 1) * size])
     return total
+
+
+def told(case: Case, frame: Frame, before: SizePlan | None, plan: SizePlan) -> Reason:
+    """Where requests go by size from now on, for people: each column's share, and the mean size of what it gets."""
+    shares = frame.shares(case.capacity.shape or declared(case.service))
+    names = [column.name for column in plan.columns]
+    alike = before is not None and before.cells == plan.cells and len(before.classes) == len(plan.classes)
+    news = 1.0
+    if before is not None and alike and [column.name for column in before.columns] == names:
+        news = moved(before, plan, shares)
+    return Reason(
+        code="SizesRouted", subject=case.service.ref, verdict=Verdict.CHOSEN, choice=described(plan, shares),
+        need=quantity("moved", news, "ratio"), have=quantity("columns", len(names), "variants"),
+        limit=quantity("sizes", plan.cells, "cells"),
+    )  # fmt: skip
+
+
+def described(plan: SizePlan, shares: Floats) -> str:
+    """A plan for a load of these shares in words: `62 % (about 300 + 80) to L4x1-bf16|l4-od, ...`, the largest first."""
+    shares = shares / max(float(shares.sum()), 1e-12)
+    inputs = np.repeat(np.array(plan.input_edges, dtype=np.float64), len(plan.output_edges))
+    outputs = np.tile(np.array(plan.output_edges, dtype=np.float64), len(plan.input_edges))
+    parts = []
+    for number, column in enumerate(plan.columns):
+        weights = sum(
+            shares[n * plan.cells : (n + 1) * plan.cells] * np.array(each.shares[number])
+            for n, each in enumerate(plan.classes)
+        )
+        share = float(np.sum(weights))
+        if share >= LEAST_TOLD:
+            size = f"about {float(np.sum(weights * inputs)) / share:.0f} + {float(np.sum(weights * outputs)) / share:.0f}"
+            parts.append((share, f"{share:.0%} ({size}) to {column.name}"))
+    return (
+        ", ".join(text for _, text in sorted(parts, key=lambda part: (-part[0], part[1])))
+        or "wherever there is room"
+    )
 
 
 def _without_shares(each: ClassPlan) -> tuple[object, ...]:
