@@ -45,12 +45,14 @@ class StepFigures(Noun, kw_only=True, frozen=True):
 
 class PlannedColumn(Noun, kw_only=True, frozen=True):
     """A variant bought from a pool (`name` is `variant|pool`), its steps, and the strictest time per output token, in seconds,
-    promised to a class that is planned there: nobody's request may make another's late.
+    promised to a class that is planned there: nobody's request may make another's late. `refill_seconds` are
+    what each running request adds to a step there besides, on the mean: the prompts of those that take its place when it ends.
     """
 
     name: str
     steps: StepFigures
     tpot_seconds: float
+    refill_seconds: float = 0.0
 
 
 class ClassPlan(Noun, kw_only=True, frozen=True):
@@ -125,6 +127,9 @@ def _column_fault(plan: SizePlan) -> str:
             return (
                 f"Column {column.name!r} promises {column.tpot_seconds} s per output token; that is above 0."
             )
+        if not 0.0 <= column.refill_seconds <= MOST_SECONDS:
+            seconds = column.refill_seconds
+            return f"Requests of column {column.name!r} bring {seconds} s of prompts a step; that is a time from 0 on."
     return ""
 
 

@@ -101,7 +101,9 @@ def put_plan(message: pb.SizePlan, plan: SizePlan) -> None:
     message.upper_edges = not plan.blend
     for column in plan.columns:
         steps = {name: getattr(column.steps, name) for name in StepFigures.__struct_fields__}
-        message.columns.add(name=column.name, tpot_seconds=column.tpot_seconds, **steps)
+        message.columns.add(
+            name=column.name, tpot_seconds=column.tpot_seconds, refill_seconds=column.refill_seconds, **steps
+        )
     for each in plan.classes:
         told = message.classes.add(
             name=each.request_class, ttft_seconds=each.ttft_seconds, tpot_seconds=each.tpot_seconds

@@ -70,4 +70,9 @@ def _column(message: pb.PlannedColumn) -> PlannedColumn:
         context_seconds=message.context_seconds, prompt_seconds=message.prompt_seconds,
         pair_seconds=message.pair_seconds, chunk_tokens=message.chunk_tokens,
     )  # fmt: skip
-    return PlannedColumn(name=message.name, steps=steps, tpot_seconds=message.tpot_seconds)
+    return PlannedColumn(
+        name=message.name,
+        steps=steps,
+        tpot_seconds=message.tpot_seconds,
+        refill_seconds=message.refill_seconds,
+    )

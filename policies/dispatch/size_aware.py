@@ -8,7 +8,7 @@ the largest of
 
 * tokens it would hold over the room of its KV cache,
 * its step time, base + per request x requests + per token x tokens held, over the strictest promise of time per output token
-  that holds there,
+  that holds there; per request counts with it the prompts of those that will take its place,
 * time until the request's first token, (queued + own prompt) through the chunks of the steps, over the promised time to it.
 
 Requests sent since a row's last report count as queued there, so one snapshot does not make all of them go one way.
@@ -235,7 +235,7 @@ def _fills(
     own: ClassPlan, column: PlannedColumn, loads: _Loads, rows: NDArray[np.int64], prompt: float
 ) -> Floats:
     steps, queued = column.steps, loads.queued[rows]
-    step = steps.request_seconds * loads.requests[rows]
+    step = (steps.request_seconds + column.refill_seconds) * loads.requests[rows]
     step += steps.context_seconds * loads.held[rows]
     step += steps.base_seconds
     first = (queued / steps.chunk_tokens + 1.0) * step

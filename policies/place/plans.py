@@ -21,6 +21,9 @@ from policies.place.restraint import AS_IT_RUNS
 from policies.place.run import Run
 from policies.shapes import declared
 
+REFILL_TOLERANCE, LEAST_REFILL = 0.2, 1e-4
+"""Relative change of what follows a request from which on gateways are told again, and seconds that are no change at all."""
+
 LEAST_TOLD = 0.005
 """Share of the requests from which on a column is named to people."""
 
@@ -56,10 +59,11 @@ def made_of(case: Case, frame: Frame) -> SizePlan | None:
     if not any(grid.any() for grid in grids.values()):
         return None
     size = len(frame.edges[0]) * len(frame.edges[1])
+    load = frame.shares(case.capacity.shape or declared(case.service)).reshape(len(frame.classes), size)
     plan = SizePlan(
         input_edges=frame.edges[0],
         output_edges=frame.edges[1],
-        columns=tuple(_column(frame, name, profiles[name], grids[name]) for name in profiles),
+        columns=tuple(_column(frame, name, profiles[name], grids[name], load) for name in profiles),
         classes=tuple(
             ClassPlan(
                 request_class=request_class, ttft_seconds=frame.promises[n].ttft_seconds,
@@ -92,14 +96,28 @@ def _able(profile: Profile, number: int, size: int) -> tuple[bool, ...]:
     return tuple((profile.throughput[number * size : (number + 1) * size] > 0.0).tolist())
 
 
-def _column(frame: Frame, name: str, profile: Profile, grid: Floats) -> PlannedColumn:
-    """A column with its strictest promise: of the classes planned there, or of all where none is."""
+def refill_seconds(frame: Frame, steps: StepFigures, load: Floats) -> float:
+    """Seconds of prompts that a running request brings each step on a replica of `load` [classes x sizes, in any unit]: in steady
+    state one of mean answer length takes its place each time as many steps are over (`placement.profiles.roofline`).
+    """
+    tokens = np.tile(np.array(frame.edges[1], dtype=np.float64), len(frame.edges[0]))
+    prompts = np.repeat(np.array(frame.edges[0], dtype=np.float64), len(frame.edges[1]))
+    seconds = steps.prompt_seconds * prompts + steps.pair_seconds * prompts**2
+    sizes = load.sum(axis=0)
+    answered = float(sizes @ tokens)
+    return round(float(sizes @ seconds) / answered, 6) if answered > 0.0 else 0.0
+
+
+def _column(frame: Frame, name: str, profile: Profile, grid: Floats, load: Floats) -> PlannedColumn:
+    """A column with its strictest promise, of the classes planned there, or of all where none is; and what follows its requests."""
     promised = [frame.promises[n].tpot_seconds for n in range(len(frame.classes)) if grid[n].any()]
     tpot = min(promised or [promise.tpot_seconds for promise in frame.promises])
     steps = profile.steps or StepFigures(
         base_seconds=tpot, request_seconds=0.0, context_seconds=0.0, prompt_seconds=0.0
     )
-    return PlannedColumn(name=name, steps=steps, tpot_seconds=tpot)
+    planned = grid * load if grid.any() else load
+    refill = refill_seconds(frame, steps, planned)
+    return PlannedColumn(name=name, steps=steps, tpot_seconds=tpot, refill_seconds=refill)
 
 
 def same(standing: SizePlan, made: SizePlan, shares: Floats, tolerance: float) -> bool:
@@ -118,7 +136,7 @@ def same(standing: SizePlan, made: SizePlan, shares: Floats, tolerance: float) -
         _without_shares(each) for each in made.classes
     ]:
         return False
-    if not all(_near(a.steps, b.steps) for a, b in zip(standing.columns, made.columns, strict=True)):
+    if not all(_near(a, b) for a, b in zip(standing.columns, made.columns, strict=True)):
         return False
     return moved(standing, made, shares) <= tolerance
 
@@ -172,8 +190,12 @@ def _without_shares(each: ClassPlan) -> tuple[object, ...]:
     return each.request_class, each.ttft_seconds, each.tpot_seconds, each.able
 
 
-def _near(before: StepFigures, after: StepFigures) -> bool:
-    if before.chunk_tokens != after.chunk_tokens:
+def _near(old: PlannedColumn, new: PlannedColumn) -> bool:
+    before, after = old.steps, new.steps
+    refilled = math.isclose(
+        old.refill_seconds, new.refill_seconds, rel_tol=REFILL_TOLERANCE, abs_tol=LEAST_REFILL
+    )
+    if before.chunk_tokens != after.chunk_tokens or not refilled:
         return False
     names = [name for name in StepFigures.__struct_fields__ if name.endswith("_seconds")]
     return all(
