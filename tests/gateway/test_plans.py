@@ -5,16 +5,23 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.base import Ref
+from cluster.serving import Objective, Policies, Replica, ReplicaPhase, Service, Variant
 from cluster.size_plan import ClassPlan, PlannedColumn, SizePlan, StepFigures, fault_of
-from controller.routing import put_plan
+from cluster.snapshot import Snapshot
+from cluster.targets import Routes
+from controller.routing import ENDPOINT, RouteBook, put_plan
 from gateway.codec import route_table
 from gateway.plans import size_plan
+from placement.models import model_spec
 from wire import gateway_pb2 as pb
 
 STEPS = StepFigures(base_seconds=0.02, request_seconds=0.001, context_seconds=1e-6, prompt_seconds=1e-4)
@@ -41,7 +48,10 @@ def plans(draw: st.DrawFn) -> SizePlan:
     inputs = tuple(sorted(draw(st.sets(st.integers(1, 65_536), min_size=1, max_size=4))))
     outputs = tuple(sorted(draw(st.sets(st.integers(1, 65_536), min_size=1, max_size=4))))
     cells, wide = len(inputs) * len(outputs), draw(st.integers(1, 2))
-    columns = tuple(msgspec.structs.replace(SMALL, name=f"v{n}|p", tpot_seconds=0.1 + n) for n in range(wide))
+    columns = tuple(
+        msgspec.structs.replace(SMALL, name=f"v{n}|p", tpot_seconds=0.1 + n, refill_seconds=0.25 * n)
+        for n in range(wide)
+    )
     names = draw(st.sets(st.text(min_size=1, max_size=5), min_size=1, max_size=2))
     classes = tuple(
         ClassPlan(
@@ -113,6 +123,7 @@ def spoil(**changes: object) -> Spoil:
         pytest.param(spoil(column__tpot_seconds=math.nan), "above 0", id="a column's promise that is no number"),
         pytest.param(spoil(column__base_seconds=-1.0), "step figures", id="steps that go back in time"),
         pytest.param(spoil(column__pair_seconds=math.inf), "step figures", id="steps without end"),
+        pytest.param(spoil(column__refill_seconds=math.nan), "prompts a step", id="what follows a request is no number"),
         pytest.param(spoil(column__chunk_tokens=0), "step figures", id="no chunk"),
         pytest.param(spoil(column__name="big|od"), "one name", id="two columns of one name"),
         pytest.param(lambda m: m.classes.append(m.classes[0]), "one name", id="two classes of one name"),
@@ -143,3 +154,40 @@ def test_a_route_of_an_older_operator_has_no_plan() -> None:
     table.services.add(service="shop/chat").instances.add(name="shop/a", weight=1.0, state="ready")
     (read,) = route_table(table).services
     assert (read.size_plan, read.instances[0].column) == (None, "|")
+
+
+def test_routes_that_stand_are_told_but_not_those_of_replicas_that_are_gone() -> None:
+    replica = Replica(
+        key="shop/a", ref=Ref("Replica", "shop/a", "u1"), service="shop/chat", launcher="shop/a", variant=Variant(accelerator="L4"),
+        pool="od", phase=ReplicaPhase.READY,
+    )  # fmt: skip
+    service = Service(
+        ref=Ref("ModelService", "shop/chat", "u0"), model=model_spec("llama-3.1-8b", {}), variants=(replica.variant,),
+        objectives=(Objective(ttft_seconds=2.0, tpot_seconds=0.1),), policies=Policies(name={"dispatch": "size_aware"}),
+    )  # fmt: skip
+    pod = SimpleNamespace(
+        metadata=SimpleNamespace(annotations={ENDPOINT: "10.0.0.1:9"}), spec=SimpleNamespace(node_name="n"),
+        status=SimpleNamespace(pod_ip=""),
+    )  # fmt: skip
+    world: Any = SimpleNamespace(objects={"Pod": {"shop/a": pod}})
+
+    def told(book: RouteBook, routes: Routes | None) -> pb.ServiceRoute | None:
+        targets = {} if routes is None else {"Routes/shop/chat": routes}
+        view = Snapshot(services={"shop/chat": service}, replicas={"shop/a": replica}, targets=targets)
+        table = book.table(world, view, 1, 0.0)
+        return None if table is None else table.services[0]
+
+    book, stands = (
+        RouteBook(),
+        Routes(owner="place", decided_seconds=0.0, service="shop/chat", weights={}, plan=PLAN),
+    )
+    assert told(book, None).instances[0].weight == 1.0
+    route = told(book, msgspec.structs.replace(stands, weights={"shop/a": 0.5, "shop/b": 0.5}))
+    assert (route.instances[0].weight, route.instances[0].pool, route.dispatch_policy) == (
+        0.5,
+        "od",
+        "size_aware",
+    )
+    assert size_plan("shop/chat", route.size_plan) == PLAN
+    assert told(book, msgspec.structs.replace(stands, weights={"shop/a": 0.5, "shop/b": 0.5})) is None
+    assert told(book, msgspec.structs.replace(stands, weights={"shop/b": 1.0})).instances[0].weight == 1.0

@@ -11,10 +11,13 @@ import grpc.aio
 import pytest
 
 from controller.routes import GatewayReport
+from controller.routing import put_plan
+from gateway.codec import route_table
 from gateway.streams import refusal
 from runtime.authority import Identity, Role
 from runtime.channels import EOF, dial
 from tests.gateway.loopback import OPERATOR, ORIGIN, WAIT, Plane, plane, run
+from tests.gateway.test_plans import PLAN
 from wire import gateway_pb2 as pb
 from wire import gateway_pb2_grpc
 
@@ -163,6 +166,42 @@ def test_nobody_attaches_in_a_name_that_is_not_its_own(role: Role, name: str, sa
             assert code is grpc.StatusCode.PERMISSION_DENIED
             assert needle in details
             assert [report for report in world.routes.drain() if report.loads] == []
+            await late.close()
+
+    run(story())
+
+
+def test_a_plan_that_was_lost_with_its_stream_or_its_gateway_comes_with_the_next_one() -> None:
+    async def story() -> None:
+        async with plane() as world:
+            first = Attached(world, Role.GATEWAY, "g2")
+            await first.say(gateway="g2")
+            assert await world.routes.present(["g2"], WAIT) == frozenset()
+            await first.close()  # with whatever was on its way
+            table = world.table({})
+            put_plan(table.services[0].size_plan, PLAN)
+            world.routes.publish(table)
+            again = Attached(world, Role.GATEWAY, "g2")
+            await again.say(gateway="g2")
+            (service,) = route_table(await again.read()).services
+            assert service.size_plan == PLAN
+            await again.close()
+            assert await world.gateway.routed(table.epoch, table.version, WAIT)
+            world.gateway._take_routes(ORIGIN)
+            assert world.gateway.core.services["shop/chat"].route.size_plan == PLAN
+
+    run(story())
+
+
+def test_a_gateway_says_that_it_knows_plans_and_one_that_does_not_is_believed() -> None:
+    async def story() -> None:
+        async with plane() as world:
+            late = Attached(world, Role.GATEWAY, "g2")
+            await late.say(gateway="g2", sequence=1, loads=[load()])
+            (old,) = await reports(world, "g2")
+            await late.say(gateway="g2", sequence=2, loads=[load()], knows_size_plans=True)
+            (new,) = await reports(world, "g2")
+            assert (old.knows_size_plans, new.knows_size_plans) == (False, True)
             await late.close()
 
     run(story())

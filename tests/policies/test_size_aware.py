@@ -183,6 +183,13 @@ def test_how_full_a_row_would_be(row, prompt, output, fill):
     assert found == pytest.approx([fill], rel=1e-4)
 
 
+def test_prompts_of_those_that_follow_count_with_each_running_request():
+    rows, row = table(s0=(39, 0, 0)), np.array([0])
+    busy = msgspec.structs.replace(SMALL, refill_seconds=0.0005)
+    assert fills_of(CHAT, SMALL, rows, row, 20.0, 0.0) == pytest.approx([0.6002], rel=1e-4)
+    assert fills_of(CHAT, busy, rows, row, 20.0, 0.0) == pytest.approx([0.8002], rel=1e-4)
+
+
 def test_a_plan_is_no_setting_of_the_policy():
     with pytest.raises(PolicyConfigError, match="pools"):
         config_of("dispatch", "size_aware", {"pools": []})

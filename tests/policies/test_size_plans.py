@@ -1,5 +1,7 @@
 """Plans by size between planner and gateways: when a service has one, what it says, and when a new one is sent."""
 
+import re
+
 import msgspec
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from cluster import actions as act
 from cluster.checks import check
 from cluster.overlay import Overlay
+from cluster.reasons import render
 from cluster.serving import Objective, Policies, ReplicaPhase
 from cluster.size_plan import fault_of
 from cluster.targets import Mix, MixPart, Routes, SizeShares
@@ -17,7 +20,7 @@ from policies.groups import Groups
 from policies.mixes import demand_of, problem_of, sized_mix, solved
 from policies.options import MixOptions, options_of, routes_by_size
 from policies.place.best_fit import BestFit
-from policies.place.plans import moved
+from policies.place.plans import described, moved
 from policies.registry import DEFAULTS
 from policies.shapes import declared
 from policies.sizing import allowed_cells
@@ -166,6 +169,32 @@ def test_the_plan_has_the_mixs_shares_and_what_its_columns_are_able_to():
         profiles[k].steps for k in ("A100-80x1-bf16", "L4x1-bf16")
     ]
     assert (own.ttft_seconds, own.tpot_seconds) == (2.0, 0.1)
+
+
+def test_what_follows_a_request_is_the_prompts_of_its_column_over_their_answers():
+    made = two(cluster(expected_input_tokens=1_000.0, expected_output_tokens=250.0))
+    plan = routed(made).plan
+    for column in plan.columns:
+        steps = column.steps
+        one = (steps.prompt_seconds * 1_000 + steps.pair_seconds * 1_000**2) / 250
+        assert column.refill_seconds == pytest.approx(one, rel=0.2)  # sizes lie between the grid's points
+    shares = frame(made).shares(declared(made.parts["services"][SERVICE]))
+    text = described(plan, shares)
+    assert sum(int(part) for part in re.findall(r"(\d+)%", text)) == pytest.approx(100, abs=2)
+    assert re.search(
+        r"% \(about 9\d\d \+ 2\d\d\) to A100-80x1-bf16\|a100-od|% \(about 1\d{3} \+ 2\d\d\) to", text
+    ), text
+
+
+def test_people_are_told_where_sizes_go():
+    made = two(cluster())
+    policy = BestFit()
+    plan = policy.decide(made.build(), policy.initial(), context()).plan
+    (reason,) = (each for each in plan.reasons if each.code == "SizesRouted")
+    assert "to L4x1-bf16|l4-od" in render(reason) or "to A100-80x1-bf16|a100-od" in render(reason)
+    standing(made, routed(made))
+    again = policy.decide(made.build(), policy.initial(), context()).plan
+    assert [each for each in again.reasons if each.code == "SizesRouted"] == []
 
 
 def test_what_is_there_beside_the_mix_is_a_column_without_shares():

@@ -6,6 +6,7 @@ import re
 
 import msgspec
 
+from cluster.size_plan import SizePlan
 from tests.scenarios.props import fleet, manifests, service
 from tests.scenarios.scenario import Scenario
 from tests.scenarios.seen import Seen, owner_of
@@ -388,8 +389,51 @@ PRIORITIES = Scenario(
     events={DRAFT: frozenset({"ShortOfCapacity"})},
 )
 
+# ------------------------------------------------------------------------------------------------------ by size
+
+
+def planned(stage: Stage) -> SizePlan | None:
+    """The plan by size that the gateway dispatches by."""
+    service = stage.cluster.gateway.core.services.get(CHAT)
+    return service.route.size_plan if service is not None else None
+
+
+async def _by_size(stage: Stage) -> None:
+    await stage.until(lambda _: settled(stage, CHAT, 2), 60, "two replicas ready")
+    await stage.until(lambda _: planned(stage) is not None, 20, "the gateway has the plan")
+    before = planned(stage)
+    assert before is not None
+    assert {column.name.partition("|")[0] for column in before.columns} == {"L4x1-bf16"}
+    stage.load(CHAT, 2.0, 10)
+    await stage.seconds(5)
+    await stage.halt()
+    assert planned(stage) == before, "without an operator the last plan holds"
+    await stage.resume()
+    for _ in range(15):
+        await stage.second()
+        assert planned(stage) == before, "a successor tells the same until it decides otherwise"
+    await stage.until(lambda _: len(stage.traffic.ended("served")) == 20, 60, "all are served")
+    await stage.patch(
+        "ModelService", CHAT, {"spec": {"policies": {"dispatch": {"name": "least_outstanding"}}}}
+    )
+    await stage.until(lambda _: planned(stage) is None, 20, "the plan is taken back with the policy")
+    await stage.patch("ModelService", CHAT, {"spec": {"policies": {"dispatch": {"name": "size_aware"}}}})
+    await stage.until(lambda _: planned(stage) is not None, 20, "and comes back with it")
+
+
+BY_SIZE = Scenario(
+    name="a plan by size outlives its operator",
+    fleet=fleet(l4=2),
+    manifests=manifests(service("chat", "minReplicas: 2\npolicies: {dispatch: {name: size_aware}}")),
+    script=_by_size,
+    final={CHAT_SERVICE: {"status.phase": "Serving", "status.ready": 2}},
+    events={CHAT: frozenset({"RoutesSet", "SizesRouted"})},
+    never=frozenset({"ShortOfCapacity", "ReplicaLost", "ReplicaUnplaceable"}),
+)
+
 ALL = [
     SERVE,
+    BY_SIZE,
     GROW,
     USER_SCALE,
     NEW_IMAGE,

@@ -85,6 +85,11 @@ SITUATIONS = {
         (service("chat", f"minReplicas: 1\n{SHORT_MEMORY}", on="l4, a10g", tpot=0.045),),
         (Surge("shop/chat", 5, 5.0, 15),), 60, frozenset({"CreateReplica", "SetRoutes"}),
     ),
+    "a mix of two products, dispatched by a plan of sizes": Situation(
+        fleet(l4=1, a10g=1),
+        (service("chat", "minReplicas: 2\npolicies: {dispatch: {name: size_aware}}", on="l4, a10g", tpot=0.1),),
+        (Surge("shop/chat", 12, 3.0, 15),), 60, frozenset({"CreateReplica", "SetRoutes"}),
+    ),
 }  # fmt: skip
 
 

@@ -80,7 +80,8 @@ def detail_of(action: AnyAction) -> str:
         slots = ", ".join(f"{s.node}:{','.join(map(str, s.devices))}" for s in action.slots)
         return f"{action.variant.key} on {slots}"
     if isinstance(action, SetRoutes):
-        return ", ".join(f"{key}={weight:.4f}" for key, weight in sorted(action.weights.items()))
+        weights = ", ".join(f"{key}={weight:.4f}" for key, weight in sorted(action.weights.items()))
+        return weights if action.plan is None else f"{weights}; plan by size {action.plan.digest}"
     if isinstance(action, (StartGang, RestartGang)):
         return ", ".join(f"{s.node}:{','.join(map(str, s.devices))}" for s in action.layout.slots)
     if isinstance(action, GrantPower):
