@@ -136,8 +136,8 @@ def _column_fault(plan: SizePlan) -> str:
                 f"Column {column.name!r} promises {column.tpot_seconds} s per output token; that is above 0."
             )
         if not 0.0 <= column.refill_seconds <= MOST_SECONDS:
-            seconds = column.refill_seconds
-            return f"Requests of column {column.name!r} bring {seconds} s of prompts a step; that is a time from 0 on."
+            brought = column.refill_seconds
+            return f"Requests of column {column.name!r} bring {brought} s of prompts a step; that is a time from 0 on."
     return ""
 
 
