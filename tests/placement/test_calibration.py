@@ -1,10 +1,13 @@
 """What samples teach: recovered constants, transfer to a product never measured, odd deployments, and the band."""
 
 import json
+from functools import cache
 
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cluster.codec import from_json, to_json
 from placement.profiles.calibration import (
@@ -67,6 +70,12 @@ TRAINING = [
 ]
 
 
+@cache
+def trained():
+    """What all tests of this file learn from."""
+    return fitted(OPEN, TRAINING)
+
+
 def test_without_samples_the_published_constants_stand_with_a_wide_band():
     none = fitted(OPEN, [])
     where = sampled(deployment())
@@ -79,7 +88,7 @@ def test_without_samples_the_published_constants_stand_with_a_wide_band():
 
 
 def test_a_product_never_measured_is_predicted_from_the_others():
-    learned = fitted(OPEN, TRAINING)
+    learned = trained()
     unseen = sampled(deployment(H200, SMALL, 4), seed=9)
     assert error(fitted(OPEN, []), unseen) > 0.12
     assert error(learned, unseen) < 0.06
@@ -88,7 +97,7 @@ def test_a_product_never_measured_is_predicted_from_the_others():
 
 
 def test_live_samples_narrow_the_band_and_cure_a_slow_node():
-    learned = fitted(OPEN, TRAINING)
+    learned = trained()
     slow = deployment(H200, LARGE, 4)
     live, scored = sampled(slow, 20, 1, by=1.25), sampled(slow, 40, 2, by=1.25)
     after = observed(learned, [live])
@@ -99,7 +108,7 @@ def test_live_samples_narrow_the_band_and_cure_a_slow_node():
 
 
 def test_two_batches_teach_what_one_does():
-    learned = fitted(OPEN, TRAINING)
+    learned = trained()
     live = sampled(deployment(H200, LARGE, 4), 20, 1)
     halves = [
         Samples(live.deployment, *(each[part] for each in live[1:5]))
@@ -116,7 +125,7 @@ def test_an_odd_deployment_explains_itself_and_leaves_the_others_alone():
     learned = fitted(OPEN, [*TRAINING, odd])
     assert error(learned, unseen) < 0.06
     assert error(learned, odd) < 0.15
-    later = observed(fitted(OPEN, TRAINING), [odd])
+    later = observed(trained(), [odd])
     assert error(later, unseen) < 0.06
 
 
@@ -152,7 +161,7 @@ def test_every_effect_has_a_width_that_its_group_shares(name, group):
 
 
 def test_widths_are_learned_from_how_far_apart_runs_are():
-    alike = fitted(OPEN, TRAINING).widths
+    alike = trained().widths
     apart = fitted(
         OPEN,
         [sampled(each.deployment, seed=n, by=0.5 if n % 2 else 1.5) for n, each in enumerate(TRAINING)],
@@ -170,7 +179,7 @@ def test_an_engine_that_counts_all_its_steps_tells_the_same_as_requests_do():
     loads = running(step, live.batch, live.inputs, live.outputs), live.inputs, live.outputs
     counted = live._replace(seconds=steady_seconds(step, *loads), whole=True)
     scored = sampled(where, 30, 3)
-    learned = fitted(OPEN, TRAINING)
+    learned = trained()
     by_requests, by_steps = (
         predict(observed(learned, [each]), *scored[:4]).seconds for each in (live, counted)
     )
@@ -188,3 +197,26 @@ def test_what_was_learned_survives_storage():
 def test_nothing_seen_changes_nothing():
     learned = fitted(OPEN, TRAINING[:1])
     assert observed(learned, []) is learned
+
+
+@settings(max_examples=6)
+@given(
+    batch=st.floats(1, 512), inputs=st.floats(1, 32_000), outputs=st.floats(1, 8_000), by=st.floats(1e-3, 1e3), whole=st.booleans(),
+    count=st.integers(1, 5),
+)  # fmt: skip
+def test_no_sample_wild_as_it_may_be_breaks_the_band_or_what_is_known_of_others(
+    batch, inputs, outputs, by, whole, count
+):
+    where = deployment(A100, SMALL, 2, engine="sglang")
+    loads = tuple(np.full(count, each) for each in (batch, inputs, outputs))
+    expected = predict(trained(), where, *loads, whole=whole)
+    wild = Samples(where, *loads, expected.seconds * by, whole)
+    after = observed(trained(), [wild])
+    told = predict(after, where, *loads, whole=whole)
+    assert np.isfinite(told.seconds).all()
+    assert (told.seconds > 0.0).all()
+    assert (told.spread > 0.0).all()
+    assert (told.spread <= 1.05 * expected.spread).all(), "samples narrow the band"
+    others = sampled(deployment(H200, LARGE, 4), seed=9)
+    before, now = (predict(each, *others[:4]).seconds for each in (trained(), after))
+    assert abs(np.log(now / before)).max() < 0.25
