@@ -20,7 +20,8 @@ class PowerDomain(Noun, kw_only=True, frozen=True):
     """A breaker: everything in `members` (nodes) and in child domains draws through it.
 
     `margin` is the share of the rating never planned for (epsilon of research: power §5), `feeds` the
-    share of the rating left after a feed loss (1 = healthy).
+    share of the rating left after a feed loss (1 = healthy). `serving_watts` is what GPUs of replicas below it may be
+    planned to draw at their TDP; None: selection plans without regard to watts.
     """
 
     ref: Ref
@@ -29,6 +30,7 @@ class PowerDomain(Noun, kw_only=True, frozen=True):
     margin: float = 0.03
     feeds: float = 1.0
     members: tuple[str, ...] = ()
+    serving_watts: int | None = None
     policy: str = "static_clamp"
     config: dict[str, object] = {}
 

@@ -57,6 +57,8 @@ CODES: dict[str, CodeSpec] = {
                            " costs less than {limit}.", "need", "have", "limit", "shed"),
     "PoolScarce": _warning("one more GPU of {choice} would save about {limit}: {need} compete for its {have}.",
                            "need", "have", "limit"),
+    "WattsScarce": _warning("replicas may be planned to draw {have} more in {choice}, and {need} are wanted; one more kilowatt would"
+                            " save about {limit}.", "need", "have", "limit"),
     "ClassShed": _warning("{have} of the {need} of class {choice} are left unserved, priced at {limit}.",
                           "need", "have", "limit"),
     # scale

@@ -69,13 +69,15 @@ class Menu(Target, tag=True, kw_only=True, frozen=True):
     """At most 50 candidate mixes of a service, cheapest first under the standing prices.
 
     `joint`: the first is the service's part of one plan for all that compete with it, and is kept free for it. `prices`
-    are then what one more GPU of a pool would save that plan, dollars per hour, where it would.
+    are then what one more GPU of a pool would save that plan, dollars per hour, where it would, and `closed` pools of
+    which nothing beyond the part may be taken, though GPUs are free: the watts of their domain are spoken for.
     """
 
     service: str
     mixes: tuple[Mix, ...]
     joint: bool = False
     prices: dict[str, float] = {}
+    closed: tuple[str, ...] = ()
 
 
 class LoadShape(Noun, kw_only=True, frozen=True):

@@ -291,6 +291,7 @@ def domain(obj: PowerDomainObject, members: tuple[str, ...]) -> PowerDomain:
         parent=obj.spec.parent,
         rating_watts=obj.spec.rating_watts,
         margin=obj.spec.margin_fraction,
+        serving_watts=obj.spec.serving_watts,
         members=members,
         policy=policy.name if policy else "static_clamp",
         config=dict(policy.config) if policy else {},

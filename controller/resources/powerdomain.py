@@ -56,6 +56,18 @@ class PowerDomainSpec(ApiStruct, frozen=True, kw_only=True):
     margin_fraction: Annotated[float, number("Share of the rating that is never planned for.", 0.0, 0.9)] = (
         0.05
     )
+    serving_watts: (
+        Annotated[
+            int,
+            whole(
+                "Watts that the GPUs of replicas below it may be planned to draw, at their TDP; absent plans replicas "
+                "without regard to watts. It holds for pools all of whose nodes are below it.",
+                0,
+                10**10,
+            ),
+        ]
+        | None
+    ) = None
     parent: Annotated[str, text("PowerDomain this one draws through; empty means it is a root.", 253)] = ""
     members: Annotated[DomainMembers, about("What draws through it.")] = DomainMembers()
     policy: (

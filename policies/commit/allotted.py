@@ -24,12 +24,15 @@ class Allotments:
 
     def __init__(self, view: Snapshot, services: Iterable[Service], inventory: Inventory) -> None:
         self._parts: dict[str, Gpus] = {}
+        self._closed: dict[str, frozenset[str]] = {}
         self._waiting: dict[str, Gpus] = {}
         self._kept: dict[int, Gpus] = {}
         for service in services:
             part = allotment(view, service)
             if part is not None:
                 self._parts[service.name] = part
+                menu = view.menu(service.name)
+                self._closed[service.name] = frozenset(menu.closed if menu is not None else ())
                 self._wait(service, held_by(inventory, service))
 
     def _wait(self, service: Service, has: Mapping[str, int]) -> None:
@@ -50,7 +53,9 @@ class Allotments:
             return limits
         kept, mine = self._kept[service.priority], self._waiting[service.name]
         free = {
-            pool: max(min(gpus, own.get(pool, 0)), gpus - kept.get(pool, 0) + mine.get(pool, 0))
+            pool: min(gpus, own.get(pool, 0))
+            if pool in self._closed[service.name]
+            else max(min(gpus, own.get(pool, 0)), gpus - kept.get(pool, 0) + mine.get(pool, 0))
             for pool, gpus in limits.free_gpus.items()
         }
         most = {

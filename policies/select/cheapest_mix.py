@@ -48,10 +48,13 @@ class CheapestMixState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lead(NamedTuple):
-    """A service's part of a joint plan, and what one more GPU of each pool would save that plan, $/h."""
+    """A service's part of a joint plan, what one more GPU of each pool would save that plan ($/h), and pools of which
+    nothing beyond the part may be taken.
+    """
 
     mix: Mix
     prices: Mapping[str, float]
+    closed: tuple[str, ...] = ()
 
 
 class CheapestMix:
@@ -96,6 +99,7 @@ class CheapestMix:
                 mixes=mixes,
                 joint=lead is not None,
                 prices=dict(lead.prices) if lead is not None else {},
+                closed=lead.closed if lead is not None else (),
             )
             standing = view.menu(service.name)
             if standing is None or msgspec.structs.replace(standing, decided_seconds=ctx.now_seconds) != menu:

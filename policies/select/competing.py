@@ -43,18 +43,24 @@ Gpus = dict[str, int]
 """GPUs by pool."""
 
 
-def connected(competitors: Sequence[Competitor]) -> list[list[Competitor]]:
-    """The competitors in groups that share no pool, each in the order given; groups by their first pool's name."""
+def connected(
+    competitors: Sequence[Competitor], domains: Mapping[str, str] | None = None
+) -> list[list[Competitor]]:
+    """The competitors in groups that share no pool and none of the ``domains`` of pools, each in the order given;
+    groups by their first pool's name.
+    """
+    domains = domains or {}
     of_pool: dict[str, int] = {}
     groups: dict[int, list[int]] = {}
     for number, each in enumerate(competitors):
-        touched = sorted({of_pool[pool] for pool in each.pools if pool in of_pool})
+        shared = each.pools | {f"watts/{domains[pool]}" for pool in each.pools if pool in domains}
+        touched = sorted({of_pool[name] for name in shared if name in of_pool})
         members = [number]
         for other in touched:
             members = groups.pop(other) + members
         groups[number] = members
-        for member in members:
-            of_pool.update(dict.fromkeys(competitors[member].pools, number))
+        of_pool = {name: number if group in touched else group for name, group in of_pool.items()}
+        of_pool.update(dict.fromkeys(shared, number))
     found = [[competitors[number] for number in sorted(members)] for members in groups.values()]
     return sorted(found, key=lambda group: min(pool for each in group for pool in each.pools))
 

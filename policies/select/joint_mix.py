@@ -40,6 +40,7 @@ from policies.select.competing import (
     young,
 )
 from policies.select.telling import allotted, scarce
+from policies.select.watts import Watts, budgets, scarce_watts
 from policies.shapes import declared
 
 MEMO_LIMIT = 64
@@ -90,6 +91,14 @@ class Planned(NamedTuple):
     others: dict[str, RunnerUp | None]
 
 
+class Wanted(NamedTuple):
+    """What a joint plan may use: free GPUs by pool, watts, and the watts by domain that everybody's own optimum draws."""
+
+    free: Gpus
+    watts: Watts
+    drawn: dict[str, float]
+
+
 class JointMix:
     """`Policy[Snapshot, JointMixState]`."""
 
@@ -115,14 +124,21 @@ class JointMix:
                 if (found := self._competitor(groups, inventory, each, ctx)) is not None
             ]
             free = free_of(inventory, priority, taken)
-            for group in connected(competitors):
+            watts = budgets(view, free)
+            for group in connected(
+                competitors, {pool: domain for pool, (domain, _) in watts.of_pool.items()}
+            ):
                 given = {each.name: self._alone(each, ctx) for each in group}
-                if short_pools(given.values(), free):
-                    if len(group) == 1:
+                bound = watts.short(given.values())
+                if bound or short_pools(given.values(), free):
+                    if len(group) == 1 and not bound:
                         given = {group[0].name: self._alone(group[0], ctx, free)}
                     elif draft.units_used < ctx.units:
                         key = f"{priority}/{min(group[0].pools)}"
-                        leads, learnt[key] = self._plan(group, free, state.learnt.get(key), ctx, draft)
+                        wanted = Wanted(free, watts, watts.wanted(given.values()))
+                        leads, learnt[key] = self._plan(
+                            view, group, wanted, state.learnt.get(key), ctx, draft
+                        )
                         joint.update(leads)
                         given = {each.name: gpus_of(leads[each.name].mix, each.service) for each in group}
                 take(group, given, inventory, taken)
@@ -170,18 +186,30 @@ class JointMix:
             found[column.pool] = found.get(column.pool, 0) + gpus
         return found
 
-    def _plan(
-        self, group: list[Competitor], free: Gpus, before: Learnt | None, ctx: Context, draft: Draft
-    ) -> tuple[dict[str, Lead], Learnt]:
-        """The joint plan of services that compete, told service by service, and what is to be remembered of it."""
+    def _problem(self, group: list[Competitor], wanted: Wanted) -> FleetProblem:
+        """The joint problem of services that compete."""
         pools = sorted({pool for each in group for pool in each.pools})
-        problem = FleetProblem(
-            models=tuple(each.need for each in group),
-            inventory={pool: free.get(pool, 0) for pool in pools},
+        domains = {wanted.watts.of_pool[pool][0] for pool in pools if pool in wanted.watts.of_pool}
+        return FleetProblem(
+            models=tuple(wanted.watts.bound(each.need) for each in group),
+            inventory={pool: wanted.free.get(pool, 0) for pool in pools},
+            budget_watts={domain: wanted.watts.left[domain] for domain in sorted(domains)},
             work_units=self._config.fleet_work_units,
             relative_gap=self._config.fleet_gap,
             keep_share=self._config.keep_share,
         )
+
+    def _plan(
+        self,
+        view: Snapshot,
+        group: list[Competitor],
+        wanted: Wanted,
+        before: Learnt | None,
+        ctx: Context,
+        draft: Draft,
+    ) -> tuple[dict[str, Lead], Learnt]:
+        """The joint plan of services that compete, told service by service, and what is to be remembered of it."""
+        problem = self._problem(group, wanted)
         encoded = msgspec.json.encode(problem, order="deterministic")
         digest = hashlib.blake2b(encoded, digest_size=16).hexdigest()
         known = before or Learnt(digest="")
@@ -189,12 +217,16 @@ class JointMix:
         plan, others = _planned(problem, began, f"{digest}{sorted(began.items())}", ctx.scratch)
         draft.units_used += plan.units_used
         saves = {pool: round(price, 2) for pool, price in plan.prices.items() if price >= 0.005}
-        for reason in scarce(group, saves, free):
+        closed = tuple(pool for pool in problem.inventory if pool in wanted.watts.of_pool)
+        for reason in (
+            *scarce(group, saves, wanted.free),
+            *scarce_watts(view, wanted.watts, wanted.drawn, plan),
+        ):
             draft.because(reason)
         leads: dict[str, Lead] = {}
         for each in group:
             mix = mix_of(each.frame, each.shares, each.rate, plan.solutions[each.name], each.options)
-            leads[each.name] = Lead(mix, saves)
+            leads[each.name] = Lead(mix, saves, closed)
             draft.because(allotted(each, mix, plan, others[each.name]))
         return leads, Learnt(digest=digest, began=began, ended=dict(plan.prices))
 

@@ -281,10 +281,15 @@ def test_a_job_that_cannot_be_meant_says_where_and_what_to_do(
 
 def test_a_breaker_with_its_members() -> None:
     obj = made.domain(
-        "row", parent="hall", rating=9_000, marginFraction=0.2, policy={"name": "polca", "config": {"a": 1}}
+        "row",
+        parent="hall",
+        rating=9_000,
+        marginFraction=0.2,
+        servingWatts=7_000,
+        policy={"name": "polca", "config": {"a": 1}},
     )
     assert intents.domain(obj, ("n1", "n2")) == PowerDomain(
-        ref=Ref("PowerDomain", "row", "uid-row", 1), parent="hall", rating_watts=9_000, margin=0.2, members=("n1", "n2"),
+        ref=Ref("PowerDomain", "row", "uid-row", 1), parent="hall", rating_watts=9_000, margin=0.2, serving_watts=7_000, members=("n1", "n2"),
         policy="polca", config={"a": 1},
     )  # fmt: skip
     plain = intents.domain(made.domain("row"), ())

@@ -107,6 +107,8 @@ PRODUCTS: tuple[Bad, ...] = (
 DOMAINS: tuple[Bad, ...] = (
     Bad("a breaker that carries nothing", domain(ratingWatts=0),
         P("spec.ratingWatts: Invalid value: 0: spec.ratingWatts in body should be greater than or equal to 1"), "spec.ratingWatts"),
+    Bad("watts below nothing for replicas", domain(servingWatts=-5),
+        P("spec.servingWatts: Invalid value: -5: spec.servingWatts in body should be greater than or equal to 0"), "spec.servingWatts"),
     Bad("a margin of everything", domain(marginFraction=1),
         P("spec.marginFraction: Invalid value: 1: spec.marginFraction in body should be less than or equal to 0"), "spec.marginFraction",
         P("spec.marginFraction: Invalid value: 1: spec.marginFraction in body should be less than or equal to 0.9"),
