@@ -60,7 +60,7 @@ class _Found(NamedTuple):
 def parse(text: str, source: str, given: Given, catalogue: Catalogue) -> Imported:
     """Profiles of a file's text. Raises ProfileError with a sentence for each fault found."""
     try:
-        content = json.loads(text)
+        content = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise ProfileError(
             (f"{source}: not JSON ({error}); import the file as its tool wrote it",)
@@ -75,13 +75,18 @@ def parse(text: str, source: str, given: Given, catalogue: Catalogue) -> Importe
     faults: list[str] = []
     profiles: list[UserProfile] = []
     told: list[str] = []
-    for found in _READERS[name](content, source, given, faults):
-        try:
-            profile = _profile(found, given, catalogue)
-            told += [*checked(profile), *_unpromised(profile)]
-            profiles.append(profile)
-        except ProfileError as error:
-            faults += error.sentences
+    try:
+        for found in _READERS[name](content, source, given, faults):
+            try:
+                profile = _profile(found, given, catalogue)
+                told += [*checked(profile), *_unpromised(profile)]
+                profiles.append(profile)
+            except ProfileError as error:
+                faults += error.sentences
+    except _OTHER_KIND as error:
+        faults.append(
+            f"{source}: a value is of another kind than the {name} format has there ({error}); import the file as its tool wrote it"
+        )
     if not faults and not any(rate for each in profiles for row in each.rates for rate in row):
         faults = [
             f"{source}: nothing in it serves any size; measure under a looser promise or with more GPUs",
@@ -90,6 +95,28 @@ def parse(text: str, source: str, given: Given, catalogue: Catalogue) -> Importe
     if faults:
         raise ProfileError(tuple(faults))
     return Imported(tuple(profiles), name, tuple(told))
+
+
+_OTHER_KIND = (TypeError, ValueError, IndexError, AttributeError, ArithmeticError, OSError)
+"""What reading a table raises where a list is short, or text, a number or a list stands where another should."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which no name may be given twice: the second would hide the first."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{key[:100]!r} is given twice in one object; keep one")
+        found[key] = value
+    return found
+
+
+def _sizes(values: list[Any]) -> tuple[int, ...]:
+    """Token counts. ValueError for one that is no whole number."""
+    for each in values:
+        if isinstance(each, bool) or not isinstance(each, int | float) or each != int(each):
+            raise ValueError(f"size {each!r} is no whole number of tokens")
+    return tuple(int(each) for each in values)
 
 
 def _unpromised(profile: UserProfile) -> list[str]:
@@ -170,7 +197,7 @@ def _aibrix(content: dict[str, Any], source: str, given: Given, faults: list[str
     ):
         faults.append(f"{source} indexes: AIBrix lists output sizes, then input sizes; give both lists")
         return
-    outputs, inputs = (tuple(int(size) for size in each) for each in indexes)
+    outputs, inputs = (_sizes(each) for each in indexes)
     rows, columns = _shape(rates)
     if (rows, columns) != (len(outputs), len(inputs)):
         turned = (rows, columns) == (len(inputs), len(outputs))
@@ -234,8 +261,8 @@ def _edges(
     content: dict[str, Any], source: str, faults: list[str]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     try:
-        return tuple(int(e) for e in content["input_edges"]), tuple(int(e) for e in content["output_edges"])
-    except (KeyError, TypeError, ValueError):
+        return _sizes(content["input_edges"]), _sizes(content["output_edges"])
+    except (KeyError, TypeError, ValueError, OverflowError):
         faults.append(f"{source}: input_edges and output_edges must both list token counts")
         return (), ()
 

@@ -116,6 +116,27 @@ TALL = {"gpu_info": {"A10G": {"cost": 1, "tputs": [[3, 2, 1], [2, 1, 1]]}}}
         ),
         pytest.param(changed(GRID, "input_edges", to=[1000, 100]), MODEL, ["input_edges are .* rise strictly"], id="sizes that fall"),
         pytest.param(GRID, Given(), ["the file names no model; say --model"], id="no model"),
+        pytest.param(
+            '{"gpu_info": {"A10G": {"cost": 1}, "A10G": {"cost": 2}}}', MODEL, ["'A10G' is given twice in one object; keep one"],
+            id="one GPU twice",
+        ),
+        pytest.param(
+            changed(AIBRIX, "indexes", to=[[4, math.nan], [128, 512, 1024]]), given(accelerator="A40"),
+            [r"file.json: a value is of another kind than the aibrix format has there \(.*NaN.*\)"], id="a size that is no number",
+        ),
+        pytest.param(
+            changed(AIBRIX, "indexes", to=[[4, 8.5], [128, 512, 1024]]), given(accelerator="A40"),
+            ["size 8.5 is no whole number of tokens"], id="half a token",
+        ),
+        pytest.param(
+            changed(AIBRIX, "tputs", to=[[9, 8, 7], [3]]), given(accelerator="A40"), ["the aibrix format has there .list index out"],
+            id="AIBrix, a short row",
+        ),
+        pytest.param(changed(AIBRIX, "slos", to=[1]), given(accelerator="A40"), ["of another kind than the aibrix"], id="AIBrix, no object of SLOs"),
+        pytest.param(changed(AIBRIX, "created", to=1e300), given(accelerator="A40"), ["of another kind than the aibrix"], id="no date"),
+        pytest.param(changed(GRID, "tpot_slo_s", to="fast"), Given(model="llama-2-7b"), ["of another kind than the grid"], id="a promise in words"),
+        pytest.param(changed(GRID, "gpus", "L4", "tputs", 1, to=3), MODEL, ["of another kind than the grid"], id="a number for a row"),
+        pytest.param(changed(GRID, "output_edges", to=[50, "x", 1000]), MODEL, ["must both list token counts", "its sizes ask for"], id="sizes in words"),
     ],
 )  # fmt: skip
 def test_a_fault_is_told_with_its_place_and_a_remedy(content, said, sentences):
@@ -124,6 +145,10 @@ def test_a_fault_is_told_with_its_place_and_a_remedy(content, said, sentences):
     assert len(raised.value.sentences) == len(sentences), raised.value.sentences
     for sentence, pattern in zip(raised.value.sentences, sentences, strict=True):
         assert re.search(pattern, sentence), sentence
+
+
+def test_a_byte_order_mark_means_nothing():
+    assert read("\ufeff" + json.dumps(GRID), MODEL) == read(json.dumps(GRID), MODEL)
 
 
 @pytest.mark.parametrize(
