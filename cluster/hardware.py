@@ -133,7 +133,8 @@ class Node(Noun, kw_only=True, frozen=True):
     many of its product's `rdma_resource` pods can ask for. `taints` are
     those that our pods do not stand by themselves: an open node with some is open to whom they are tolerated by.
     `bought`: it was ordered by us and may be given back. `divisible` are the capacities, in base units, of each of its
-    devices of which claims may ask for a part (empty: its devices are given out whole).
+    devices of which claims may ask for a part (empty: its devices are given out whole). `host` is the machine that it is a part of,
+    where that has GPUs of several classes (empty: it is the machine): CPU and memory are the machine's.
     """
 
     ref: Ref
@@ -155,11 +156,17 @@ class Node(Noun, kw_only=True, frozen=True):
     bought: bool = False
     rdma_devices: int = 0
     divisible: dict[str, int] = {}
+    host: str = ""
 
     @property
     def name(self) -> str:
         """The node's name."""
         return self.ref.name
+
+    @property
+    def machine(self) -> str:
+        """The name of the machine: its own, or that of which it is a part."""
+        return self.host or self.ref.name
 
     @property
     def link(self) -> str:

@@ -20,13 +20,14 @@ class Space:
     us the number of (another's pod): the last free ones of the node are then left alone.
     """
 
-    __slots__ = ("_cpu", "_memory", "_milli", "_nodes", "_reserved", "_unnumbered")
+    __slots__ = ("_cpu", "_machine", "_memory", "_milli", "_nodes", "_reserved", "_unnumbered")
 
     def __init__(
         self, nodes: Mapping[str, Node], claims: Iterable[Claim], reservations: Iterable[Reservation] = ()
     ) -> None:
         """Scan claims and reservations over the nodes given."""
         self._nodes = nodes
+        self._machine: dict[str, str] = {name: node.machine for name, node in nodes.items()}
         self._milli: dict[str, list[int]] = {}
         self._cpu: dict[str, int] = {}
         self._memory: dict[str, int] = {}
@@ -38,8 +39,8 @@ class Space:
             for device in node.devices:
                 free[device.index] = 1000 if device.healthy else 0
             self._milli[name] = free
-            self._cpu[name] = node.cpu_millis
-            self._memory[name] = node.memory_bytes
+            self._cpu[node.machine] = node.cpu_millis
+            self._memory[node.machine] = node.memory_bytes
         for claim in claims:
             self.take(claim.slot)
         for reservation in reservations:
@@ -62,8 +63,9 @@ class Space:
                 free[index] += sign * slot.milli_per_device
             elif index < 0:
                 self._unnumbered[slot.node] = self._unnumbered.get(slot.node, 0) - sign
-        self._cpu[slot.node] += sign * slot.cpu_millis
-        self._memory[slot.node] += sign * slot.memory_bytes
+        machine = self._machine[slot.node]
+        self._cpu[machine] += sign * slot.cpu_millis
+        self._memory[machine] += sign * slot.memory_bytes
 
     def reserve(self, reservation: Reservation) -> None:
         """Mark the reservation's devices for its owner, unless a higher priority has them."""
@@ -122,12 +124,12 @@ class Space:
         return (node, device) in self._reserved
 
     def free_cpu_millis(self, node: str) -> int:
-        """Free CPU of a node."""
-        return self._cpu.get(node, 0)
+        """Free CPU of a node; parts of one machine share it."""
+        return self._cpu.get(self._machine.get(node, node), 0)
 
     def free_memory_bytes(self, node: str) -> int:
-        """Free memory of a node."""
-        return self._memory.get(node, 0)
+        """Free memory of a node; parts of one machine share it."""
+        return self._memory.get(self._machine.get(node, node), 0)
 
     def _open_to(self, node: str, device: int, owner: Ref | None, priority: int | None = None) -> bool:
         held = self._reserved.get((node, device))
@@ -153,7 +155,8 @@ class Space:
         if self._unnumbered.get(slot.node):
             usable = {index for index, _ in self.free_levels(slot.node, owner, priority)}
             lacking = max(lacking, sum(1 for index in slot.devices if index not in usable))
-        if slot.cpu_millis > self._cpu[slot.node] or slot.memory_bytes > self._memory[slot.node]:
+        cpu, memory = self.free_cpu_millis(slot.node), self.free_memory_bytes(slot.node)
+        if slot.cpu_millis > cpu or slot.memory_bytes > memory:
             lacking = max(lacking, 1)
         return lacking
 

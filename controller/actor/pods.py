@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from cluster.actions import CreateReplica, RestartGang, StartGang
 from cluster.codec import to_json
 from cluster.hardware import AcceleratorClass, Node, Slot
@@ -92,7 +94,8 @@ def replica_pod(
         **({labels.REVISION: service.revision} if service.revision else {}),
     }
     owner = owner_reference("ModelService", service.ref.name, service.ref.uid)
-    pod = _pod(action.name, slot, accelerator, marks, to_json(launch).decode(), owner, settings)
+    where = slot if node is None else msgspec.structs.replace(slot, node=node.machine)
+    pod = _pod(action.name, where, accelerator, marks, to_json(launch).decode(), owner, settings)
     container = pod["spec"]["containers"][0]
     container |= {"name": "engine", "image": wish.image or settings.engine_image}
     container["ports"] = [{"containerPort": ENGINE_PORT}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -53,14 +54,14 @@ def node(
         return _unknown(obj, known.product, classes)
     accelerator = classes[known.accelerator]
     found = devices_of(obj, inventory, accelerator, beside.holding, beside.announced, beside.offered)
-    offer, closed = _offer(obj, accelerator.taint_keys, silent=silent)
+    offer, closed = offer_of(obj, accelerator.taint_keys, silent=silent)
     if known.closed and offer is Offer.OPEN:
         offer, closed = Offer.CORDONED, known.closed
     place = place_of(obj.metadata.labels)
     nics = _nics(obj, inventory, accelerator)
     noun = Node(
         ref=Ref("Node", obj.metadata.name, obj.metadata.uid),
-        pool=_pool(obj, known.accelerator, pools),
+        pool=pool_of(obj, known.accelerator, pools, first=True),
         accelerator=known.accelerator,
         devices=found.devices,
         nics=nics,
@@ -71,7 +72,7 @@ def node(
         topology=place.topology,
         power_domain=domain,
         offer=offer,
-        taints=_taints(obj, accelerator.taint_keys),
+        taints=taints_of(obj, accelerator.taint_keys),
         order=stable_hash(seed, obj.metadata.name) >> 16,
         bought=labels.ORDER in obj.metadata.labels,
         rdma_devices=quantity_of(obj.status.allocatable, accelerator.rdma_resource),
@@ -113,9 +114,12 @@ def _nics(obj: NodeObject, inventory: InventorySeen | None, accelerator: Acceler
     )
 
 
-def _pool(obj: NodeObject, accelerator: str, pools: dict[str, Pool]) -> str:
+def pool_of(obj: NodeObject, accelerator: str, pools: Mapping[str, Pool], *, first: bool = False) -> str:
+    """The price pool of a class that a node belongs to. The `first` class of a node is in the pool that its label names, whatever
+    that is of; another one only if it is of its own.
+    """
     named = obj.metadata.labels.get(labels.POOL, "")
-    if named in pools:
+    if named in pools and (first or pools[named].accelerator == accelerator):
         return named
     market = obj.metadata.labels.get(labels.CAPACITY_TYPE, "on-demand").replace("-", "_")
     fitting = [p for _, p in sorted(pools.items()) if p.accelerator == accelerator]
@@ -123,7 +127,7 @@ def _pool(obj: NodeObject, accelerator: str, pools: dict[str, Pool]) -> str:
     return matching[0].name if matching else ""
 
 
-def _offer(obj: NodeObject, tolerated: tuple[str, ...], *, silent: bool) -> tuple[Offer, str]:
+def offer_of(obj: NodeObject, tolerated: tuple[str, ...], *, silent: bool) -> tuple[Offer, str]:
     """Whether a node takes new work, and why not: what its own objects say, in their words."""
     if not obj.ready:
         return Offer.LOST, _not_ready(obj)
@@ -133,12 +137,12 @@ def _offer(obj: NodeObject, tolerated: tuple[str, ...], *, silent: bool) -> tupl
         return Offer.RECLAIMING, "it is being deleted"
     if obj.spec.unschedulable:
         return Offer.CORDONED, "it is cordoned"
-    for taint in _taints(obj, tolerated):
+    for taint in taints_of(obj, tolerated):
         return Offer.OPEN, f"its taint {taint} is not tolerated"
     return Offer.OPEN, ""
 
 
-def _taints(obj: NodeObject, tolerated: tuple[str, ...]) -> tuple[Taint, ...]:
+def taints_of(obj: NodeObject, tolerated: tuple[str, ...]) -> tuple[Taint, ...]:
     """What keeps pods off the node, but for the taint that GPU nodes carry, which ours tolerate whatever its effect."""
     return tuple(
         Taint(key=taint.key, value=taint.value, effect=taint.effect)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -68,19 +69,41 @@ def node_of(pod: Pod) -> str:
     return pod.spec.node_name or pod.pinned_to or pod.status.nominated_node_name
 
 
+class Part(NamedTuple):
+    """A part of a machine with GPUs of several classes: its name in the model, and the resource that pods ask for it by."""
+
+    node: str
+    resource_name: str
+
+
+Parts = Mapping[str, Part]
+"""Parts of a machine beyond its first class, by the class's name."""
+WHOLE_MACHINE: Parts = {}
+
+
 def project(
-    pod: Pod, resource_names: frozenset[str], *, node_lost: bool, now_seconds: float, seats: Seats = NOBODY
+    pod: Pod,
+    resource_names: frozenset[str],
+    *,
+    node_lost: bool,
+    now_seconds: float,
+    seats: Seats = NOBODY,
+    parts: Parts = WHOLE_MACHINE,
 ) -> PodFacts:
     """Project one pod. A pod whose launch annotation cannot be read counts as somebody else's.
 
-    `seats`: who really has which device of its node.
+    `seats`: who really has which device of its node; `parts`: what else its machine is.
     """
     service, job = pod.metadata.labels.get(labels.SERVICE), pod.metadata.labels.get(labels.JOB)
     ours = labels.LAUNCH in pod.metadata.annotations
     try:
         if ours and service:
             launch = from_json(pod.metadata.annotations[labels.LAUNCH], EngineLaunch)
-            return _engine(pod, launch, seats, node_lost=node_lost, now_seconds=now_seconds)
+            part = parts.get(launch.variant.accelerator)
+            found = _engine(
+                pod, launch, seats if part is None else NOBODY, node_lost=node_lost, now_seconds=now_seconds
+            )
+            return found if part is None else _moved_to(found, part.node)
         if ours and job:
             rank = from_json(pod.metadata.annotations[labels.LAUNCH], RankLaunch)
             owner = Ref("TrainingJob", rank.job)
@@ -89,7 +112,24 @@ def project(
         pass
     gpus = pod_gpus(pod, resource_names)
     owner = Ref("Pod", pod.metadata.key, pod.metadata.uid)
+    for part in parts.values() if not gpus else ():
+        if slices := pod_gpus(pod, frozenset({part.resource_name})):
+            return _moved_to(PodFacts(_claim(pod, owner, (), slices, NOBODY, foreign=True)), part.node)
     return PodFacts(_claim(pod, owner, (), gpus, seats, foreign=True) if gpus else None)
+
+
+def _moved_to(facts: PodFacts, node: str) -> PodFacts:
+    """The same on a part of its machine."""
+
+    def moved(slot: Slot) -> Slot:
+        return msgspec.structs.replace(slot, node=node if slot.node else "")
+
+    claim, launcher = facts.claim, facts.launcher
+    if claim is not None:
+        claim = msgspec.structs.replace(claim, slot=moved(claim.slot))
+    if launcher is not None:
+        launcher = msgspec.structs.replace(launcher, slots=tuple(moved(slot) for slot in launcher.slots))
+    return facts._replace(claim=claim, launcher=launcher)
 
 
 def _claim(

@@ -52,6 +52,8 @@ class Seating:
         """Nodes that offer fewer devices than they have: what can be had there hangs on who has what."""
         self.touched: set[str] = set()
         """Nodes of pods that were projected since `unsettled` was last asked."""
+        self.parted: set[str] = set()
+        """Machines with GPUs of several classes: what can be had of each hangs on who has what."""
         self.lost: dict[str, int] = {}
         """Devices in use beyond what their node offers, where there are any."""
         self.leftovers: dict[str, set[str]] = defaultdict(set)
@@ -115,20 +117,28 @@ class Seating:
         """The class that pods of ours on a node were placed for, by what they were told, else by what the node was."""
         facts = [self._workloads.facts[key] for key in sorted(self._workloads.on_node.get(node, ()))]
         for each in facts:
-            if each.replica is not None and each.claim is not None:
+            if each.replica is not None and each.claim is not None and each.claim.slot.node == node:
                 return each.replica.variant.accelerator
         known = self._observer.live("nodes").get(node)
         ranks = any(each.rank is not None and each.claim is not None for each in facts)
         return known.accelerator if known is not None and ranks else ""
 
+    def holding_on(self, machine: str, part: str) -> Holding:
+        """What pods on a machine have of a part of it; of the rest of it where `part` is its own name."""
+        facts = (self._workloads.facts[key].claim for key in self._workloads.on_node.get(machine, ()))
+        return _held([claim for claim in facts if claim is not None and claim.slot.node == part])
+
+    def lose(self, part: str, count: int, now_seconds: float) -> bool:
+        """So many devices of a part of a machine are in use beyond what it offers. True when claims changed."""
+        return self._fold(part, [lost_claim(part, count)] if count else [], now_seconds)
+
     def _holding(self, node: str) -> Holding:
         facts = (self._workloads.facts[key].claim for key in self._workloads.on_node.get(node, ()))
-        claims: list[Claim] = [claim for claim in facts if claim is not None]
+        claims: list[Claim] = [claim for claim in facts if claim is not None and claim.slot.node == node]
         live = self._observer.live("claims")
         others = (live[key] for key in self._claims.get(node, ()) if key in live)
         claims += [claim for claim in others if claim.owner.kind != "Node"]
-        held = [index for claim in claims for index in claim.slot.devices]
-        return Holding(frozenset(i for i in held if i >= 0), sum(1 for i in held if i < 0))
+        return _held(claims)
 
     def seat(
         self,
@@ -231,7 +241,7 @@ class Seating:
     def unsettled(self) -> list[str]:
         """Nodes whose account hangs on pods that were projected since the last call."""
         touched, self.touched = self.touched, set()
-        hangs = self.short | self._named_on.keys() | self._seats.keys()
+        hangs = self.short | self._named_on.keys() | self._seats.keys() | self.parted
         return sorted(name for name in touched if name in hangs or self._outgrown(name))
 
     def _outgrown(self, node: str) -> bool:
@@ -242,3 +252,8 @@ class Seating:
     def seats(self, node: str) -> Seats:
         """Who sits where on a node, as last worked out."""
         return self._seats.get(node, NOBODY)
+
+
+def _held(claims: Collection[Claim]) -> Holding:
+    held = [index for claim in claims for index in claim.slot.devices]
+    return Holding(frozenset(i for i in held if i >= 0), sum(1 for i in held if i < 0))

@@ -101,11 +101,12 @@ class Workloads:
         now: float,
         seats: Seats = NOBODY,
         keeping: Keeping | None = None,
+        parts: pods.Parts = pods.WHOLE_MACHINE,
     ) -> bool:
         """Project one pod (None when it is gone). True when a planner would look at something new.
 
         `resource_names` are the extended resources that are GPUs there, `seats` who really has which of its node's;
-        `keeping` is what keeps a replica where it is; `now` in seconds.
+        `keeping` is what keeps a replica where it is; `parts` is what else its machine is; `now` in seconds.
         """
         before = self.facts.pop(key, None)
         if before is not None:
@@ -119,7 +120,7 @@ class Workloads:
             return self._forget_pod(key, before, now)
         node = pods.node_of(pod)
         lost = self.lost(node)
-        facts = pods.project(pod, resource_names, node_lost=lost, now_seconds=now, seats=seats)
+        facts = pods.project(pod, resource_names, node_lost=lost, now_seconds=now, seats=seats, parts=parts)
         self.facts[key] = facts
         self._node_of[key] = node
         self.on_node[node].add(key)

@@ -85,7 +85,7 @@ class OrderBook:
         """A request names no node, and may be fulfilled before its node is there: each new node of a pool is the oldest
         request's. Those that came while nobody looked match none; that request ends with its booking.
         """
-        there = {name: node.pool for name, node in nodes.items() if node.offer is Offer.OPEN}
+        there = {n: node.pool for n, node in nodes.items() if node.offer is Offer.OPEN and not node.host}
         new = sorted(there.keys() - self._nodes) if self._nodes is not None else []
         self._nodes = (self._nodes or set()) | there.keys()
         for node in new:

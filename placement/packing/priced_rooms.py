@@ -91,7 +91,7 @@ class PricedRooms(Rooms):
     changes nothing.
     """
 
-    __slots__ = ("_bases", "_config", "_memo", "_packers", "_pools")
+    __slots__ = ("_bases", "_config", "_memo", "_packers", "_parts", "_pools")
 
     def __init__(
         self,
@@ -105,14 +105,21 @@ class PricedRooms(Rooms):
         self._bases, self._config, self._memo = bases, config, memo
         self._packers: dict[str, Packer] = {}
         self._pools: dict[str, list[Node]] = {}
+        self._parts: dict[str, list[str]] = {}
+        for machine, name in sorted((each.host, name) for name, each in nodes.items() if each.host):
+            self._parts.setdefault(machine, [machine] if machine in nodes else []).append(name)
         for node in nodes.values():
             if node.offer is Offer.OPEN:
                 self._pools.setdefault(node.pool, []).append(node)
 
     def refresh(self, node: str) -> None:
-        """Look at a node's free devices, CPU and memory again."""
+        """Look at a node's free devices, CPU and memory again, and at the other parts of its machine."""
         super().refresh(node)
-        packer = self._packers.get(self._nodes[node].pool) if node in self._nodes else None
+        for name in self._parts.get(self._nodes[node].machine, (node,)) if node in self._nodes else ():
+            self._look(name)
+
+    def _look(self, node: str) -> None:
+        packer = self._packers.get(self._nodes[node].pool)
         row = packer.fleet.row_of.get(node) if packer is not None else None
         if packer is not None and row is not None:
             packer.fleet.reset(row, *self._left(self._nodes[node]))

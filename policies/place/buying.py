@@ -96,7 +96,7 @@ def _in_use(run: Run) -> set[str]:
     for reservation in run.view.reservations.values():
         if reservation.expires_seconds > run.now:
             used.update(slot.node for slot in reservation.slots)
-    return used
+    return {run.view.nodes[name].machine if name in run.view.nodes else name for name in used}
 
 
 def _given_back(run: Run, node: Node, waited: float) -> Reason:
