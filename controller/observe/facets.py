@@ -7,14 +7,19 @@ AcceleratorClass with `sharing: mig`. What a pod of one profile holds is nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
 from cluster.hardware import AcceleratorClass, Node, Offer, Pool
+from cluster.observer import Observer
 from controller.observe.devices import Holding, devices_of
+from controller.observe.folding import Folding
 from controller.observe.nodes import offer_of, pool_of, taints_of
+from controller.observe.pods import WHOLE_MACHINE, Part, Parts
 from controller.observe.quantities import quantity_of
 from controller.observe.recognise import labelled_products, product_names
+from controller.observe.seating import Seating
 from controller.resources.core import Node as NodeObject
 
 
@@ -95,3 +100,46 @@ def _offered(obj: NodeObject, accelerator: AcceleratorClass) -> int:
 
 def _has(obj: NodeObject, accelerator: AcceleratorClass) -> bool:
     return bool(_offered(obj, accelerator) or quantity_of(obj.status.capacity, accelerator.resource_name))
+
+
+class Machines:
+    """The parts of machines, kept in the model; `seating` counts what pods have of each."""
+
+    def __init__(self, observer: Observer, seating: Seating) -> None:
+        self._observer, self._seating = observer, seating
+        self._folding = Folding(observer)
+        self._parts: dict[str, dict[str, Part]] = {}
+
+    def parts(self, machine: str) -> Parts:
+        """What a machine is beside its first class, by class."""
+        return self._parts.get(machine, WHOLE_MACHINE)
+
+    def look(
+        self,
+        name: str,
+        obj: NodeObject | None,
+        node: Node | None,
+        classes: Mapping[str, AcceleratorClass],
+        now: float,
+        *,
+        silent: bool,
+    ) -> bool:
+        """Project a machine's parts (None: it is gone). True when a planner would look at something new."""
+        found: list[tuple[Node, int]] = []
+        if obj is not None and node is not None:
+            pools = self._observer.live("pools")
+            held = partial(self._seating.holding_on, name)
+            found = facets_of(obj, node, classes, pools, held, silent=silent)
+        before = self._parts.pop(name, {})
+        parts = {
+            part.accelerator: Part(part.name, classes[part.accelerator].resource_name) for part, _ in found
+        }
+        changed = before != parts
+        for gone in sorted(each.node for key, each in before.items() if key not in parts):
+            changed |= self._seating.lose(gone, 0, now) | self._folding.forget("nodes", gone, now)
+        for part, lost in found:
+            changed |= self._folding.fold(part, now) | self._seating.lose(part.name, lost, now)
+        (self._seating.parted.add if parts else self._seating.parted.discard)(name)
+        if parts:
+            self._parts[name] = parts
+        return changed

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cluster.base import Ref
-from cluster.hardware import AcceleratorClass, Node
+from cluster.hardware import AcceleratorClass
 from cluster.observer import Observer
 from cluster.refused import Refused
 from cluster.silence import silent_nodes
@@ -21,7 +21,7 @@ from cluster.training import GangPhase, JobPhase
 from controller.hub.messages import InventorySeen
 from controller.observe import intents, nodes, pods
 from controller.observe.domains import DomainBook
-from controller.observe.facets import facets_of
+from controller.observe.facets import Machines
 from controller.observe.folding import Folding
 from controller.observe.keeping import KeepingBook, budget_of
 from controller.observe.podparts import PodParts
@@ -86,8 +86,7 @@ class World:
         """Nodes whose labels say another product than their driver, or than what runs there: a sentence."""
         self.facts: dict[str, nodes.NodeFacts] = {}
         """What each node of a known product is."""
-        self.parts_of: dict[str, dict[str, pods.Part]] = {}
-        """What machines with GPUs of several classes are beside the first one."""
+        self.machines = Machines(observer, self.seating)
         self.revisions = Standings(observer)
         self._folding = Folding(observer)
         self._fold, self._forget = self._folding.fold, self._folding.forget
@@ -290,40 +289,15 @@ class World:
         changed = self._fold(facts.node, now)
         product = self.classes[facts.node.accelerator]
         changed |= self.seating.seat(facts.node, name, product, facts.devices, drivers, now)
-        return self._other_parts(name, obj, facts.node, now) or changed
-
-    def _other_parts(self, name: str, obj: core.Node | None, node: Node | None, now: float) -> bool:
-        """What else a machine is beside its first class (None: the machine is gone)."""
-        found: list[tuple[Node, int]] = []
-        if obj is not None and node is not None:
-            pools, silent = self.observer.live("pools"), name in self._silent
-            found = facets_of(
-                obj,
-                node,
-                self.classes,
-                pools,
-                lambda part: self.seating.holding_on(name, part),
-                silent=silent,
-            )
-        before = self.parts_of.pop(name, {})
-        parts = {
-            part.accelerator: pods.Part(part.name, self.classes[part.accelerator].resource_name)
-            for part, _ in found
-        }
-        changed = before != parts
-        for gone in sorted(each.node for key, each in before.items() if key not in parts):
-            changed |= self.seating.lose(gone, 0, now) | self._forget("nodes", gone, now)
-        for part, lost in found:
-            changed |= self._fold(part, now) | self.seating.lose(part.name, lost, now)
-        (self.seating.parted.add if parts else self.seating.parted.discard)(name)
-        if parts:
-            self.parts_of[name] = parts
-        return changed
+        return (
+            self.machines.look(name, obj, facts.node, self.classes, now, silent=name in self._silent)
+            or changed
+        )
 
     def _unseated(self, name: str, now: float) -> bool:
         """A node is none of the model's."""
         changed = self.seating.seat(None, name, None, None, (), now)
-        changed |= self._other_parts(name, None, None, now)
+        changed |= self.machines.look(name, None, None, self.classes, now, silent=False)
         return self._forget("nodes", name, now) or changed
 
     @property
@@ -391,7 +365,7 @@ class World:
         self.seating.pod_seen(key, gone=pod is None, now_seconds=now)
         self.seating.touched.add(name)
         keeping = self.keeping.keeping(pod) if pod is not None else None
-        parts = self.parts_of.get(name, pods.WHOLE_MACHINE)
+        parts = self.machines.parts(name)
         return self.workloads.pod(key, pod, names, now, self.seating.seats(name), keeping, parts)
 
     def _gangs(self, now: float) -> bool:

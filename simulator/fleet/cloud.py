@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from controller.store.errors import AlreadyExists, Conflict, NotFound, StoreError
 from controller.store.interface import JsonObject, Store
 from simulator.fleet.objects import GPU_RESOURCE, LEASE, NODE, NOT_READY, SIMULATED
+from simulator.fleet.slices import offers
 from simulator.fleet.specs import NodeSpec
 
 logger = logging.getLogger(__name__)
@@ -72,8 +73,11 @@ def node_object(spec: NodeSpec) -> JsonObject:
         labels["plimsoll.dev/island"] = spec.island
     if spec.pool:
         labels["plimsoll.dev/pool"] = spec.pool
+    sliced, marks = offers(spec.slices, spec.product)
+    labels |= marks
     resources: JsonObject = {
-        GPU_RESOURCE: str(spec.gpus),
+        GPU_RESOURCE: str(0 if sliced else spec.gpus),
+        **sliced,
         "cpu": _cores(spec.cpu_millis or 8_000 * spec.gpus),
         "memory": str(spec.memory_bytes or 64 * 2**30 * spec.gpus),
         "pods": "110",
@@ -127,8 +131,9 @@ class Registration:
         return self._retired or (self._registered and self._ready and self._gpus == self._told_gpus)
 
     def offer(self, gpus: int) -> None:
-        """The device plugin has so many healthy GPUs from now on."""
-        self._gpus = gpus
+        """The device plugin has so many healthy GPUs from now on; a partitioned machine goes on offering its slices."""
+        if not self._spec.slices:
+            self._gpus = gpus
 
     def removed(self, uid: str) -> None:
         """Its Node object was deleted: a kubelet does not register again before it is started again."""

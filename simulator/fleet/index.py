@@ -10,6 +10,7 @@ from cluster.codec import from_json
 from cluster.launch import EngineLaunch, RankLaunch
 from simulator.fleet.feed import Change
 from simulator.fleet.objects import GPU_RESOURCE, LAUNCH, Pod
+from simulator.fleet.slices import numbered
 
 Launch = EngineLaunch | RankLaunch
 
@@ -50,7 +51,8 @@ def seat_of(pod: Pod) -> Seat:
     if launch is None:
         return Seat(pod.requests())
     milli = launch.variant.milli if isinstance(launch, EngineLaunch) else 1_000
-    return Seat(pod.requests(), launch.devices, milli)
+    requests = pod.requests()
+    return Seat(requests, numbered(requests, launch.devices), milli)
 
 
 class PodIndex:

@@ -27,6 +27,7 @@ from simulator.fleet.machine import Machine
 from simulator.fleet.objects import Pod
 from simulator.fleet.pantry import Pantry
 from simulator.fleet.reports import Report
+from simulator.fleet.slices import resource_of
 from simulator.physics.loading import Stage, StageEvent
 from simulator.physics.shapes import StartProfile, engine_of, model_of, rank_start_of, start_of
 from simulator.physics.specs import EngineSpec
@@ -149,10 +150,23 @@ class Kubelet:
     def broke(self, gpu: int, fault: str, now_seconds: float) -> None:
         """A GPU is dead; the pods that use it end."""
         for run in list(self.runs.values()):
-            devices = run.launch.devices if run.launch is not None else ()
-            if gpu in devices and run.state is not State.ENDED:
+            boards, _ = self._boards(run, run.launch)
+            if gpu in boards and run.state is not State.ENDED:
                 verdict = Verdict("Failed", "GpuFault", f"GPU {gpu} of {self._machine.name}: {fault}")
                 self._end(run, verdict, now_seconds)
+
+    def _boards(self, run: Run, launch: Launch | None) -> tuple[tuple[int, ...], int]:
+        """Boards that a pod has its devices on, and its thousandths of them where they are slices (else 0).
+
+        ValueError for a slice that the machine does not have.
+        """
+        devices, resource = launch.devices if launch is not None else (), resource_of(run.pod.requests())
+        if not resource or not devices:
+            return devices, 0
+        places = self._machine.slices.get(resource, ())
+        if max(devices) >= len(places):
+            raise ValueError(f"slice {max(devices)} of {resource}: {self._machine.name} has {len(places)}")
+        return tuple(places[device].board for device in devices), places[devices[0]].milli
 
     def crash(self, now_seconds: float) -> None:
         """The machine dies: nothing runs, and nothing is written any more."""
@@ -230,9 +244,11 @@ class Kubelet:
         try:
             if isinstance(launch, EngineLaunch):
                 model = model_of(launch)
-                engine = engine_of(launch, self._engine)
                 start = start_of(self._start, model.weight_bytes, present)
-                self._machine.start_engine(run.key, model, engine, launch.devices, start)
+                boards, milli = self._boards(run, launch)
+                engine = engine_of(launch, self._engine)
+                engine = msgspec.structs.replace(engine, gpu_milli=milli) if milli else engine
+                self._machine.start_engine(run.key, model, engine, boards, start)
             elif isinstance(launch, RankLaunch):
                 run.member = self._members[run.key] = Member(
                     run.key, self._machine, launch, run.pod.metadata.uid

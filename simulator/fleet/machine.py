@@ -22,6 +22,7 @@ from agent.node.drivers.base import (
     Sample,
 )
 from simulator.fleet.inventory import inventory_of
+from simulator.fleet.slices import layout
 from simulator.fleet.specs import NodeSpec
 from simulator.physics.loading import Loader, StageEvent, StartSpec
 from simulator.physics.node import NodePhysics
@@ -46,6 +47,8 @@ class Machine:
         draws = np.random.SeedSequence(seed).spawn(2)
         generators = [np.random.Generator(np.random.PCG64(each)) for each in draws]
         self.physics = NodePhysics(self._server, generators[0], started_seconds)
+        self.slices = layout(spec.slices, spec.gpus)
+        """Where each slice of its boards is, by resource; empty where they are whole."""
         self.images: set[str] = set()
         """Container images that are on its disk."""
         self._processes = Loader(generators[1], started_seconds)

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from simulator.fleet.slices import Slices, layout
 from simulator.physics.catalogue import A10G, A100_80, H100, L4
 from simulator.physics.failures import Failure
 from simulator.physics.network import NicClass, NicSpec
@@ -37,7 +38,8 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `nic` are the ports of its fastest network, `island` names the nodes that share it. `speed` 0.8 runs everything
     at 80 %. `safe_gpu_watts` is what each GPU may draw without a power lease; 0 is half way between its least and
-    its highest limit. ValueError for counts that are not positive.
+    its highest limit. `slices` are the profiles that its boards are partitioned into (MIG): then no whole board is offered.
+    ValueError for counts that are not positive, and slices that its boards do not hold.
     """
 
     name: str
@@ -53,12 +55,14 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     speed: float = 1.0
     safe_gpu_watts: int = 0
     labels: dict[str, str] = {}
+    slices: tuple[Slices, ...] = ()
 
     def __post_init__(self) -> None:
         if self.gpus < 1 or not 0.0 < self.speed < math.inf:
             raise ValueError(
                 f"node {self.name} has {self.gpus} GPUs and speed {self.speed}: both must be positive"
             )
+        layout(self.slices, self.gpus)
 
     @property
     def product(self) -> str:

@@ -125,7 +125,7 @@ def test_parts_come_and_go_with_the_machine_its_slices_and_their_classes() -> No
     play.tell(mixed())
     play.gone("Node", "n1")
     assert play.live("nodes") == {}
-    assert not play.world.parts_of
+    assert not play.world.machines.parts("n1")
 
 
 def test_two_classes_of_one_resource_are_told_apart_by_label_or_not_at_all() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,21 +36,34 @@ class Watchman:
         """GPUs of bound pods fit on their node, and no device is given out more than once over, in shares or whole."""
         nodes = self._stage.seen.objects["Node"]
         held: dict[str, int] = defaultdict(int)
-        users: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+        users: dict[tuple[str, int, str], dict[str, int]] = defaultdict(dict)
         for pod in self._stage.seen.pods():
             node = pod["spec"].get("nodeName", "")
             if not node or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
                 continue
             held[node] += gpus_of(pod)
             for device in devices_of(pod):
-                users[node, device][pod["metadata"]["name"]] = milli_of(pod)
+                users[node, device, slices_of(pod)][pod["metadata"]["name"]] = milli_of(pod)
         for node, gpus in held.items():
             has = int(nodes.get(node, {}).get("status", {}).get("capacity", {}).get("nvidia.com/gpu", 0))
             if node in nodes and gpus > has:
                 self._note(f"{node} has {has} GPUs, and pods for {gpus}")
-        for (node, device), names in users.items():
+        for (node, device, kind), names in users.items():
             if sum(names.values()) > 1_000:
-                self._note(f"device {device} of {node} is given to {', '.join(sorted(names))}")
+                self._note(f"device {device} {kind} of {node} is given to {', '.join(sorted(names))}")
+        self._slices(nodes)
+
+    def _slices(self, nodes: Mapping[str, Any]) -> None:
+        """Nor are more slices of a size given out than there are."""
+        held: dict[tuple[str, str], int] = defaultdict(int)
+        for pod in self._stage.seen.pods():
+            node, kind = pod["spec"].get("nodeName", ""), slices_of(pod)
+            if node in nodes and kind and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+                held[node, kind] += int(pod["spec"]["containers"][0]["resources"]["limits"][kind])
+        for (node, kind), count in held.items():
+            has = int(nodes[node]["status"]["capacity"].get(kind, 0))
+            if count > has:
+                self._note(f"{node} has {has} of {kind}, and pods for {count}")
 
     def _gangs(self) -> None:
         doubled = self._stage.cluster.fleet.gangs.doubled
@@ -112,3 +126,9 @@ def milli_of(pod: dict[str, Any]) -> int:
     told = pod["metadata"].get("annotations", {}).get(labels.LAUNCH, "")
     launch = msgspec.json.decode(told) if told else {}
     return int(launch.get("variant", {}).get("milli", 1_000))
+
+
+def slices_of(pod: Mapping[str, Any]) -> str:
+    """The resource of slices that a pod asks for; empty for whole boards."""
+    limits = pod["spec"]["containers"][0].get("resources", {}).get("limits", {})
+    return next((name for name in sorted(limits) if "/mig-" in name), "")
