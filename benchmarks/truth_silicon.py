@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from benchmarks.base import BenchmarkError
+from placement.catalogue import load
 from placement.models import SHAPES
 from simulator.physics.engine import EngineInstance
 from simulator.physics.sequence import EventKind
@@ -29,8 +30,10 @@ PRODUCTS: Final = {
     "h100_sxm": "H100-SXM", "h200_sxm": "H200-SXM", "b200_sxm": "B200-SXM", "gb200": "B200-SXM", "a100_sxm": "A100-80-SXM", "l40s": "L40S",
 }  # fmt: skip
 """Systems of the table by their names in the table of GPUs."""
-LINKS: Final = {"H100-SXM": 450e9, "H200-SXM": 450e9, "B200-SXM": 900e9, "A100-80-SXM": 300e9}
-"""NVLink, bytes per second in one direction; others have PCIe."""
+
+
+CATALOGUE: Final = load()
+"""Links between the GPUs of a node: the table does not tell them."""
 
 
 class Kind(NamedTuple):
@@ -151,14 +154,14 @@ def read_gpus(path: Path) -> dict[str, GpuSpec]:
 
 
 def _gpu(row: Mapping[str, str]) -> GpuSpec:
-    link = LINKS.get(row["gpu"])
+    fabric = CATALOGUE.find(row["gpu"])
     watts = int(row["tdp_W"].split("-")[-1])
     return GpuSpec(
         product=row["gpu"], memory_bytes=int(float(row["mem_GiB"].split("-")[-1]) * 2**30),
         bandwidth_bytes_per_second=float(row["mem_bw_GBps"]) * 1e9, flops_per_second=float(row["dense_fp16_TFLOPS"]) * 1e12,
         flops_8bit_per_second=float(row["dense_fp8_TFLOPS"] or 0) * 1e12, idle_watts=min(60, watts), min_watts=min(100, watts),
         tdp_watts=watts, max_watts=watts, min_mhz=210, base_mhz=1_200, max_mhz=1_980,
-        link="nvlink" if link else "pcie", link_bytes_per_second=link or 32e9,
+        link="nvlink" if fabric.fabric == "nvlink" else "pcie", link_bytes_per_second=fabric.link_bytes_per_second,
     )  # fmt: skip
 
 

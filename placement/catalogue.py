@@ -11,6 +11,7 @@ import csv
 import difflib
 import math
 from collections.abc import Iterable
+from datetime import date
 from importlib import resources
 
 import msgspec
@@ -29,7 +30,8 @@ class CatalogueError(ValueError):
 class Product(Noun, kw_only=True, frozen=True):
     """One GPU product: bytes, bytes per second, FLOP/s, watts, and an on-demand price with its date.
 
-    ``dollars_per_gpu_hour`` None means that no price is known. ``link_bytes_per_second`` is one direction.
+    ``dollars_per_gpu_hour`` None means that no price is known. ``link_bytes_per_second`` is one direction. ``facts_at`` is the day
+    on which its figures were taken from ``source``.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Product(Noun, kw_only=True, frozen=True):
     link_bytes_per_second: float = 32e9
     dollars_per_gpu_hour: float | None = None
     priced_at: str = ""
+    facts_at: str = ""
     source: str = ""
 
     def figures(self) -> GpuFigures:
@@ -157,15 +160,19 @@ def load() -> Catalogue:
 def parse(lines: Iterable[str], source: str) -> Catalogue:
     """A catalogue from CSV lines ('#' starts a comment). CatalogueError names the row and what to do."""
     products: dict[str, Product] = {}
-    rows = csv.DictReader(line for line in lines if line.strip() and not line.startswith("#"))
-    for number, row in enumerate(rows, start=1):
-        product = _product(row, f"{source} row {number}")
+    for where, row in rows_of(lines, source):
+        product = _product(row, where)
         if product.name in products:
-            raise CatalogueError(
-                f"{source} row {number} names {product.name} a second time; keep one row of it"
-            )
+            raise CatalogueError(f"{where} names {product.name} a second time; keep one row of it")
         products[product.name] = product
     return Catalogue(products)
+
+
+def rows_of(lines: Iterable[str], source: str) -> Iterable[tuple[str, dict[str, str]]]:
+    """Rows of shipped facts with where each is; '#' starts a comment."""
+    rows = csv.DictReader(line for line in lines if line.strip() and not line.startswith("#"))
+    for at, row in enumerate(rows, start=1):
+        yield f"{source} row {at}", row
 
 
 def _product(row: dict[str, str], where: str) -> Product:
@@ -175,34 +182,55 @@ def _product(row: dict[str, str], where: str) -> Product:
     return Product(
         name=name,
         aliases=tuple(each.strip() for each in (row.get("aliases") or "").split("|") if each.strip()),
-        memory_bytes=int(_number(row, "memory_gib", where, name) * GIB),
-        bandwidth_bytes_per_second=int(_number(row, "bandwidth_gb_per_s", where, name) * 1e9),
-        flops_16bit_per_second=_number(row, "tflops_16bit", where, name) * 1e12,
-        flops_8bit_per_second=_number(row, "tflops_8bit", where, name, least=0.0) * 1e12,
-        flops_4bit_per_second=_number(row, "tflops_4bit", where, name, least=0.0) * 1e12
+        memory_bytes=int(number(row, "memory_gib", where, name) * GIB),
+        bandwidth_bytes_per_second=int(number(row, "bandwidth_gb_per_s", where, name) * 1e9),
+        flops_16bit_per_second=number(row, "tflops_16bit", where, name) * 1e12,
+        flops_8bit_per_second=number(row, "tflops_8bit", where, name, least=0.0) * 1e12,
+        flops_4bit_per_second=number(row, "tflops_4bit", where, name, least=0.0) * 1e12
         if row.get("tflops_4bit")
         else 0.0,
-        min_watts=int(_number(row, "min_watts", where, name)),
-        tdp_watts=int(_number(row, "tdp_watts", where, name)),
+        min_watts=int(number(row, "min_watts", where, name)),
+        tdp_watts=int(number(row, "tdp_watts", where, name)),
         fabric=(row.get("fabric") or "pcie").strip(),
-        link_bytes_per_second=_number(row, "link_gb_per_s", where, name) * 1e9,
+        link_bytes_per_second=number(row, "link_gb_per_s", where, name) * 1e9,
         dollars_per_gpu_hour=_price(row, where, name),
         priced_at=(row.get("priced_at") or "").strip(),
-        source=(row.get("source") or "").strip(),
+        facts_at=dated(row, "facts_at", where, name),
+        source=told(row, "source", where, name),
     )
+
+
+def told(row: dict[str, str], column: str, where: str, name: str) -> str:
+    """A text that must be there."""
+    text = (row.get(column) or "").strip()
+    if not text:
+        raise CatalogueError(
+            f"{where} ({name}) has no {column}; a fact without one cannot be checked, fill it"
+        )
+    return text
+
+
+def dated(row: dict[str, str], column: str, where: str, name: str) -> str:
+    """A day that must be there."""
+    text = told(row, column, where, name)
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise CatalogueError(f"{where} ({name}): {column} is {text!r}; write a day as YYYY-MM-DD") from error
 
 
 def _price(row: dict[str, str], where: str, name: str) -> float | None:
     if not (row.get("dollars_per_gpu_hour") or "").strip():
         return None
-    price = _number(row, "dollars_per_gpu_hour", where, name)
+    price = number(row, "dollars_per_gpu_hour", where, name)
     if not (row.get("priced_at") or "").strip():
         raise CatalogueError(f"{where} ({name}) has a price without a date; fill priced_at (YYYY-MM-DD)")
+    dated(row, "priced_at", where, name)
     return price
 
 
-def _number(row: dict[str, str], column: str, where: str, name: str, least: float | None = None) -> float:
-    """A finite number above 0, or at least ``least``."""
+def number(row: dict[str, str], column: str, where: str, name: str, least: float | None = None) -> float:
+    """A finite number above 0, or at least ``least``. CatalogueError otherwise."""
     text = (row.get(column) or "").strip()
     try:
         value = float(text)

@@ -1,107 +1,73 @@
-"""GPU products as the simulated fleets know them.
+"""GPU products as the simulated fleets know them: shipped facts, never code.
 
-Memory, bandwidth, arithmetic and board power: datasheets as listed in research/gpu-selection.md §2.8. Settable
-power range: ai-dynamo/dynamo ``gpu_power_limits.csv``; A100 clocks and idle power: research/power.md §1 and §8.
-Idle watts, clocks and link speeds of the other products are recalled datasheet values (README, "Provenance").
-A world that knows better passes its own `GpuSpec`.
+Memory, bandwidth, arithmetic, links and board power are those of `placement.catalogue`, which the planner reads too; idle watts, clocks
+and PCIe are only the physics' and lie in `data/gpu_clocks.csv`. Either is overridden by itself: the planner's by an AcceleratorClass of
+the cluster, the physics' by a world that passes its own `GpuSpec`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import resources
 from typing import Final
 
+from placement.catalogue import Catalogue, CatalogueError, dated, load, number, rows_of, told
 from simulator.physics.specs import GpuSpec
 
-_GIB: Final = 2**30
 
-L4: Final = GpuSpec(
-    product="L4",
-    memory_bytes=24 * _GIB,
-    bandwidth_bytes_per_second=300e9,
-    flops_per_second=121e12,
-    flops_8bit_per_second=242e12,
-    idle_watts=16,
-    min_watts=40,
-    tdp_watts=72,
-    max_watts=72,
-    min_mhz=210,
-    base_mhz=795,
-    max_mhz=2040,
-)
-A10G: Final = GpuSpec(
-    product="A10G",
-    memory_bytes=24 * _GIB,
-    bandwidth_bytes_per_second=600e9,
-    flops_per_second=70e12,
-    idle_watts=22,
-    min_watts=100,
-    tdp_watts=300,
-    max_watts=300,
-    min_mhz=210,
-    base_mhz=1320,
-    max_mhz=1710,
-)
-A100_80: Final = GpuSpec(
-    product="A100-80",
-    memory_bytes=80 * _GIB,
-    bandwidth_bytes_per_second=2039e9,
-    flops_per_second=312e12,
-    idle_watts=63,
-    min_watts=100,
-    tdp_watts=400,
-    max_watts=400,
-    min_mhz=210,
-    base_mhz=1275,
-    max_mhz=1410,
-    link="nvlink",
-    link_bytes_per_second=300e9,
-)
-L40S: Final = GpuSpec(
-    product="L40S",
-    memory_bytes=48 * _GIB,
-    bandwidth_bytes_per_second=864e9,
-    flops_per_second=362e12,
-    flops_8bit_per_second=733e12,
-    idle_watts=35,
-    min_watts=100,
-    tdp_watts=350,
-    max_watts=350,
-    min_mhz=210,
-    base_mhz=1110,
-    max_mhz=2520,
-)
-H100: Final = GpuSpec(
-    product="H100",
-    memory_bytes=80 * _GIB,
-    bandwidth_bytes_per_second=3350e9,
-    flops_per_second=989e12,
-    flops_8bit_per_second=1978e12,
-    idle_watts=70,
-    min_watts=200,
-    tdp_watts=700,
-    max_watts=700,
-    min_mhz=210,
-    base_mhz=1590,
-    max_mhz=1980,
-    link="nvlink",
-    link_bytes_per_second=450e9,
-    pcie_bytes_per_second=52e9,
-)
-H200: Final = GpuSpec(
-    product="H200",
-    memory_bytes=141 * _GIB,
-    bandwidth_bytes_per_second=4800e9,
-    flops_per_second=989e12,
-    flops_8bit_per_second=1978e12,
-    idle_watts=75,
-    min_watts=200,
-    tdp_watts=700,
-    max_watts=700,
-    min_mhz=210,
-    base_mhz=1590,
-    max_mhz=1980,
-    link="nvlink",
-    link_bytes_per_second=450e9,
-    pcie_bytes_per_second=52e9,
-)
+def gpu_specs(lines: Iterable[str], source: str, products: Catalogue) -> dict[str, GpuSpec]:
+    """Specs by product from rows of clocks. CatalogueError with file, row and remedy for a row that cannot be used."""
+    found: dict[str, GpuSpec] = {}
+    for where, row in rows_of(lines, source):
+        spec = _spec(row, where, products)
+        if spec.product in found:
+            raise CatalogueError(f"{where} names {spec.product} a second time; keep one row of it")
+        found[spec.product] = spec
+    return found
 
-GPU_SPECS: Final[dict[str, GpuSpec]] = {spec.product: spec for spec in (L4, A10G, A100_80, L40S, H100, H200)}
+
+def _spec(row: dict[str, str], where: str, products: Catalogue) -> GpuSpec:
+    name = told(row, "name", where, "?")
+    try:
+        shared = products.find(name)
+    except CatalogueError as error:
+        raise CatalogueError(f"{where}: {error}, and in placement/data/accelerators.csv") from error
+    dated(row, "facts_at", where, name)
+    told(row, "source", where, name)
+    try:
+        return GpuSpec(
+            product=shared.name,
+            memory_bytes=shared.memory_bytes,
+            bandwidth_bytes_per_second=float(shared.bandwidth_bytes_per_second),
+            flops_per_second=shared.flops_16bit_per_second,
+            flops_8bit_per_second=shared.flops_8bit_per_second,
+            link="nvlink" if shared.fabric == "nvlink" else "pcie",
+            link_bytes_per_second=shared.link_bytes_per_second,
+            min_watts=shared.min_watts,
+            tdp_watts=shared.tdp_watts,
+            idle_watts=int(number(row, "idle_watts", where, name)),
+            max_watts=int(number(row, "max_watts", where, name)),
+            min_mhz=int(number(row, "min_mhz", where, name)),
+            base_mhz=int(number(row, "base_mhz", where, name)),
+            max_mhz=int(number(row, "max_mhz", where, name)),
+            pcie_bytes_per_second=number(row, "pcie_gb_per_s", where, name) * 1e9,
+        )
+    except ValueError as error:
+        raise CatalogueError(str(error) if where in str(error) else f"{where}: {error}") from error
+
+
+def _shipped() -> dict[str, GpuSpec]:
+    name = "gpu_clocks.csv"
+    text = resources.files("simulator.physics").joinpath("data", name).read_text(encoding="utf-8")
+    return gpu_specs(text.splitlines(), name, load())
+
+
+GPU_SPECS: Final[dict[str, GpuSpec]] = _shipped()
 """Specs by short product name."""
+
+L4: Final = GPU_SPECS["L4"]
+A10G: Final = GPU_SPECS["A10G"]
+A100_80: Final = GPU_SPECS["A100-80"]
+L40S: Final = GPU_SPECS["L40S"]
+H100: Final = GPU_SPECS["H100"]
+H200: Final = GPU_SPECS["H200"]

@@ -8,7 +8,7 @@ from placement.catalogue import CatalogueError, load, parse
 
 HEADER = (
     "name,aliases,memory_gib,bandwidth_gb_per_s,tflops_16bit,tflops_8bit,min_watts,tdp_watts,fabric,link_gb_per_s,"
-    "dollars_per_gpu_hour,priced_at,source"
+    "dollars_per_gpu_hour,priced_at,facts_at,source"
 )
 
 
@@ -16,7 +16,22 @@ def row(**changes):
     values = dict(
         zip(
             HEADER.split(","),
-            ["X", "", "24", "300", "121", "0", "40", "72", "pcie", "32", "0.8", "2026-07-20", "somewhere"],
+            [
+                "X",
+                "",
+                "24",
+                "300",
+                "121",
+                "0",
+                "40",
+                "72",
+                "pcie",
+                "32",
+                "0.8",
+                "2026-07-20",
+                "2026-11-21",
+                "somewhere",
+            ],
             strict=True,
         )
     )
@@ -104,6 +119,17 @@ def test_pools_carry_price_and_date():
         ),
         pytest.param([HEADER, row(dollars_per_gpu_hour="0")], "dollars_per_gpu_hour is '0'", id="price 0"),
         pytest.param([HEADER, row(priced_at="")], "has a price without a date", id="undated price"),
+        pytest.param(
+            [HEADER, row(priced_at="last week")],
+            "priced_at is 'last week'; write a day as YYYY-MM-DD",
+            id="no day",
+        ),
+        pytest.param(
+            [HEADER, row(facts_at="")], r"row 1 \(X\) has no facts_at; a fact without one", id="undated facts"
+        ),
+        pytest.param(
+            [HEADER, row(source=" ")], "has no source; a fact without one cannot be checked", id="no source"
+        ),
         pytest.param([HEADER, row(name="")], "row 1 has no name", id="no name"),
         pytest.param([HEADER, row(), row()], "row 2 names X a second time", id="twice"),
     ],

@@ -49,7 +49,9 @@ DATA = {
 }
 
 # The tables of facts the product reads from its own package: small, each with its source, each price dated.
-SHIPPED_FACTS = {f"placement/data/{name}.csv" for name in ("accelerators", "models", "step_constants")}
+SHIPPED_FACTS = {f"placement/data/{name}.csv" for name in ("accelerators", "models", "step_constants")} | {
+    "simulator/physics/data/gpu_clocks.csv"
+}
 
 # Split, so that this file does not contain what it looks for.
 HOSTS = ["py" + "pi.org", "python" + "hosted", "anaconda" + ".org", "files." + "python", "artifact" + "ory"]
@@ -85,6 +87,8 @@ def test_facts_that_ship_are_few_and_each_has_its_source_and_its_date(name: str)
     assert len(text) < 20_000
     for row in rows:
         assert row["source"].strip(), f"{name}: {row} has no source."
+        if "facts_at" in row:
+            date.fromisoformat(row["facts_at"])
         if row.get("dollars_per_gpu_hour"):
             date.fromisoformat(row["priced_at"])
 
