@@ -5,6 +5,7 @@ Nothing here waits on the way to a decision: a variant without a belief is not c
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 
@@ -17,15 +18,22 @@ from cluster.observer import Observer
 from cluster.serving import LoadHistogram, Replica, Service
 from controller.config import ProfileSettings
 from controller.hub.messages import NodeReport
+from controller.learned import Learned, bounded, calibration_of, counted, learned_of
 from controller.observe.live import LiveSample, LiveSteps
 from controller.profiles import ProfileFolder
 from placement.catalogue import Catalogue, load
 from placement.profiles.calibration import Calibration, Deployment, Samples, observed
 from placement.profiles.estimator import CapacityQuestion, RooflineCapacity, RooflineConfig
+from placement.profiles.figures import MODERN
 from placement.profiles.grid import Floats
 from placement.profiles.layers import Sources, deployment_of, judged
 from placement.profiles.shipped import shipped_constants
 from policies.shapes import declared
+
+log = logging.getLogger("plimsoll.beliefs")
+
+SIMULATED = "simulated"
+"""Version that a driver without GPUs says it has."""
 
 ROOFLINE_ERROR = 0.16
 """Half-width of the roofline's band: its median error against real silicon (research: gpu-selection §2.7)."""
@@ -56,14 +64,54 @@ class CapacityBeliefs:
         )
         self._live = LiveSteps()
         self._learn_due = float("-inf")
-        calibration = Calibration(constants=shipped_constants("")) if self._settings.measured else None
-        self._sources = Sources(calibration=calibration, quantile=self._settings.quantile)
+        self._sources = Sources(quantile=self._settings.quantile, silicon=False)
+        self._judged_by: Sources | None = None
+        self._kept: Learned | None = None
+        if self._settings.measured is True:
+            self._begin_learning(silicon=True)
         self._told: dict[str, CapacityBelief] = {}
 
     def hear(self, report: NodeReport) -> None:
-        """Take an agent's report in, for what it says about the speed of running engines."""
-        if self._settings.measured:
+        """Take an agent's report in, for what it says about the speed of running engines.
+
+        Whether its GPUs are real is what its driver says; one real node among simulated ones decides.
+        """
+        if self._settings.measured == "auto" and report.inventory is not None:
+            silicon = report.inventory.driver_version != SIMULATED
+            if self._sources.calibration is None or (silicon and not self._sources.silicon):
+                self._begin_learning(silicon)
+        if self._sources.calibration is not None:
             self._live.hear(report)
+
+    def learned(self) -> Learned | None:
+        """What outlives this leader; None while nothing is learned."""
+        found = self._sources
+        if found.calibration is None:
+            return self._kept
+        return learned_of(found.calibration, found.live, found.silicon)
+
+    def recall(self, learned: Learned) -> None:
+        """Go on from what a former leader had learned, now or as soon as learning begins."""
+        self._kept = learned
+        if self._sources.calibration is not None:
+            self._begin_learning(self._sources.silicon)
+
+    def _begin_learning(self, silicon: bool) -> None:
+        """From what was kept, or from the constants; what was kept and does not fit is told and dropped."""
+        calibration = Calibration(constants=shipped_constants("") if silicon else MODERN)
+        live: dict[str, int] = {}
+        if self._kept is not None:
+            try:
+                calibration = calibration_of(self._kept, calibration.constants, silicon)
+                live = self._kept.live
+            except ValueError as why:
+                log.warning(
+                    "what running engines taught a former leader cannot be used: %s; it is learned anew", why
+                )
+            self._kept = None
+        self._sources = msgspec.structs.replace(
+            self._sources, calibration=calibration, live=live, silicon=silicon
+        )
 
     def refresh(self, observer: Observer, now_seconds: float) -> int:
         """Ask what was not asked yet, and tell what is known better now; how many beliefs were formed."""
@@ -72,10 +120,10 @@ class CapacityBeliefs:
         same = len(nouns) == len(self._looked_at) and all(
             a is b for a, b in zip(nouns, self._looked_at, strict=True)
         )
-        before = self._sources
         self._renew(observer, now_seconds)
-        if same and self._sources is before:
+        if same and self._sources is self._judged_by:
             return 0
+        self._judged_by = self._sources
         self._looked_at = nouns
         questions = self._questions(observer)
         for question in questions:
@@ -104,11 +152,13 @@ class CapacityBeliefs:
         sizes = _mean_sizes(observer.live("loads").values())
         samples = _samples(self._live.drain(), replicas, observer.live("services"), where, sizes)
         if samples:
-            live = dict(self._sources.live)
+            current = {deployment_of(each) for each in where.values()}
+            more = {each.deployment.counted: 0 for each in samples}
             for each in samples:
-                name = each.deployment.offsets[-1]
-                live[name] = live.get(name, 0) + len(each.seconds)
-            calibration = observed(self._sources.calibration, samples)
+                more[each.deployment.counted] += len(each.seconds)
+            live = counted(self._sources.live, more, {each.counted for each in current})
+            used = {name for each in current for name in (*each.offsets, *each.levels)}
+            calibration = bounded(observed(self._sources.calibration, samples), used)
             self._sources = msgspec.structs.replace(self._sources, calibration=calibration, live=live)
 
     @staticmethod
@@ -130,6 +180,7 @@ class CapacityBeliefs:
                         objective=objective,
                         accelerator=accelerators[variant.accelerator],
                         load=load,
+                        image=service.image,
                     )
         return list(questions.values())
 
@@ -185,6 +236,11 @@ def _samples(
         replica = replicas.get(sample.replica)
         service = services.get(replica.service) if replica is not None else None
         if replica is None or service is None or not service.objectives:
+            continue
+        if replica.revision not in (
+            "",
+            service.revision,
+        ):  # of another image, maybe, in the middle of a change
             continue
         key = Beliefs.capacity_key(service.model.name, replica.variant.key, service.objectives[0].key)
         question = questions.get(key)

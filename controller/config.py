@@ -59,12 +59,13 @@ class ProfileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """What is believed about the speed of GPUs beside the roofline.
 
     `folder`: profiles that `plimsoll profile import` wrote, such as a mounted ConfigMap; looked at every ten seconds. `measured`: the
-    GPUs are real, so constants measured on silicon come before the roofline, and the time per token of running engines is learned
-    and comes before everything. `quantile`: where in the band of what was learned it is planned (0.5: at its middle).
+    time per token of running engines is learned and comes before everything, and constants measured on silicon come before the
+    roofline: `auto` where an agent says that its GPUs are real, `true` everywhere, `false` nowhere. `quantile`: where in the band of
+    what was learned it is planned (0.5: at its middle).
     """
 
     folder: str = ""
-    measured: bool = False
+    measured: bool | Literal["auto"] = "auto"
     quantile: Annotated[float, msgspec.Meta(ge=0.5, lt=1.0)] = 0.84
 
 

@@ -1,4 +1,4 @@
-"""What outlives an operator: policies' states, standing targets, reservations and load history.
+"""What outlives an operator: policies' states, what engines taught, standing targets, reservations and load history.
 
 Kept in the ledger. Losing it costs money or latency for a while, never correctness (SEAMS §6).
 """
@@ -18,6 +18,9 @@ from cluster.occupancy import Reservation
 from cluster.serving import Service
 from cluster.snapshot import Snapshot
 from cluster.targets import AnyTarget
+from controller.beliefs import CapacityBeliefs
+from controller.learned import SCHEMA as LEARNED_SCHEMA
+from controller.learned import Learned
 from controller.ledger.ledger import Ledger, Memory
 from controller.ledger.rows import LoadRow, PolicyStateRow, json_text
 from controller.loops.planner import PlannerLoop
@@ -28,6 +31,12 @@ from policies.planner import PlannerStates
 log = logging.getLogger("plimsoll.memory")
 
 SCHEMA = 1
+PROFILES = "profiles"
+"""Of what running engines taught, the name in the ledger."""
+
+LEARNED_BYTES_PER_SECOND = 10_000.0
+"""How much of it is written on average at most: large states change every half minute, and losing some minutes costs little."""
+
 LOAD_EVERY_SECONDS = 60.0
 
 
@@ -48,6 +57,7 @@ class Remembered:
         self._recalled = Memory()
         self._load_due: dict[str, float] = {}
         self._last: dict[str, bytes] = {}
+        self._learned_due = float("-inf")
 
     def highest_epoch(self) -> int:
         """The highest epoch anything was written in.
@@ -58,7 +68,14 @@ class Remembered:
             self._recalled = self._ledger.recall()
         return self._recalled.highest_epoch
 
-    def restore(self, planner: PlannerLoop, power: PowerLoop, observer: Observer, now_seconds: float) -> None:
+    def restore(
+        self,
+        planner: PlannerLoop,
+        power: PowerLoop,
+        beliefs: CapacityBeliefs,
+        observer: Observer,
+        now_seconds: float,
+    ) -> None:
         """Put back what was stored; what cannot be read is left at its initial state, with a log line."""
         del power  # power policies re-learn within a lease: they start from `initial()`
         for row in self._recalled.states:
@@ -67,10 +84,23 @@ class Remembered:
                     planner.states = from_json(row.state, PlannerStates)
                 elif row.loop == "standing" and row.schema == SCHEMA:
                     self._stand(from_json(row.state, Standing), observer, now_seconds)
+                elif row.loop == PROFILES:
+                    self._learn(row, beliefs)
             except msgspec.MsgspecError as error:
                 log.warning(
                     "stored state of %s cannot be read (%s); starting from the initial one", row.loop, error
                 )
+
+    @staticmethod
+    def _learn(row: PolicyStateRow, beliefs: CapacityBeliefs) -> None:
+        if row.schema != LEARNED_SCHEMA:
+            log.warning(
+                "what running engines taught was kept in form %d, this version reads form %d; it is learned anew",
+                row.schema,
+                LEARNED_SCHEMA,
+            )
+            return
+        beliefs.recall(from_json(row.state, Learned))
 
     def _stand(self, standing: Standing, observer: Observer, now: float) -> None:
         for target in standing.targets:
@@ -86,6 +116,7 @@ class Remembered:
         self,
         planner: PlannerLoop,
         power: PowerLoop,
+        beliefs: CapacityBeliefs,
         snapshot: Snapshot,
         invalid: Collection[str],
         epoch: int,
@@ -101,23 +132,29 @@ class Remembered:
         self._keep("standing", "targets", standing, epoch, now_seconds)
         for root, state in sorted(power.states.items()):
             self._keep("power", root, state, epoch, now_seconds)
+        learned = beliefs.learned()
+        if learned is not None and now_seconds >= self._learned_due:
+            written = self._keep(PROFILES, "capacity", learned, epoch, now_seconds, LEARNED_SCHEMA)
+            self._learned_due = now_seconds + written / LEARNED_BYTES_PER_SECOND
 
-    def _keep(self, loop: str, scope: str, state: Any, epoch: int, now: float) -> None:
+    def _keep(self, loop: str, scope: str, state: Any, epoch: int, now: float, schema: int = SCHEMA) -> int:
+        """Bytes that were queued."""
         body = to_json(state)
         if self._ledger is None or self._last.get(f"{loop}/{scope}") == body:
-            return
+            return 0
         self._last[f"{loop}/{scope}"] = body
         self._ledger.policy_state(
             PolicyStateRow(
                 loop=loop,
                 scope=scope,
                 policy=loop,
-                schema=SCHEMA,
+                schema=schema,
                 epoch=epoch,
                 stored_seconds=now,
                 state=body.decode(),
             )
         )
+        return len(body)
 
     def load(self, report: GatewayReport, now_seconds: float) -> None:
         """Keep a gateway's load as history, once a minute."""

@@ -141,7 +141,7 @@ class Operator:
         now = self.clock.now()
         self.world.started_seconds = now
         self.term.follow(now)
-        self._memory.restore(self.planner, self.power, self.observer, now)
+        self._memory.restore(self.planner, self.power, self.beliefs, self.observer, now)
 
     async def step(self) -> None:
         """One round: take in what arrived, run the loops that are due, carry out, tell.
@@ -339,7 +339,7 @@ class Operator:
         if now >= self._state_due:
             self._state_due = now + self.config.state_seconds
             invalid = self.world.invalid("ModelService")
-            self._memory.store(self.planner, self.power, snapshot, invalid, self.epoch, now)
+            self._memory.store(self.planner, self.power, self.beliefs, snapshot, invalid, self.epoch, now)
         if now >= self._measure_due:
             self._measure_due = now + self.config.measure_seconds
             every = self.config.measure_seconds
@@ -378,7 +378,7 @@ class Operator:
                     self.observer.snapshot(now, self.epoch),
                     self.world.invalid("ModelService"),
                 )
-                self._memory.store(self.planner, self.power, snapshot, invalid, self.epoch, now)
+                self._memory.store(self.planner, self.power, self.beliefs, snapshot, invalid, self.epoch, now)
             self._ledger.flush()
         if await self.elector.release():
             log.info("gave the lease of epoch %d back", self.epoch)

@@ -93,6 +93,14 @@ class Deployment(Noun, kw_only=True, frozen=True):
         )
 
     @property
+    def counted(self) -> str:
+        """Under which name its live samples are counted: its kind and degrees, whatever the release.
+
+        What the new release of an engine does that was known is believed at once, with the band of what it may do otherwise.
+        """
+        return f"{self.kind}|{self.tensor}x{self.data}"
+
+    @property
     def levels(self) -> tuple[str, ...]:
         """What else than the shared effect its constants have effects of."""
         engine = (f"engine={self.engine}", f"build={self.engine}|{self.release}") if self.engine else ()

@@ -18,13 +18,17 @@ from placement.profiles.steptime import GpuFigures
 
 
 class CapacityQuestion(Noun, kw_only=True, frozen=True):
-    """What one replica carries is asked for; `load` weighs its concurrency and gives the grid (None: default)."""
+    """What one replica carries is asked for; `load` weighs its concurrency and gives the grid (None: default).
+
+    `image` is that of the engine ("": the usual one), which says whose constants hold and whose samples count.
+    """
 
     model: Model
     variant: Variant
     objective: Objective
     accelerator: AcceleratorClass
     load: LoadHistogram | None = None
+    image: str = ""
 
     @property
     def key(self) -> str:

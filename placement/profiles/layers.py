@@ -19,6 +19,7 @@ from cluster.beliefs import CapacityBelief
 from cluster.size_plan import StepFigures
 from placement.profiles.belief import model_figures, step_figures, stretched
 from placement.profiles.calibration import Calibration, Deployment, corrected, predict
+from placement.profiles.engines import engine_of
 from placement.profiles.estimator import CapacityQuestion, gpu_figures
 from placement.profiles.figures import StepConstants
 from placement.profiles.grid import Floats, Grid
@@ -49,25 +50,28 @@ class Layer(NamedTuple):
 class Sources(Noun, kw_only=True, frozen=True):
     """What there is beside the roofline.
 
-    `calibration` None: the GPUs are simulated, and nothing measured on silicon holds for them. `live` counts samples by
-    deployment. `quantile` is where in the band it is planned.
+    `calibration` is what was learned (None: nothing is), `live` counts the samples it was learned from by `Deployment.counted`.
+    `silicon`: the GPUs are real, so constants measured on silicon come before the roofline. `quantile` is where in the band
+    of what was learned it is planned.
     """
 
     profiles: tuple[UserProfile, ...] = ()
     calibration: Calibration | None = None
     live: dict[str, int] = {}
     quantile: float = 0.84
+    silicon: bool = True
 
 
 def deployment_of(question: CapacityQuestion) -> Deployment:
     """What a question asks about, as samples know it."""
-    variant = question.variant
+    variant, image = question.variant, engine_of(question.image)
     return Deployment(
-        gpu=gpu_figures(question.accelerator),
+        gpu=gpu_figures(question.accelerator, variant.milli),
         model=model_figures(question.model),
         tensor=variant.tensor,
         precision=variant.precision,
-        engine="" if variant.engine == "simulated" else variant.engine,
+        engine=image.name if variant.engine == "simulated" else variant.engine,
+        release=image.release,
     )
 
 
@@ -137,7 +141,7 @@ def _grid_of(
 
 def _online(question: CapacityQuestion, sources: Sources, grid: Grid) -> list[Layer]:
     where = deployment_of(question)
-    if sources.calibration is None or sources.live.get(where.offsets[-1], 0) < LEAST_SAMPLES:
+    if sources.calibration is None or sources.live.get(where.counted, 0) < LEAST_SAMPLES:
         return []
     known = sources.calibration.known()
     slower = math.exp(sum(known.get(name, 0.0) for name in where.offsets))
@@ -159,7 +163,7 @@ def _users(question: CapacityQuestion, sources: Sources, grid: Grid) -> list[Lay
         if (each.model, each.accelerator, each.gpus)
         == (question.model.name, variant.accelerator, variant.gpus)
         and each.precision in ("", variant.precision)
-        and each.engine in ("", variant.engine)
+        and each.engine in ("", variant.engine, engine_of(question.image).name)
         and each.stands_for(objective.tpot_seconds, objective.ttft_seconds)
     ]
     fitting.sort(key=lambda each: (-each.tpot_seconds, -each.ttft_seconds, each.error, each.source))
@@ -167,7 +171,7 @@ def _users(question: CapacityQuestion, sources: Sources, grid: Grid) -> list[Lay
 
 
 def _shipped(question: CapacityQuestion, sources: Sources, grid: Grid) -> list[Layer]:
-    if sources.calibration is None:
+    if sources.calibration is None or not sources.silicon:
         return []
     found = _grid_of(question, shipped_constants(deployment_of(question).engine), grid)
     return [] if found is None else [Layer("shipped", found[0], SHIPPED_ERROR, found[1])]

@@ -63,7 +63,7 @@ def test_what_was_measured_to_serve_nothing_is_out_and_what_serves_is_in():
 
 ASKED = question()
 ROOFLINE = RooflineCapacity(RooflineConfig(error=0.16))._answer(ASKED)
-KEY = deployment_of(ASKED).offsets[-1]
+KEY = deployment_of(ASKED).counted
 NEW = Calibration(constants=shipped_constants(""))
 OWN = UserProfile(
     model=ASKED.model.name,

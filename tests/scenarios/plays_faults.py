@@ -199,7 +199,7 @@ async def _spoiled(stage: Stage) -> None:
     """What serves goes on serving under a specification that became invalid, whoever leads."""
     await stage.until(lambda _: settled(stage, CHAT, 2), 60, "two replicas ready")
     before = {pod["metadata"]["uid"] for pod in stage.seen.pods(CHAT)}
-    stage.load(CHAT, 1.0, 40)
+    stage.load(CHAT, 0.8, 50)
     await stage.patch("ModelService", CHAT, {"spec": {"accelerators": ["b999"]}})
     await stage.seconds(15)
     await stage.restart()
