@@ -199,6 +199,13 @@ class Inventory:
             free = np.minimum(free, np.maximum(reach, own))
         return self._here(free)
 
+    def contested(self, priority: int) -> Ints:
+        """Devices per row that services of `priority` may share when they are planned together: what whole replicas of theirs
+        have is theirs to give, but not a device that shares of that priority begun, whose services are planned apart.
+        """
+        firm = self._parts.firm(len(self.base), priority) - self._parts.firm(len(self.base), priority + 1)
+        return np.maximum(self.available(priority + 1) - firm, 0)
+
     def _here(self, free: Ints) -> Ints:
         """Nothing below zero, and nothing of nodes that do not exist while the market is closed."""
         if not self.market:

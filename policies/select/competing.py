@@ -67,7 +67,7 @@ def connected(
 
 def most_units(inventory: Inventory, priority: int, frame: Frame) -> dict[str, int]:
     """Replicas of each column that whole nodes' devices allow, lower priorities' and equal ones' included."""
-    rows = inventory.available(priority + 1)
+    rows = inventory.contested(priority)
     return {
         column.name: int((rows[inventory.pool_rows[column.pool]] // column.profile.variant.gpus).sum())
         if column.pool in inventory.pool_rows
@@ -90,7 +90,7 @@ def young(groups: Groups, service: Service, since_seconds: float) -> dict[str, i
 
 def free_of(inventory: Inventory, priority: int, taken: Mapping[str, int]) -> Gpus:
     """GPUs per pool that services of a priority may share: what higher ones hold, or were given, is theirs."""
-    rows = inventory.available(priority + 1)
+    rows = inventory.contested(priority)
     return {
         pool: max(0, int(rows[index].sum()) - taken.get(pool, 0))
         for pool, index in inventory.pool_rows.items()

@@ -391,6 +391,16 @@ def test_nobody_gives_way_in_vain(people: list[tuple[str, int, int, int]], nodes
         assert (room >= one.gpus) == (spared is None), "all of them suffice, none can be left out"
 
 
+def test_a_joint_plan_leaves_devices_alone_that_shares_of_its_priority_began() -> None:
+    made = full()
+    wants(made, BASE, "L4", 0)
+    has(made, BASE, "L4", 2, node="l4-od-1")
+    made.with_nodes(1, "l4-od", gpus=2)
+    book = Inventory(Groups(made.build()), NOW)
+    assert [int(book.contested(priority).sum()) for priority in (2, 1, 0)] == [4, 2, 2]
+    assert int(book.available(2).sum()) == 4
+
+
 def test_the_inventory_counts_what_gives_way() -> None:
     made = full()
     wants(made, HIGH, "L4 L4x0.25", 0)
