@@ -1,11 +1,14 @@
-"""What a plan says would cure a shortage is true: applied, and planned again, nothing is short; and money of any size."""
+"""What a plan says would cure a shortage is true: applied and planned again, nothing is short; floors; money of any size."""
 
 import msgspec
+import numpy as np
 import pytest
 
+from placement.selection.cuts import CutPool, Multipliers
 from placement.selection.fleet import FleetPlan, FleetProblem, ModelNeed, NodeOffer, Shortage
 from placement.selection.fleet_checker import check_plan
-from placement.selection.instance import HIGHEST_UNITS
+from placement.selection.instance import HIGHEST_UNITS, build
+from placement.selection.linear import BoxProgramme
 from placement.selection.many import solve_fleet
 from placement.selection.mix import solve_mix, solve_ranked
 from placement.selection.problem import MixProblem, RequestClass, VariantOption
@@ -169,3 +172,35 @@ def test_the_answer_does_not_depend_on_the_currency(factor):
     alone = solve_mix(problem(variants=plain, unserved_dollars=60.0, inventory=scarce))
     assert plan.optimal
     assert plan.objective_per_hour / factor == pytest.approx(alone.objective_per_hour, rel=1e-8)
+
+
+@pytest.mark.parametrize("standing", [0, 1, 3, 6])
+def test_the_least_of_a_cut_over_a_range_is_that_of_all_its_counts(standing):
+    """Ends and the kink where units begin to be started suffice, whatever the multipliers."""
+    started = tuple(
+        msgspec.structs.replace(each, startup_dollars=2.5, standing_units=standing) for each in OPTIONS
+    )
+    task = problem(variants=started)
+    cuts = CutPool(build(task, started))
+    rng = np.random.default_rng(standing)
+    for _ in range(20):
+        cuts.add(Multipliers(rng.uniform(0.0, 9.0, len(started)), np.zeros(0), np.zeros(0)))
+    for v in range(len(started)):
+        most = cuts.table(v).shape[1] - 1
+        for low in range(most + 1):
+            for high in range(low, most + 1):
+                assert (cuts.least(v, low, high) == cuts.table(v)[:, low : high + 1].min(axis=1)).all()
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_multipliers_are_in_the_money_of_the_prices(factor):
+    found = []
+    for scale in (1.0, factor):
+        dear = tuple(
+            msgspec.structs.replace(each, dollars_per_hour=each.dollars_per_hour * scale) for each in OPTIONS
+        )
+        made = build(problem(variants=dear, unserved_dollars=1_000.0 * scale), dear)
+        answer = BoxProgramme(made).solve(made.low, made.high)
+        assert answer is not None
+        found.append(answer.prices / scale)
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
