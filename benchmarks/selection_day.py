@@ -37,12 +37,12 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind("shop/assistant", "llama-3.1-8b", 2.0, (1_000, 200), 200.0, ("l4", "a10g", "a100-80")),
-    Kind("shop/search", "llama-3.1-8b", 3.0, (1_500, 60), 50.0, ("l4", "a10g", "a100-80")),
-    Kind("shop/reviews", "llama-3.1-8b", 1.0, (2_000, 200), 20.0, ("a10g", "a100-80")),
-    Kind("lab/coder", "qwen2.5-14b", 0.8, (1_500, 250), 100.0, ("a100-80",)),
-    Kind("lab/summary", "qwen2.5-14b", 0.6, (3_000, 150), 30.0, ("a100-80",)),
-    Kind("lab/tagging", "llama-3.1-8b", 4.0, (500, 30), 10.0, ("l4", "a10g")),
+    Kind("shop/assistant", "llama-3.1-8b", 3.0, (1_000, 200), 200.0, ("l4", "a10g", "a100-80")),
+    Kind("shop/search", "llama-3.1-8b", 4.5, (1_500, 60), 50.0, ("l4", "a10g", "a100-80")),
+    Kind("shop/reviews", "llama-3.1-8b", 1.5, (2_000, 200), 20.0, ("a10g", "a100-80")),
+    Kind("lab/coder", "qwen2.5-14b", 1.2, (1_500, 250), 100.0, ("a100-80",)),
+    Kind("lab/summary", "qwen2.5-14b", 0.9, (3_000, 150), 30.0, ("a100-80",)),
+    Kind("lab/tagging", "llama-3.1-8b", 6.0, (500, 30), 10.0, ("l4", "a10g")),
 )
 INVENTORY = (("l4", "L4", 4, 2), ("a10g", "A10G", 4, 1), ("a100", "A100-80", 4, 1))
 """Prefix, product, GPUs of a machine, machines."""

@@ -45,7 +45,7 @@ class FleetProblem(Noun, kw_only=True, frozen=True):
     ``inventory`` maps a pool to its free GPUs (None: without limit), ``budget_watts`` a power domain to its watts.
     In pools of ``whole_nodes`` units cost nothing by themselves: the nodes they need are paid for. ``work_units``
     bounds the linear programmes solved; the best plan so far is kept when they are spent. What runs now stays, all of it,
-    while it leaves no more unserved than the plan found and costs at most ``keep_share`` more than that.
+    while it costs at most ``keep_share`` more than the plan found, what it leaves unserved at its price.
     """
 
     models: tuple[ModelNeed, ...]

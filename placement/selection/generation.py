@@ -92,16 +92,10 @@ class Generation:
         ]
 
     def keep(self, share: float) -> None:
-        """What runs now is the plan after all, where it leaves no more unserved and costs little more."""
+        """What runs now is the plan after all, where it costs little more, with what it leaves unserved at its price."""
         now, best = self.objective(self._standing), self.incumbent.objective
-        lost, least = self._left(self._standing), self._left(self.incumbent.columns)
-        if share > 0.0 and now - best <= share * best and lost <= least + 1e-6 * max(1.0, least):
+        if share > 0.0 and now - best <= share * best:
             self.incumbent = Incumbent(self._standing, now)
-
-    def _left(self, columns: list[Column]) -> float:
-        """Price of what columns leave unserved or exposed."""
-        seen = [oracle.search.seen for oracle in self._oracles]
-        return sum(seen[column.model].left_of(np.array(column.counts)) for column in columns)
 
     def nothing(self) -> None:
         """No model can be served at all: the empty plan, which nothing betters."""

@@ -54,7 +54,7 @@ class JointMixConfig(CheapestMixConfig, frozen=True, kw_only=True, forbid_unknow
 
     `fleet_work_units`: most programmes solved for one joint plan, about half a millisecond each. `fleet_gap`: a plan is
     good enough when it is proven to cost no more than this share above the best. `keep_share`: what runs stays as it is
-    while it leaves no more unserved than the best plan found and costs at most this share more. `start_share`: a replica
+    while it costs at most this share more than the best plan found, what it leaves unserved at its price. `start_share`: a replica
     more is charged this share of its hourly price for starting. `hold_seconds`: a replica that starts, or serves for no
     longer than this, is not given up while all such find room.
     """
@@ -62,7 +62,7 @@ class JointMixConfig(CheapestMixConfig, frozen=True, kw_only=True, forbid_unknow
     fleet_work_units: Annotated[int, msgspec.Meta(ge=1)] = 600
     fleet_gap: Ratio = 0.005
     keep_share: Ratio = 0.10
-    start_share: Ratio = 0.1
+    start_share: Ratio = 0.5
     hold_seconds: Annotated[float, msgspec.Meta(ge=0.0)] = 300.0
 
 

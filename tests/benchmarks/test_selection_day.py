@@ -48,7 +48,7 @@ def test_misses_are_weighed_at_the_price_of_unserved_load(tmp_path: Path):
         "actions Drain": 4.0,
     }
     day = selection_day._weighed(figures, loads, selection_day.DAY_SECONDS)
-    assert day["missed_dollars_per_hour"] == pytest.approx(50.0 * 3.0 * 0.1)
+    assert day["missed_dollars_per_hour"] == pytest.approx(50.0 * 4.5 * 0.1)
     assert (day["created"], day["drained"]) == (0.0, 4.0)
     result = selection_day.judge({"cheapest_mix": day, "joint_mix": day})
     assert list(result.figures) == ["cheapest_mix", "joint_mix"]

@@ -325,5 +325,5 @@ def test_what_runs_stays_while_it_costs_little_more(share, kept):
 
 
 def test_what_runs_does_not_stay_where_it_leaves_more_unserved():
-    _, again = dearer_now(10.0, lost=3.0)
+    _, again = dearer_now(0.1, lost=3.0)
     assert again.shortages == ()
