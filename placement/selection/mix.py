@@ -167,6 +167,12 @@ def _nothing(problem: MixProblem, screened: Screened, outcome: Outcome) -> MixSo
             f"no mix of at least {problem.min_units} replicas fits the free inventory"
             f"{' besides the forbidden ones' if problem.forbidden else ''}; add nodes or lower min_units"
         )
+        floors = sum(option.min_units for option in screened.options)
+        if problem.max_units is not None and floors > problem.max_units:
+            why = (
+                f"variants ask for {floors} replicas at least and max_units allows {problem.max_units} in all; raise max_units or "
+                "lower the variants' min_units"
+            )
     demand = float(sum(problem.demand))
     return MixSolution(
         feasible=False,

@@ -204,3 +204,12 @@ def test_multipliers_are_in_the_money_of_the_prices(factor):
         assert answer is not None
         found.append(answer.prices / scale)
     assert found[1] == pytest.approx(found[0], rel=1e-6)
+
+
+def test_floors_of_variants_above_what_is_allowed_in_all_are_told_as_such():
+    floored = tuple(msgspec.structs.replace(each, min_units=1) for each in OPTIONS)
+    solution = solve_mix(problem(variants=floored, max_units=2))
+    assert not solution.feasible
+    assert solution.why.startswith(
+        "variants ask for 3 replicas at least and max_units allows 2 in all; raise max_units"
+    )
