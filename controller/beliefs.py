@@ -74,9 +74,10 @@ class CapacityBeliefs:
     def hear(self, report: NodeReport) -> None:
         """Take an agent's report in, for what it says about the speed of running engines.
 
-        Whether its GPUs are real is what its driver says; one real node among simulated ones decides.
+        Whether its GPUs are real is what its driver says; one real node among simulated ones decides, one without GPUs
+        says nothing.
         """
-        if self._settings.measured == "auto" and report.inventory is not None:
+        if self._settings.measured == "auto" and report.inventory is not None and report.inventory.devices:
             silicon = report.inventory.driver_version != SIMULATED
             if self._sources.calibration is None or (silicon and not self._sources.silicon):
                 self._begin_learning(silicon)

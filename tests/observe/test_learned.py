@@ -117,7 +117,8 @@ def inventory(version):
 
 def test_by_default_the_agents_say_whether_constants_of_silicon_hold():
     play, beliefs = world(REPLICA, LOAD), CapacityBeliefs()
-    assert beliefs.learned() is None
+    beliefs.hear(report(inventory=devices_of()))
+    assert beliefs.learned() is None, "a node without GPUs says nothing"
     beliefs.hear(inventory("simulated"))
     beliefs.refresh(play.observer, NOW)
     assert belief(play).source == "roofline"
