@@ -49,7 +49,7 @@ class BestFitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     is a plan by size that means no more than this share of the requests for other variants.
     `failed_grace_seconds`: grace of deleting what serves nobody. `rollout`: how boldly revisions are rolled out.
     `idle_hold_seconds`: how long a node that was bought stands empty before it is given back. `moves_per_minute`: how many
-    replicas may be moved so that one that fits nowhere finds room (0: none); a move is given up after `move_seconds`.
+    replicas may be moved so that one that fits nowhere finds room (0: none). `move_seconds`: after how long a move is given up.
     """
 
     bind_seconds: Seconds = 10.0

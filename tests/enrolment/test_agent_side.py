@@ -156,7 +156,7 @@ def test_a_renewal_breaks_no_stream_and_the_next_one_uses_it(tmp_path: Path):
                 assert hub.stats.opened == 1
                 await agent.abandon()
                 await agent.connect()
-                assert hub.stats.opened == 2
+                await until(lambda: hub.stats.opened == 2)
                 await agent.close("done")
 
     run(scenario)

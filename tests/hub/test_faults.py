@@ -201,6 +201,7 @@ def test_an_old_leader_is_not_obeyed_and_learns_it() -> None:
             physics = TwoGpus("n1")
             agent = made.agent("n1", physics)
             await agent.connect()
+            await until(lambda: made.hub.connected("n1"))
             made.hub.send("n1", GrantPower(watts=1_500), "5/power/1/0", clock.now() + 5)
             assert await agent.commands_up_to(1, 5.0)
             await made.server.stop()

@@ -66,6 +66,25 @@ def test_what_only_one_tier_has_is_found_though_its_value_may_differ() -> None:
     assert differences({}, {path: "2026"})
 
 
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        pytest.param(
+            "chat-3 was not ready 22 s after it was bound, 20 s is the most", 0, id="one tick later"
+        ),
+        pytest.param(
+            "chat-3 was not ready 23 s after it was bound, 20 s is the most", 1, id="two ticks later"
+        ),
+        pytest.param("chat-4 was not ready 21 s after it was bound, 20 s is the most", 1, id="another pod"),
+        pytest.param("chat-3 was not ready 21 s after it was bound, 21 s is the most", 1, id="another limit"),
+        pytest.param("chat-3 was not ready", 1, id="not said at all"),
+    ],
+)
+def test_what_was_waited_since_a_phase_may_differ_by_a_tick(other: str, found: int) -> None:
+    said = "chat-3 was not ready 21 s after it was bound, 20 s is the most"
+    assert len(differences({"objects x .message": said}, {"objects x .message": other})) == found
+
+
 def test_lists_that_are_maps_are_compared_by_key() -> None:
     one = {"conditions": [{"type": "A", "status": "x"}, {"type": "B", "status": "y"}]}
     other = {"conditions": list(reversed(one["conditions"]))}
