@@ -283,16 +283,16 @@ class Search:
     def _exhaust(self, points: Ints, bounds: Floats) -> None:
         """Evaluates listed vectors, cheapest bound first, until none can change the answer."""
         bounds = bounds.copy()
-        for i, point in enumerate(points.tolist()):
-            if self.seen.objective(points[i]) is not None or tuple(point) in self._instance.forbidden:
-                bounds[i] = np.inf
         while len(points):
             i = int(np.argmin(bounds))
             if bounds[i] >= self.threshold() or not np.isfinite(bounds[i]):
                 return
+            bounds[i] = np.inf
+            known = self.seen.objective(points[i]) is not None
+            if known or tuple(points[i].tolist()) in self._instance.forbidden:
+                continue
             before = self._cuts.size
             self._evaluate(points[i])
-            bounds[i] = np.inf
             bounds = np.maximum(bounds, self._cuts.bound_points(points, since=before))
 
 
