@@ -53,15 +53,13 @@ def differences(one: Left, other: Left, names: tuple[str, str] = ("embedded", "k
     """In what two plays differ beyond what may: one line a path."""
     lines = []
     for path in sorted(one.keys() | other.keys()):
-        if not _same(one.get(path), other.get(path)) and not ignored(
-            path, both=path in one and path in other
-        ):
+        if not same(one.get(path), other.get(path)) and not ignored(path, both=path in one and path in other):
             has = (one.get(path, "nothing"), other.get(path, "nothing"))
             lines.append(f"{path}: {names[0]} has {has[0]!r}, {names[1]} has {has[1]!r}")
     return lines
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Equal but for what was waited since a pod's last phase: that is dated by the tick in which its watch told of it, and
     the real API server may tell one tick later.
     """
