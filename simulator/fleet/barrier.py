@@ -3,9 +3,10 @@
 Free-running acceleration is unsound: a decision that takes 200 ms of wall time makes thousands of leases expire
 falsely. So nothing runs by itself. For the second [t, t + 1) the conductor
 
-1. waits until the gateways have the newest routes, hands them the second's arrivals (each with its exact time) through
-   their own ingress, and has them decide the window: one frame to each node they have a stream to;
-2. waits until those frames, and all commands the hub has sent, have arrived (counts are compared);
+1. waits until all that the operator said has arrived: the newest routes at the gateways, the hub's commands at the agents
+   (`Conductor.delivered`; whoever looks between two seconds at what they have waits for the same);
+2. hands the gateways the second's arrivals (each with its exact time) through their own ingress, has them decide the
+   window, one frame to each node they have a stream to, and waits until those have arrived (counts are compared);
 3. moves the clock to t + 1 and lets the fleet live through the second event by event; every agent sends at most one
    report, every node one frame to each of its gateways;
 4. waits until hub and gateways have them all, and lets the gateways fold and report;
@@ -126,13 +127,9 @@ class Conductor:
         start = self._clock.now()
         until = start + 1.0
         tick = int(until)
+        await self.delivered()
         if self._requests is not None:
             await self._open(self._requests, tick, start, until)
-        if self._hub is not None:
-            hub = self._hub
-            sent = {name: hub.sent_sequence(name) for name in self._fleet.linked()}
-            late = await self._timed("commands", self._fleet.commanded(hub.epoch, sent, self._patience))
-            self._demand(late, "have not received their commands")
         self._clock.advance_to(until)
         report = await self._within("fleet", self._fleet.tick(start, until))
         if self._hub is not None:
@@ -144,9 +141,18 @@ class Conductor:
         self.seconds += 1
         return report
 
+    async def delivered(self) -> None:
+        """Return when gateways and agents have what the operator has said to them so far. Raises: BarrierBroken."""
+        if self._requests is not None:
+            unrouted = await self._timed("requests", self._requests.routed(self._patience))
+            self._demand(unrouted, "do not have the newest routes")
+        if self._hub is not None:
+            hub = self._hub
+            sent = {name: hub.sent_sequence(name) for name in self._fleet.linked()}
+            late = await self._timed("commands", self._fleet.commanded(hub.epoch, sent, self._patience))
+            self._demand(late, "have not received their commands")
+
     async def _open(self, requests: RequestSide, tick: int, start: float, until: float) -> None:
-        late = await self._timed("requests", requests.routed(self._patience))
-        self._demand(late, "do not have the newest routes")
         late = await self._timed("requests", requests.open(tick, start, until, self._patience))
         self._demand(late, "have not opened the window")
         late = await self._timed("requests", self._fleet.asked(until, self._patience))

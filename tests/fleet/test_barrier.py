@@ -162,6 +162,30 @@ def test_an_operator_that_does_not_end_its_step_is_named() -> None:
     run(scenario)
 
 
+def test_what_the_operator_said_in_a_second_is_there_for_whoever_looks_after_it() -> None:
+    async def scenario() -> None:
+        operator = Idle()
+        async with cluster(hub=True, operator=operator) as made:
+            hub = made.hub
+            assert hub is not None
+            node = made.fleet.nodes["node-0000"]
+
+            async def grant() -> None:
+                watts = node.spec.safe_watts + 50
+                command = GrantPower(watts=watts, clock_mhz=0, ttl_seconds=5.0)
+                assert hub.send(node.name, command, "lease", made.clock.now() + 5.0)
+
+            await made.seconds(2)
+            operator.script = grant
+            await made.conductor.step()
+            assert node.agent is not None
+            assert not node.agent.lease.active, "it is on its way: nobody has let it arrive yet"
+            await made.conductor.delivered()
+            assert node.agent.lease.active
+
+    run(scenario)
+
+
 def test_missing_reports_and_commands_that_do_not_arrive_are_named_by_node() -> None:
     async def scenario() -> None:
         async with cluster(hub=True) as made:
