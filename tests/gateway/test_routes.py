@@ -100,6 +100,9 @@ def test_reports_are_handed_out_by_tick_gateway_and_sequence() -> None:
             assert [(report.tick, report.sequence) for report in found] == [(5, 1), (6, 2)]
             assert await world.routes.reports_for(6, ["g2"], WAIT) == frozenset()
             assert await world.routes.reports_for(7, ["g2"], 0.05) == {"g2"}
+            async with asyncio.timeout(WAIT):
+                while world.routes.rejected < 2:  # noqa: ASYNC110 - the last one may still be on its way
+                    await asyncio.sleep(0.01)
             assert world.routes.rejected == 2
             (seen,) = found[0].loads
             assert (seen.cells, seen.input_edges, seen.held, seen.ttft_seconds) == (

@@ -258,7 +258,9 @@ class Stage:
         return self.now - began
 
     async def _look(self) -> None:
-        await self.cluster.conductor.delivered()  # else agents and gateway may not have yet what was just said
+        await (
+            self.cluster.conductor.delivered()
+        )  # else agents and gateway may not have yet what was just said
         objects = {kind: await mirror.look() for kind, mirror in self._mirrors.items()}
         self.seen = Seen(objects)
         self.routes = {
