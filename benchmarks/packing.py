@@ -49,12 +49,13 @@ def run(args: Arguments) -> Result:
 
 
 def _stranded(trace: Trace) -> str:
-    count, first = trace.stranded
+    count, first, asked = trace.stranded
     if not count:
         return ""
     return (
-        f" {trace.name}: {count} of {len(trace.pods)} pods ({first} is the first) fit no node even when it is empty, by GPUs, CPU"
-        " or product; they come, every rule refuses them, and `bound` leaves them out."
+        f" {trace.name}: {count} of {len(trace.pods)} pods ({first} is the first) fit no node even when it is empty, by GPUs, CPU,"
+        f" memory or product; they come and count as asked for ({asked:.1f} % of the list), every rule refuses them, and `bound`"
+        " leaves them out: take them out of the list to see what the others make of 130 %."
     )
 
 

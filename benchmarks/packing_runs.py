@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.base import BenchmarkError
-from placement.packing.duals import best_fill, holdable, stocks_of
+from placement.packing.duals import best_fill, stocks_of
 from placement.packing.fleet import WHOLE, Fleet, Machine, Placed, Request, shape_of
 from placement.packing.fragmentation import Typical, typical
 from placement.packing.moving import make_room
@@ -40,9 +40,19 @@ MOVING = "ours_moving"
 """`ours` with at most one live migration for each pod that found no room."""
 
 
+class Stranded(NamedTuple):
+    """Pods that no node holds even when it is empty: how many, the name of the first, and percent of the GPUs that the list
+    asks for.
+    """
+
+    pods: int = 0
+    first: str = ""
+    asked: float = 0.0
+
+
 class Trace(NamedTuple):
-    """Nodes and pods as published, and what does not change between seeds. `stranded`: pods that no node holds even when it
-    is empty, and the name of the first; they come like all others, and every rule refuses them.
+    """Nodes and pods as published, and what does not change between seeds. `workload` has the pods that some node holds when
+    it is empty; those that are `stranded` come like all others, and every rule refuses them.
     """
 
     name: str
@@ -50,7 +60,7 @@ class Trace(NamedTuple):
     pods: tuple[Request, ...]
     workload: tuple[Typical, ...]
     capacity_millis: int
-    stranded: tuple[int, str] = (0, "")
+    stranded: Stranded = Stranded()
 
 
 class Ran(NamedTuple):
@@ -107,12 +117,35 @@ def read(folder: Path, name: str, path: Path) -> Trace:
         raise BenchmarkError(
             f"{path}: none of its {len(pods)} pods wants a GPU (column num_gpu), there is nothing to pack: take the file out."
         )
-    counts = Counter(shape_of(pod) for pod in pods)
-    workload = tuple(Typical(shape, number) for shape, number in sorted(counts.items()))
     _look_at_length(path, pods, capacity)
-    possible = {each.shape for each in holdable(workload, stocks_of(_machines(nodes, range(len(nodes)))))}
-    lost = [pod for pod, request in named if shape_of(request) not in possible]
-    return Trace(name, nodes, pods, workload, capacity, (len(lost), lost[0] if lost else ""))
+    held = _held(nodes, pods)
+    counts = Counter(shape_of(pod) for pod in pods if pod in held)
+    workload = tuple(Typical(shape, number) for shape, number in sorted(counts.items()))
+    return Trace(name, nodes, pods, workload, capacity, _stranded(named, held))
+
+
+def _held(nodes: Sequence[OpenbNode], pods: Sequence[Request]) -> frozenset[Request]:
+    """Those of the pods that some node holds when it is empty."""
+    sizes = {(node.product, node.gpus, node.cpu_millis, node.memory_bytes) for node in nodes}
+    return frozenset(
+        pod
+        for pod in set(pods)
+        if any(
+            pod.gpus <= gpus
+            and pod.cpu_millis <= cpu
+            and pod.memory_bytes <= memory
+            and (not pod.gpus or not pod.kinds or product in pod.kinds)
+            for product, gpus, cpu, memory in sizes
+        )
+    )
+
+
+def _stranded(named: Sequence[tuple[str, Request]], held: frozenset[Request]) -> Stranded:
+    lost = [(name, pod) for name, pod in named if pod not in held]
+    if not lost:
+        return Stranded()
+    asked = sum(pod.gpu_millis for _, pod in named)
+    return Stranded(len(lost), lost[0][0], 100.0 * sum(pod.gpu_millis for _, pod in lost) / asked)
 
 
 def _look_at_length(path: Path, pods: Sequence[Request], capacity_millis: int) -> None:
@@ -134,8 +167,7 @@ def _request(pod: OpenbPod) -> Request:
 
 def bound(trace: Trace) -> float:
     """Percent in use at best if no pod is refused that a node can hold: cutting stock over the GPUs alone."""
-    possible = holdable(trace.workload, stocks_of(_machines(trace.nodes, range(len(trace.nodes)))))
-    return 100.0 * best_fill(possible) if any(pod.shape.gpus for pod in possible) else 0.0
+    return 100.0 * best_fill(trace.workload) if any(pod.shape.gpus for pod in trace.workload) else 0.0
 
 
 class Arrivals(NamedTuple):
@@ -199,7 +231,7 @@ def play(trace: Trace, coming: Arrivals, policy: str, seed: int) -> Ran:
     each = 1_000.0 / len(pods)
     return Ran(
         100.0 * run.allocated / trace.capacity_millis,
-        100.0 * (run.at_100 or run.allocated) / trace.capacity_millis,
+        100.0 * (run.allocated if run.at_100 is None else run.at_100) / trace.capacity_millis,
         spent * each,
         (spent + ready - begun) * each,
         run.dropped,
@@ -214,12 +246,13 @@ class _Play:
     def __init__(self, packer: Packer, capacity_millis: int, *, moving: bool) -> None:
         self._packer, self._capacity, self._moving = packer, capacity_millis, moving
         self._hosted: dict[int, list[tuple[int, Request, Placed]]] = {}
-        self.asked = self.allocated = self.at_100 = self.dropped = self.moved = 0
+        self.asked = self.allocated = self.dropped = self.moved = 0
+        self.at_100: int | None = None
         self.free_nodes: int | None = None
 
     def come(self, key: int, pod: Request) -> None:
         """One pod arrives."""
-        if not self.at_100 and self.asked + pod.gpu_millis > self._capacity:
+        if self.at_100 is None and self.asked + pod.gpu_millis > self._capacity:
             self.at_100 = self.allocated
         self.asked += pod.gpu_millis
         placed = self._packer.place(pod)

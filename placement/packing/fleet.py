@@ -77,10 +77,10 @@ class Shape(NamedTuple):
 
 
 def shape_of(request: Request) -> Shape:
-    """The request without its memory."""
-    return Shape(
-        request.cpu_millis, request.gpus, request.milli if request.gpus else 0, tuple(sorted(request.kinds))
-    )
+    """The request without its memory, and without products where it wants no GPU."""
+    if not request.gpus:
+        return Shape(request.cpu_millis, 0, 0, ())
+    return Shape(request.cpu_millis, request.gpus, request.milli, tuple(sorted(request.kinds)))
 
 
 class Placed(NamedTuple):

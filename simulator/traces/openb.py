@@ -14,6 +14,9 @@ from simulator.traces.requests import Tally, TraceError
 NODE_COLUMNS = ("sn", "cpu_milli", "memory_mib", "gpu", "model")
 POD_COLUMNS = ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli")
 MOST = 10**12
+MOST_GPUS = 1_024
+"""GPUs of a node at most; a larger number is a fault of the line."""
+
 MIB = 1 << 20
 T = TypeVar("T")
 
@@ -47,15 +50,21 @@ class OpenbPod(msgspec.Struct, frozen=True, gc=False):
 
 
 def read_nodes(path: Path, *, strict: bool = False, tally: Tally | None = None) -> Iterator[OpenbNode]:
-    """Nodes in the file's order. Malformed lines as `reading.read`; raises TraceError as it does."""
+    """Nodes in the file's order. Malformed lines (a name that an earlier one has is a fault too) as `reading.read`; raises
+    TraceError as it does.
+    """
+    known = set[str]()
 
     def node(cells: dict[str, str]) -> OpenbNode:
-        gpus = _count(cells, "gpu")
+        name, gpus = _name(cells, "sn"), _count(cells, "gpu", MOST_GPUS)
         product = cells["model"].strip()
         if gpus and not product:
             raise ValueError(f"{gpus} GPUs of no model")
+        if name in known:
+            raise ValueError(f"sn {name[:40]!r} is the name of an earlier node")
+        known.add(name)
         return OpenbNode(
-            _name(cells, "sn"),
+            name,
             _count(cells, "cpu_milli"),
             _count(cells, "memory_mib") * MIB,
             gpus,
@@ -82,7 +91,7 @@ def _pod(cells: dict[str, str]) -> OpenbPod:
         _count(cells, "memory_mib") * MIB,
         gpus,
         milli if gpus else 0,
-        tuple(word for word in cells.get("gpu_spec", "").strip().split("|") if word),
+        tuple(word for part in cells.get("gpu_spec", "").split("|") if (word := part.strip())),
         cells.get("qos", "").strip(),
         *(_seconds(cells, column) for column in ("creation_time", "scheduled_time", "deletion_time")),
     )
@@ -111,7 +120,9 @@ def _read(
         tally.requests += 1
         yield noun
     if not seen:
-        raise TraceError(f"{path}: nothing in it ({tally.malformed} malformed lines).")
+        raise TraceError(
+            f"{path}: nothing in it ({tally.malformed} malformed lines): give a file with lines below its header, or take it out."
+        )
 
 
 def _named(header: Sequence[str], cells: Sequence[str], columns: tuple[str, ...]) -> dict[str, str]:
@@ -129,14 +140,14 @@ def _name(cells: dict[str, str], column: str) -> str:
     return name
 
 
-def _count(cells: dict[str, str], column: str) -> int:
+def _count(cells: dict[str, str], column: str, most: int = MOST) -> int:
     text = cells[column].strip()
     try:
         value = int(text)
     except ValueError:
         raise ValueError(f"{column} {text[:40]!r} is no whole number") from None
-    if not 0 <= value <= MOST:
-        raise ValueError(f"{column} is {value}, must lie between 0 and {MOST}")
+    if not 0 <= value <= most:
+        raise ValueError(f"{column} is {value}, must lie between 0 and {most}")
     return value
 
 

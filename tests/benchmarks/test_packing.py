@@ -15,8 +15,10 @@ KEYS = ["alloc_by_trace_policy", "bound_by_trace", "ms_per_pod"]
 PODS_HEAD = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos"
 
 
-def _pods(path: Path, rows: list[tuple[int, int, int, str]]) -> None:
+def _pods(path: Path, rows: list[tuple[int, int, int, str]], memory_mib: int = 1_024) -> None:
+    """A pod list; the last pod wants so much memory, all others 1 GiB."""
     lines = [f"p{i},{cpu},1024,{gpus},{milli},{spec},LS" for i, (cpu, gpus, milli, spec) in enumerate(rows)]
+    lines[-1] = lines[-1].replace(",1024,", f",{memory_mib},")
     path.write_text("\n".join([PODS_HEAD, *lines]) + "\n")
 
 
@@ -171,24 +173,27 @@ def test_the_only_node_list_is_taken_by_whatever_name(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pod",
+    ("pod", "memory_mib"),
     [
-        pytest.param((4_000, 16, 1_000, ""), id="more GPUs than any node has"),
-        pytest.param((4_000, 1_000_000, 1_000, ""), id="as many GPUs as a city"),
-        pytest.param((64_001, 1, 1_000, ""), id="more CPU than any node has"),
-        pytest.param((4_000, 1, 1_000, "H900|H901"), id="products that nobody has"),
+        pytest.param((4_000, 16, 1_000, ""), 1_024, id="more GPUs than any node has"),
+        pytest.param((4_000, 1_000_000, 1_000, ""), 1_024, id="as many GPUs as a city"),
+        pytest.param((64_001, 1, 1_000, ""), 1_024, id="more CPU than any node has"),
+        pytest.param((4_000, 1, 1_000, ""), 262_145, id="more memory than any node has"),
+        pytest.param((4_000, 1, 1_000, "H900|H901"), 1_024, id="products that nobody has"),
     ],
 )
 def test_pods_that_no_node_holds_are_told_and_refused_and_spoil_nothing(
-    folder: Path, pod: tuple[int, int, int, str]
+    folder: Path, pod: tuple[int, int, int, str], memory_mib: int
 ) -> None:
     mixed = [(4_000, 1, 500, ""), (8_000, 1, 810, ""), (6_000, 1, 1_000, "T4"), (8_000, 2, 1_000, "")] * 6
     path = folder / "openb" / "openb_pod_list_default.csv"
     _pods(path, mixed)
     trace = packing_runs.read(folder / "openb", "default", path)
-    _pods(path, [*mixed, pod])
+    _pods(path, [*mixed, pod], memory_mib)
     spoilt = packing_runs.read(folder / "openb", "default", path)
-    assert (trace.stranded, spoilt.stranded) == ((0, ""), (1, "p24"))
+    assert (trace.stranded, spoilt.stranded[:2]) == ((0, "", 0.0), (1, "p24"))
+    wanted = [request.gpu_millis for request in spoilt.pods]
+    assert math.isclose(spoilt.stranded.asked, 100.0 * wanted[-1] / sum(wanted))
     assert packing_runs.bound(spoilt) == packing_runs.bound(trace)
     every = packing_runs.Arrivals(packing_runs.arrivals(trace, 1).machines, tuple(range(24)))
     for policy in packing_runs.policies(quick=False):
@@ -206,3 +211,23 @@ def test_a_list_of_which_no_node_holds_anything_allocates_nothing(folder: Path) 
     figures = packing.run(Arguments(data=folder, seed=1, one_seed=True)).figures
     assert figures["bound_by_trace"]["default"] == 0.0
     assert set(figures["alloc_by_trace_policy"]["default"].values()) == {0.0}
+
+
+def test_a_pod_without_gpus_fits_whatever_products_it_names(folder: Path) -> None:
+    path = folder / "openb" / "openb_pod_list_default.csv"
+    _pods(path, [(4_000, 1, 500, ""), (4_000, 0, 1_000, "H900")])
+    trace = packing_runs.read(folder / "openb", "default", path)
+    assert trace.stranded == (0, "", 0.0)
+    every = packing_runs.Arrivals(packing_runs.arrivals(trace, 1).machines, (0, 1))
+    assert packing_runs.play(trace, every, "ours", 1).dropped == 0
+
+
+def test_what_stands_at_100_percent_is_told_when_nothing_could_be_placed_by_then(folder: Path) -> None:
+    """A first pod of more GPUs than the cluster has: 100 % is reached with it, and nothing is placed by then."""
+    path = folder / "openb" / "openb_pod_list_default.csv"
+    _pods(path, [(1_000, 1, 1_000, ""), (1_000, 1_000, 1_000, "")])
+    trace = packing_runs.read(folder / "openb", "default", path)
+    coming = packing_runs.Arrivals(packing_runs.arrivals(trace, 1).machines, (1, 0, 0))
+    ran = packing_runs.play(trace, coming, "bestfit", 1)
+    assert (ran.allocated_at_100, ran.dropped) == (0.0, 1)
+    assert ran.allocated > 0.0

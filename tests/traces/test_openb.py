@@ -71,7 +71,28 @@ def test_a_malformed_pod_is_counted_and_a_strict_reading_stops(line: str, why: s
 def test_gpus_of_no_product_are_refused_and_an_empty_list_too(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="2 GPUs of no model"):
         list(read_nodes(file_of(tmp_path, NODES + "n0,1,1,2,\n"), strict=True))
-    with pytest.raises(TraceError, match="nothing in it"):
+    with pytest.raises(TraceError, match=r"nothing in it .*: give a file with lines"):
         list(read_nodes(file_of(tmp_path, NODES)))
     with pytest.raises(TraceError, match="no column 'sn'"):
         list(read_nodes(file_of(tmp_path, PODS)))
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        pytest.param("n0,1,1,2,T4", "sn 'n0' is the name of an earlier node", id="a name twice"),
+        pytest.param("n1,1,1,1000000,T4", "gpu is 1000000, must lie between 0 and 1024", id="a million GPUs"),
+    ],
+)
+def test_a_malformed_node_is_told_with_its_line(line: str, why: str, tmp_path: Path) -> None:
+    path = file_of(tmp_path, f"{NODES}n0,1,1,1,T4\n{line}\n")
+    with pytest.raises(TraceError, match=rf"list\.csv:3: {why}"):
+        list(read_nodes(path, strict=True))
+    tally = Tally()
+    assert [node.name for node in read_nodes(path, tally=tally)] == ["n0"]
+    assert tally.malformed == 1
+
+
+def test_spaces_around_products_are_none_of_their_names(tmp_path: Path) -> None:
+    path = file_of(tmp_path, f"{PODS}p0,1,1,1,500, T4 | A10 ,,,,,\n")
+    assert [pod.products for pod in read_pods(path)] == [("T4", "A10")]
