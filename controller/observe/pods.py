@@ -24,12 +24,20 @@ OBSTACLE_LIMIT = 200
 
 
 class PodFacts(NamedTuple):
-    """What one pod means: a claim while it holds devices, and what it is to us."""
+    """What one pod means: a claim while it holds devices, and what it is to us. `others` are claims of somebody else's pod on
+    further parts of its machine; its CPU and memory are in the first alone.
+    """
 
     claim: Claim | None
     launcher: Launcher | None = None
     replica: Replica | None = None
     rank: RankLaunch | None = None
+    others: tuple[Claim, ...] = ()
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """All that it holds."""
+        return self.others if self.claim is None else (self.claim, *self.others)
 
 
 SIDECAR = "Always"
@@ -110,12 +118,27 @@ def project(
             return PodFacts(_claim(pod, owner, rank.devices, rank.gpus, seats), rank=rank)
     except msgspec.DecodeError:
         pass
-    gpus = pod_gpus(pod, resource_names)
+    claims = _foreign(pod, resource_names, seats, parts)
+    return PodFacts(claims[0] if claims else None, others=tuple(claims[1:]))
+
+
+def _foreign(pod: Pod, resource_names: frozenset[str], seats: Seats, parts: Parts) -> list[Claim]:
+    """What somebody else's pod holds of its machine, a claim for each part: the first has the pod's name, CPU and memory."""
     owner = Ref("Pod", pod.metadata.key, pod.metadata.uid)
-    for part in parts.values() if not gpus else ():
-        if slices := pod_gpus(pod, frozenset({part.resource_name})):
-            return _moved_to(PodFacts(_claim(pod, owner, (), slices, NOBODY, foreign=True)), part.node)
-    return PodFacts(_claim(pod, owner, (), gpus, seats, foreign=True) if gpus else None)
+    gpus = pod_gpus(pod, resource_names)
+    claim = _claim(pod, owner, (), gpus, seats, foreign=True) if gpus else None
+    found = [claim] if claim is not None else []
+    for part in parts.values():
+        slices = pod_gpus(pod, frozenset({part.resource_name}))
+        claim = _claim(pod, owner, (), slices, NOBODY, foreign=True) if slices else None
+        if claim is None:
+            continue
+        slot = msgspec.structs.replace(claim.slot, node=part.node)
+        if found:
+            claim = msgspec.structs.replace(claim, key=f"{claim.key}/{len(found)}")
+            slot = msgspec.structs.replace(slot, cpu_millis=0, memory_bytes=0)
+        found.append(msgspec.structs.replace(claim, slot=slot))
+    return found
 
 
 def _moved_to(facts: PodFacts, node: str) -> PodFacts:

@@ -125,16 +125,14 @@ class Seating:
 
     def holding_on(self, machine: str, part: str) -> Holding:
         """What pods on a machine have of a part of it; of the rest of it where `part` is its own name."""
-        facts = (self._workloads.facts[key].claim for key in self._workloads.on_node.get(machine, ()))
-        return _held([claim for claim in facts if claim is not None and claim.slot.node == part])
+        return _held([claim for claim in self._workloads.claims_on(machine) if claim.slot.node == part])
 
     def lose(self, part: str, count: int, now_seconds: float) -> bool:
         """So many devices of a part of a machine are in use beyond what it offers. True when claims changed."""
         return self._fold(part, [lost_claim(part, count)] if count else [], now_seconds)
 
     def _holding(self, node: str) -> Holding:
-        facts = (self._workloads.facts[key].claim for key in self._workloads.on_node.get(node, ()))
-        claims: list[Claim] = [claim for claim in facts if claim is not None and claim.slot.node == node]
+        claims = [claim for claim in self._workloads.claims_on(node) if claim.slot.node == node]
         live = self._observer.live("claims")
         others = (live[key] for key in self._claims.get(node, ()) if key in live)
         claims += [claim for claim in others if claim.owner.kind != "Node"]

@@ -9,7 +9,7 @@ import msgspec
 
 from cluster.hardware import Offer
 from cluster.observer import Observer
-from cluster.occupancy import devices_held
+from cluster.occupancy import Claim, devices_held
 from cluster.overlay import gang_key
 from controller.observe import gangs, pods
 from controller.observe.folding import Folding
@@ -88,8 +88,11 @@ class Workloads:
 
     def gpus_used(self, node: str) -> int:
         """GPUs of a node that pods hold, ours and others'."""
-        held = (self.facts[key].claim for key in self.on_node.get(node, ()))
-        return devices_held(claim for claim in held if claim is not None)
+        return devices_held(self.claims_on(node))
+
+    def claims_on(self, node: str) -> list[Claim]:
+        """What pods on a machine hold of it and of its parts."""
+        return [claim for key in self.on_node.get(node, ()) for claim in self.facts[key].claims]
 
     # pods
 
@@ -124,8 +127,10 @@ class Workloads:
         self.facts[key] = facts
         self._node_of[key] = node
         self.on_node[node].add(key)
-        fold, forget = self._folding.fold, self._folding.forget
-        changed = fold(facts.claim, now) if facts.claim else forget("claims", key, now)
+        fold = self._folding.fold
+        changed = self._forget_claims(key, before, now, keep=facts.claims)
+        for claim in facts.claims:
+            changed |= fold(claim, now)
         if facts.launcher is not None and facts.replica is not None:
             changed |= fold(facts.launcher, now)
             replica = keeping.of(facts.replica) if keeping is not None else facts.replica
@@ -166,9 +171,19 @@ class Workloads:
             self.dirty_gangs.add(gang)
 
     def _forget_pod(self, key: str, before: pods.PodFacts | None, now: float) -> bool:
-        changed = self._folding.forget("claims", key, now)
+        changed = self._forget_claims(key, before, now)
         if before is not None and before.replica is not None:
             changed |= self._forget_replica(key, now)
+        return changed
+
+    def _forget_claims(
+        self, key: str, before: pods.PodFacts | None, now: float, keep: tuple[Claim, ...] = ()
+    ) -> bool:
+        """A pod holds nothing any more but what is to `keep`; one that was not projected before may be a predecessor's."""
+        known = {key, *(claim.key for claim in before.claims)} if before is not None else {key}
+        changed = False
+        for gone in sorted(known - {claim.key for claim in keep}):
+            changed |= self._folding.forget("claims", gone, now)
         return changed
 
     def _forget_replica(self, key: str, now: float) -> bool:

@@ -96,12 +96,13 @@ def _labels(name: str, node: Node, accelerator: AcceleratorClass, world: World) 
     obj = world.objects["Node"][name]
     marks = obj.metadata.labels
     found = []
-    profile = accelerator.resource_name
-    counted = marks.get(f"{profile}.count", "") if accelerator.sharing == "mig" else ""
-    offered = quantity_of(obj.status.allocatable, profile)
-    if counted.isdecimal() and int(counted) != offered:
-        sentence = f"Its label {profile}.count says {counted}, {offered} are offered: {offered} count."
-        found.append(Disagreement(int(counted), offered, sentence))
+    own = [accelerator.resource_name] if accelerator.sharing == "mig" else []
+    for profile in (*own, *(part.resource_name for part in world.machines.parts(name).values())):
+        counted = marks.get(f"{profile}.count", "")
+        offered = quantity_of(obj.status.allocatable, profile)
+        if counted.isdecimal() and int(counted) != offered:
+            sentence = f"Its label {profile}.count says {counted}, {offered} are offered: {offered} count."
+            found.append(Disagreement(int(counted), offered, sentence))
     memory = marks.get(GFD_MEMORY, "")
     if memory.isdecimal() and accelerator.sharing in ("none", "dra"):
         has, wants = int(memory) * MIB, accelerator.memory_bytes
@@ -155,13 +156,23 @@ def agreement(name: str, world: World) -> Condition:
     """The condition of an AcceleratorNode: whether the API server says of its devices what the node has."""
     found = disagreements(name, world)
     if found:
-        text = " ".join(each.sentence for each in found)[:MESSAGE_LIMIT]
+        text = " ".join((*(each.sentence for each in found), *_parts(name, world)))[:MESSAGE_LIMIT]
         return condition("DevicesAgree", False, "DevicesDisagree", text, 0)
     facts = world.facts.get(name)
     if facts is None or facts.devices is None or facts.node is None:
         return condition("DevicesAgree", True, "NotCounted", "No AcceleratorClass describes its GPUs.", 0)
     says = f"{facts.devices.allocatable} devices are offered and {facts.devices.present} are there."
-    return condition("DevicesAgree", True, "DevicesAgree", says, 0)
+    return condition("DevicesAgree", True, "DevicesAgree", " ".join((says, *_parts(name, world))), 0)
+
+
+def _parts(name: str, world: World) -> list[str]:
+    """A sentence for each class of slices that a machine has beside the one in its status."""
+    nodes, allocatable = world.observer.live("nodes"), world.objects["Node"][name].status.allocatable
+    found = []
+    for accelerator, part in sorted(world.machines.parts(name).items()):
+        count = quantity_of(allocatable, part.resource_name)
+        found.append(f"Of {accelerator} {count} are offered and {len(nodes[part.node].devices)} are there.")
+    return found
 
 
 def disagreement_reasons(world: World) -> list[Reason]:

@@ -38,7 +38,8 @@ def mixed(ones: int = 4, threes: int = 1, **more: Any) -> Any:
     """A machine that offers so many slices of each size."""
     offered = {ONE: str(ones), THREE: str(threes)}
     capacity = more.pop("capacity", offered)
-    return made.node(product="", gpus=0, labels=MARKS, allocatable=offered, capacity=capacity, **more)
+    marks = MARKS | more.pop("labels", {})
+    return made.node(product="", gpus=0, labels=marks, allocatable=offered, capacity=capacity, **more)
 
 
 def engine(name: str, product: str, *devices: int, **more: Any) -> Any:
@@ -57,6 +58,13 @@ def engine(name: str, product: str, *devices: int, **more: Any) -> Any:
 def theirs(name: str, resource: str, count: int) -> Any:
     limits = {"resources": {"limits": {resource: str(count)}}}
     return pod(name, gpus=0, spec={"containers": [{"name": "c", **limits}]})
+
+
+def of_both(name: str, ones: int, threes: int) -> Any:
+    """Somebody else's pod with two containers, each with slices of one size and 2 CPUs."""
+    wants = ({ONE: str(ones), "cpu": "2"}, {THREE: str(threes), "cpu": "2"})
+    limits = [{"name": f"c{i}", "resources": {"limits": each}} for i, each in enumerate(wants)]
+    return pod(name, gpus=0, spec={"containers": limits})
 
 
 def free(play: Play) -> dict[str, list[int]]:
@@ -100,6 +108,23 @@ def test_other_peoples_slices_count_in_their_own_size(
         SMALL, LARGE, mixed(), *(theirs(f"p{i}", name, count) for i, (name, count) in enumerate(pods))
     )
     assert tuple(len(found) for found in free(play).values()) == left
+
+
+def test_a_pod_of_somebody_elses_with_slices_of_two_sizes_counts_in_both() -> None:
+    play = Play(SMALL, LARGE, mixed(threes=2), of_both("p", 3, 1))
+    assert {name: len(found) for name, found in free(play).items()} == {"n1": 1, PART: 1}
+    space = Overlay(play.observer.snapshot(play.now)).space
+    assert {space.free_cpu_millis(name) for name in ("n1", PART)} == {8_000 - 4_000}, "once, not twice"
+    assert play.world.workloads.gpus_used("n1") == 4
+    assert play.tell(of_both("p", 3, 1)) is False, "nothing is new"
+    play.tell(mixed(threes=1, capacity={ONE: "4", THREE: "2"}))
+    assert free(play)[PART] == [], "what it has of the second size is not given to another"
+    assert "Node/n1/A100-3g" not in play.live("claims")
+    play.tell(of_both("p", 3, 0))
+    assert {name: len(found) for name, found in free(play).items()} == {"n1": 1, PART: 1}
+    play.tell(of_both("p", 3, 1))
+    play.gone("Pod", "shop/p")
+    assert play.live("claims") == {}
 
 
 def test_a_size_that_is_offered_less_keeps_what_runs_and_gives_nothing_more() -> None:

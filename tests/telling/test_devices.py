@@ -16,6 +16,7 @@ from controller.telling.memory import Sayings
 from controller.telling.statuses import class_status
 from tests.observe import objects as made
 from tests.observe.objects import Play, device, engine_pod, inventory, nic, pod
+from tests.observe.test_facets import LARGE, ONE, SMALL, THREE, mixed
 from tests.observe.test_seating import hear, holders
 
 COUNT, MEMORY, RDMA = (
@@ -139,3 +140,18 @@ def test_a_class_counts_what_its_nodes_still_offer() -> None:
     status = class_status(obj, play.observer.snapshot(play.now), Sayings(), (), play.now)
     assert (status.nodes, status.gpus, status.free_gpus) == (1, 7, 0)
     assert intents.accelerator(obj)[0].name == "L4"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        pytest.param({}, "4 devices are offered and 4 are there. Of A100-3g 2 are offered and 2 are there.", id="both"),
+        pytest.param({"threes": 1, "capacity": {ONE: "4", THREE: "2"}},
+                     "4 devices are offered and 4 are there. Of A100-3g 1 are offered and 2 are there.", id="one is withheld"),
+        pytest.param({"labels": {f"{THREE}.count": "3"}},
+                     f"Its label {THREE}.count says 3, 2 are offered: 2 count. Of A100-3g 2 are offered and 2 are there.",
+                     id="feature discovery counted another number"),
+    ],
+)  # fmt: skip
+def test_a_machine_with_slices_of_two_sizes_tells_of_both(more: dict[str, Any], message: str) -> None:
+    assert told(Play(SMALL, LARGE, mixed(**{"threes": 2, **more}))) == message
