@@ -35,7 +35,10 @@ ALL_TYPES = 12
 """Types that the profiles were made for, as their names say."""
 
 UNSERVED_DOLLARS = 1e5
-"""Price of leaving a request per second unserved for an hour: high enough that serving it always pays."""
+"""Least price of leaving a request per second unserved for an hour."""
+
+UNITS_WORTH = 1_000.0
+"""Units of the dearest type that leaving all requests of one size unserved costs at least: serving them always pays."""
 
 REPEATS = 3
 """Each row is solved this often in each mode; every run is a sample of the percentiles."""
@@ -87,10 +90,13 @@ def load(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
         for name in OTHERS:
             if row.get(name):
                 number(f"{table}, line {line}: {name}", row[name])
-        if not row["n_gpu_types"].strip().isdigit():
-            raise BenchmarkError(
-                f"{table}, line {line}: n_gpu_types is {row['n_gpu_types']!r}; give a whole number."
-            )
+        row["tpot_slo_ms"] = (
+            f"{number(f'{table}, line {line}: tpot_slo_ms', row['tpot_slo_ms'], above=True):g}"
+        )
+        types = number(f"{table}, line {line}: n_gpu_types", row["n_gpu_types"], least=1.0)
+        if types != int(types):
+            raise BenchmarkError(f"{table}, line {line}: n_gpu_types is {types:g}; give a whole number.")
+        row["n_gpu_types"] = str(int(types))
     return rows, read_workloads(folder / "workloads_10x6.json", (row["workload"] for row in rows), table)
 
 
@@ -99,9 +105,16 @@ def profile_of(
 ) -> dict[str, Any]:
     """The profile of a TPOT, read once, on the grid of the workloads. Raises BenchmarkError."""
     if tpot_ms not in profiles:
-        path = folder / f"profile_roofline_llama2-7b_12gpu_tpot{tpot_ms}ms.json"
-        if not path.is_file():
-            raise BenchmarkError(f"{path} is missing; the table has rows with a TPOT of {tpot_ms} ms.")
+        usual = f"profile_roofline_llama2-7b_12gpu_tpot{tpot_ms}ms.json"
+        found = sorted(
+            folder.glob(f"profile_roofline*_tpot{tpot_ms}ms.json"),
+            key=lambda each: (each.name != usual, each.name),
+        )
+        if not found:
+            raise BenchmarkError(
+                f"{folder / usual} is missing; the table has rows with a TPOT of {tpot_ms} ms."
+            )
+        path = found[0]
         profiles[tpot_ms] = read_profile(path)
         check_same_grid(workloads, profiles[tpot_ms], path)
     return profiles[tpot_ms]
@@ -113,7 +126,7 @@ def instance(
     """The selection problem of one row of the table."""
     cells = np.array(workloads["workloads"][row["workload"]]) * float(row["rate_rps"])
     grid = Grid(tuple(profile["input_edges"]), tuple(profile["output_edges"]))
-    names = _types(int(row["n_gpu_types"]), tuple(profile["gpus"]))
+    names = _types(row, tuple(profile["gpus"]))
     options = []
     for name in names:
         throughput = np.array(profile["gpus"][name]["tputs"], dtype=np.float64)
@@ -132,20 +145,29 @@ def instance(
         demand=tuple(cells.ravel().tolist()),
         variants=tuple(options),
         inventory=dict.fromkeys(names),
-        unserved_dollars=UNSERVED_DOLLARS,
+        cell_unserved_dollars=serving_pays(cells, max(option.dollars_per_hour for option in options)),
         headroom=headroom,
     )
 
 
-def _types(count: int, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Types of a row. A profile leaves out those that serve nothing under its TPOT."""
+def serving_pays(cells: np.ndarray, dearest: float) -> tuple[float, ...]:
+    """Prices of unserved requests by size [$/h per request/s], at which even the rarest size is worth a unit of its own."""
+    rates = cells.ravel()
+    least = np.divide(UNITS_WORTH * dearest, rates, out=np.zeros(rates.shape), where=rates > 0.0)
+    return tuple(np.maximum(UNSERVED_DOLLARS, least).tolist())
+
+
+def _types(row: dict[str, str], known: tuple[str, ...]) -> tuple[str, ...]:
+    """Types of a row: all of the profile, or the usual four. A profile leaves out those that serve nothing under its TPOT."""
+    count = int(row["n_gpu_types"])
     four = tuple(name for name in FOUR_TYPES if name in known)
-    if count == len(FOUR_TYPES) and four:
+    if count == len(FOUR_TYPES) != len(known) and four:
         return four
     if count in (len(known), ALL_TYPES):
         return known
     raise BenchmarkError(
-        f"A row asks for {count} GPU types; known are the four ({', '.join(FOUR_TYPES)}) and the profile's {len(known)}."
+        f"reference_costs_single_model.csv, row of {row['workload']} at {row['rate_rps']} req/s: n_gpu_types is {count}; give "
+        f"{len(known)}, as many as the profile of {row['tpot_slo_ms']} ms has, or 4 for {', '.join(FOUR_TYPES)}."
     )
 
 

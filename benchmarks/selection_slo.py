@@ -27,7 +27,7 @@ from benchmarks.base import (
     at_most,
     data_folder,
 )
-from benchmarks.mix import UNSERVED_DOLLARS
+from benchmarks.mix import serving_pays
 from benchmarks.slo_data import Data, Scenario, read
 from benchmarks.slo_load import Sizes, poisson, sizes_of
 from benchmarks.slo_physics import MODEL, gpu_spec
@@ -167,9 +167,9 @@ def compare(data: Data, scenario: Scenario, seeds: range, seconds: float) -> Fou
 def ours(data: Data, sizes: Sizes, per_second: float) -> Side:
     """The operator's solver on the soft histogram of the sample."""
     cells = soft_histogram(data.grid, sizes.inputs, sizes.outputs, per_second).cells
-    problem = sized_problem(
-        data.grid, cells, data.variants, TTFT_SECONDS, data.tpot_seconds, UNSERVED_DOLLARS
-    )
+    problem = sized_problem(data.grid, cells, data.variants, TTFT_SECONDS, data.tpot_seconds)
+    prices = serving_pays(cells, max(each.dollars_per_hour for each in data.variants))
+    problem = msgspec.structs.replace(problem, cell_unserved_dollars=prices)
     return Side(solve_mix(problem), problem)
 
 

@@ -21,6 +21,9 @@ Ints = NDArray[np.int64]
 LEAST_MONEY, MOST_MONEY = 0.05, 5_000.0
 """Prices of the dearest unit, $/h, that are counted in dollars."""
 
+LEAST_LOAD = 1e-6
+"""Units that a size with demand keeps busy at least: what is near the solver's tolerance would be carried by no unit at all."""
+
 HIGHEST_UNITS = 20_000
 """Most units of one variant that are considered for one service."""
 
@@ -88,7 +91,7 @@ def build(problem: MixProblem, options: tuple[VariantOption, ...], spare_units: 
         len(options), len(demand)
     )[:, cells]
     with np.errstate(divide="ignore"):
-        load = np.where(throughput > 0.0, rates / throughput, np.inf).T
+        load = np.where(throughput > 0.0, np.maximum(rates / throughput, LEAST_LOAD), np.inf).T
     tables, low, high = [], [], []
     for v, option in enumerate(options):
         table = _capacity(problem, option, float(load[:, v][np.isfinite(load[:, v])].sum()), spare_units)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from placement.selection.evaluated import Found
-from placement.selection.instance import Floats, Instance, build
+from placement.selection.instance import Floats, Instance, Ints, build
 from placement.selection.linear import Routing
 from placement.selection.problem import MixProblem, MixSolution, Screened, screen
 from placement.selection.search import Outcome, Search
@@ -99,7 +99,7 @@ def solution_of(
     """
     counts = np.array(vector, dtype=np.int64)
     routing = search.programme.routing(counts)
-    shares, unserved = _clean(routing)
+    shares, unserved = _clean(routing, counts)
     cost = float(np.array([option.dollars_per_hour for option in screened.options]) @ counts)
     risk = float(np.array([option.risk_dollars for option in screened.options]) @ counts)
     startup = float(instance.startup @ np.maximum(counts - instance.standing, 0))
@@ -128,9 +128,9 @@ def solution_of(
     )
 
 
-def _clean(routing: Routing) -> tuple[Floats, Floats]:
-    """Shares without the solver's dust, each cell summing to 1 with its unserved share."""
-    shares = np.where(routing.shares > 1e-9, routing.shares, 0.0)
+def _clean(routing: Routing, counts: Ints) -> tuple[Floats, Floats]:
+    """Shares without the solver's dust, which may also lie on variants without units; each cell sums to 1 with its unserved share."""
+    shares = np.where((routing.shares > 1e-9) & (counts > 0), routing.shares, 0.0)
     unserved = np.where(routing.unserved > 1e-9, routing.unserved, 0.0)
     total = shares.sum(axis=1) + unserved
     total = np.where(total > 0.0, total, 1.0)

@@ -7,6 +7,7 @@ import pytest
 from benchmarks import mix, selection_multi, slo_data
 from benchmarks.base import BenchmarkError
 from benchmarks.selection_data import read_profile, read_rows
+from placement.selection.mix import solve_mix
 
 TABLE, LOADS = "reference_costs_single_model.csv", "workloads_10x6.json"
 PROFILE, MANY = "profile_roofline_llama2-7b_12gpu_tpot120ms.json", "reference_multi_model_inventory.json"
@@ -72,7 +73,7 @@ def test_good_files_are_read_with_a_byte_order_mark_and_foreign_line_ends(folder
         pytest.param(TABLE, f"{HEADS}\n1,120,chat,-4,1,\n", "line 2: rate_rps is '-4'", id="negative rate"),
         pytest.param(TABLE, f"{HEADS}\n1,120,chat,4,,\n", "optimal_fractional_cost is ''", id="no optimum"),
         pytest.param(TABLE, f"{HEADS}\n1,120,chat,4,1,inf\n", "melange_exact_sf4 is 'inf'", id="another's cost"),
-        pytest.param(TABLE, f"{HEADS}\none,120,chat,4,1,\n", "n_gpu_types is 'one'; give a whole", id="types in words"),
+        pytest.param(TABLE, f"{HEADS}\none,120,chat,4,1,\n", "n_gpu_types is 'one'; give a number", id="types in words"),
         pytest.param(TABLE, f"{HEADS}\n1,120,talk,4,1,\n", "the workload 'talk', which workloads_10x6.json does", id="load"),
         pytest.param(LOADS, "", "workloads_10x6.json is not JSON", id="empty loads"),
         pytest.param(LOADS, "[]", "holds a list; it must be an object", id="loads in a list"),
@@ -196,7 +197,29 @@ def test_a_table_that_is_not_there_is_named(tmp_path):
         pytest.param(12, ("A100", "T4"), ("A100", "T4"), id="all that a profile of twelve has left"),
         pytest.param(1, ("L4",), ("L4",), id="one type"),
         pytest.param(4, ("a", "b", "c", "d"), ("a", "b", "c", "d"), id="four others"),
+        pytest.param(4, ("L4", "b", "c", "d"), ("L4", "b", "c", "d"), id="four, one of them usual"),
     ],
 )
 def test_types_of_a_row(count, known, types):
-    assert mix._types(count, known) == types
+    assert mix._types({"n_gpu_types": str(count)}, known) == types
+
+
+def test_numbers_may_be_written_with_a_point_and_another_name_of_the_profile_is_found(folder):
+    (folder / TABLE).write_text(f"{HEADS}\n1.0,120.0,chat,4,1.5,\n")
+    (folder / PROFILE).rename(folder / "profile_roofline_other_1gpu_tpot120ms.json")
+    (task,) = one_model(folder)
+    assert [option.name for option in task.variants] == ["L4"]
+
+
+@pytest.mark.parametrize("rate", ["4", "0.01"])
+def test_a_rare_size_that_only_a_dear_gpu_serves_is_served(folder, rate):
+    cheap = {"cost_usd_h": 0.7, "tputs": [[4.0, 1.0, 0.5], [2.0, 0.6, 0.0]]}
+    (folder / TABLE).write_text(f"{HEADS}\n2,120,chat,{rate},1.5,\n")
+    (folder / PROFILE).write_text(profile(gpus={"cheap": cheap, "dear": {**GPU, "cost_usd_h": 9.0}}))
+    (folder / LOADS).write_text(
+        json.dumps({**GRID, "workloads": {"chat": [[0.2, 0.2, 0.1], [0.3, 0.2, 1e-6]]}})
+    )
+    (task,) = one_model(folder)
+    solution = solve_mix(task)
+    assert mix.faults_of(task, solution) == ()
+    assert solution.counts["dear"] == 1

@@ -87,6 +87,15 @@ def test_dearer_than_its_price_load_is_left():
     assert found.objective_per_hour == pytest.approx(0.001)
 
 
+@pytest.mark.parametrize("rate", [1e-6, 1e-8, 1e-10, 1e-13])
+def test_load_within_the_solvers_tolerance_is_not_routed_to_a_variant_without_units(rate):
+    task = problem(demand=(2.0, 0.0, rate))
+    solution = solve_mix(task)
+    assert check(task, solution) == ()
+    assert solution.counts == {"small": 2}
+    assert solution.unserved == pytest.approx((0.0, 0.0, 1.0))
+
+
 def test_routing_balances_the_fill():
     task = problem(demand=(1.0, 1.0, 1.0), headroom=False, min_units=4, max_units=4)
     found = solve_mix(task)

@@ -82,5 +82,5 @@ def test_missing_data_is_a_sentence(folder, missing):
 def test_an_unknown_number_of_types_is_a_sentence(folder):
     table = folder / "reference_costs_single_model.csv"
     table.write_text(table.read_text().replace("\n4,", "\n7,"))
-    with pytest.raises(BenchmarkError, match="asks for 7 GPU types"):
+    with pytest.raises(BenchmarkError, match="n_gpu_types is 7; give"):
         mix.run(Arguments(data=folder))
