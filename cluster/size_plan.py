@@ -128,9 +128,10 @@ def _column_fault(plan: SizePlan) -> str:
         return "Two columns of the plan have one name; each variant of a pool is one column."
     for column in plan.columns:
         steps = column.steps
-        seconds = [getattr(steps, name) for name in StepFigures.__struct_fields__]
+        figures = msgspec.structs.asdict(steps)
+        seconds = [value for name, value in figures.items() if name.endswith("_seconds")]
         if not _within(seconds, MOST_SECONDS, 0.0) or steps.base_seconds <= 0.0 or steps.chunk_tokens < 1:
-            return f"The step figures of column {column.name!r} are {seconds}; they are times from 0 on, and chunks of tokens."
+            return f"The step figures of column {column.name!r} are {figures}; they are times from 0 on, and chunks of tokens."
         if not 0.0 < column.tpot_seconds <= MOST_SECONDS:
             return (
                 f"Column {column.name!r} promises {column.tpot_seconds} s per output token; that is above 0."

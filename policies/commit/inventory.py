@@ -278,15 +278,16 @@ class Inventory:
 
     def take_nodes(self, nodes: tuple[str, ...], gpus: int, priority: int) -> None:
         """Keep `gpus` devices on each node for an owner of `priority` (a waiting job)."""
-        vacant = self.vacant()
         for name in nodes:
-            row = self._row[name]
-            self._occupy(row, gpus, priority, int(vacant[row]))
+            self._occupy(self._row[name], gpus, priority)
 
-    def _occupy(self, row: int, gpus: int, priority: int, vacant: int) -> None:
+    def _occupy(self, row: int, gpus: int, priority: int) -> None:
         """Whole devices of a row go to an owner of `priority`: those that nobody has, then those of lower ones."""
+        held = {p: int(level[row]) for p, level in self._levels.items()}
+        # Below zero where higher ones took lower ones' place before: those are not there to be taken once more.
+        vacant = int(self.base[row] - self._lost[row]) - self._parts.count(row) - sum(held.values())
         if gpus > vacant and row < self._real:
-            lower = {p: int(held[row]) for p, held in self._levels.items() if p < priority}
+            lower = {p: count for p, count in held.items() if p < priority}
             self._parts.seize(row, gpus - vacant, priority, lower)
         self._level(priority)[row] += gpus
 
@@ -333,8 +334,7 @@ class Inventory:
         if rows is None:
             return units
         for lower in (False, True):
-            vacant = self.vacant()
-            free = (self.available(priority) if lower else vacant)[rows]
+            free = (self.available(priority) if lower else self.vacant())[rows]
             if inside is not None:
                 free = np.where(inside[rows], free, 0)
             while units > 0:
@@ -344,8 +344,7 @@ class Inventory:
                 best = int(fit[np.argmin(free[fit])])
                 pieces = min(units, int(free[best]) // gpus)
                 free[best] -= pieces * gpus
-                row = int(rows[best])
-                self._occupy(row, pieces * gpus, priority, int(vacant[row]))
+                self._occupy(int(rows[best]), pieces * gpus, priority)
                 units -= pieces
         return units
 

@@ -126,6 +126,10 @@ class Parts:
             found[row] = len(devices)
         return found
 
+    def count(self, row: int) -> int:
+        """The same, on one row."""
+        return len(self._begun.get(row, ()))
+
     def firm(self, width: int, priority: int | None, service: str = "") -> Ints:
         """The same, of those on which somebody stays for an owner of `priority` (None: of those of others than services)."""
         found = np.zeros(width, dtype=np.int64)

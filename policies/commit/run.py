@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import msgspec
 
 from cluster.admission import Fences
 from cluster.plan import Context
-from cluster.reasons import Alternative, Reason, Remedy
+from cluster.reasons import Reason
 from cluster.restraint import left_of
 from cluster.serving import Service, Variant
 from cluster.snapshot import Snapshot
@@ -18,13 +18,13 @@ from cluster.training import Job
 from placement.training.islands import Fit, choose_island, islands_of
 from policies.commit import why
 from policies.commit.allotted import Allotments, joint_prices
+from policies.commit.commitment import Commitment, against_of, alternatives_of, remedy_of, waits_of
 from policies.commit.inventory import HELD, Ints, Inventory, Wanted, counted_on_before
 from policies.commit.settling import (
     Limits,
     Rules,
     Settled,
     counts_of,
-    lacking_of,
     limits_of,
     moved_units,
     settle,
@@ -35,7 +35,6 @@ from policies.confining import confined, inside, narrowed
 from policies.draft import Draft, quantity
 from policies.frames import Floats, Frame, frame_of
 from policies.groups import Groups, in_scope
-from policies.mixes import mix_of, single_mix, singles
 from policies.options import options_of
 from policies.refusals import hopeless, no_inventory
 from policies.shapes import declared
@@ -43,9 +42,6 @@ from policies.train.waiting import in_queue_order, newest_gangs, waits
 
 USER = "user"
 """Owner of a capacity whose size the user set exactly."""
-
-SINGLES_TOLD = 3
-"""Single-variant plans named among a choice's alternatives."""
 
 TRIES = 4
 """Solves for one service when whole nodes' devices do not add up for a mix of sizes."""
@@ -73,17 +69,6 @@ class ByPriorityState(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = 1
     changed_seconds: dict[str, float] = {}
-
-
-class Commitment(NamedTuple):
-    """A service's decision with the limits and rules it was made under; for tests, explanations and prices."""
-
-    service: Service
-    frame: Frame
-    shares: Floats
-    limits: Limits
-    settled: Settled
-    rules: Rules
 
 
 class CommitRun:
@@ -261,13 +246,13 @@ class CommitRun:
             settled, limits = self._fit(service, capacity, frame, shares, wider, wanted)
             self.inventory.market = False
         rules = self._rules(service)
-        self.commitments.append(Commitment(service, frame, shares, limits, settled, rules))
+        made = Commitment(service, frame, shares, limits, settled, rules)
+        self.commitments.append(made)
         self.allotments.made(service, frame, settled)
         self.objective += settled.objective
         self.bound += settled.found.answer.best.bound
         self.complete = self.complete and settled.found.answer.best.optimal
-        against = self._against(self.commitments[-1])
-        remedy = self._remedy(self.commitments[-1])
+        against, remedy = against_of(made, self.scratch), remedy_of(made)
         least = rules.keep_share * settled.objective
         saving = settled.objective - settled.found.answer.best.objective_per_hour
         if settled.kept and saving > least:
@@ -277,7 +262,7 @@ class CommitRun:
         else:
             self.draft.because(why.chosen(service, settled.mix, wanted, limits.gpus, against, remedy))
         if settled.wish is not None:
-            self.draft.because(self._waits(service, capacity, settled, limits))
+            self.draft.because(waits_of(made, capacity))
         if settled.mix.unserved_per_second > 1e-9 * wanted:
             self.draft.because(why.short(service, settled.mix, wanted, limits.gpus, remedy))
             for reason in why.classes_shed(service, frame, shares, settled):
@@ -285,18 +270,7 @@ class CommitRun:
             self._tell_confined(service)
         if settled.exposed > 1e-6:
             self.draft.because(why.exposed(service, settled))
-        self._finish(service, capacity, settled.mix, _alternatives(self.commitments[-1]))
-
-    def _waits(self, service: Service, standing: Capacity, settled: Settled, limits: Limits) -> Reason:
-        """A better mix would move more than the disruption budgets allow now."""
-        wish = settled.wish
-        assert wish is not None  # noqa: S101 - whoever asks has looked
-        mix = mix_of(
-            self.commitments[-1].frame, self.commitments[-1].shares, settled.wanted, wish,
-            self.commitments[-1].rules.options,
-        )  # fmt: skip
-        saves = settled.objective - wish.objective_per_hour
-        return why.waits(service, mix, moved_units(counts_of(standing.mix), wish.counts), limits.moves, saves)
+        self._finish(service, capacity, settled.mix, alternatives_of(made))
 
     def _opens(self, frame: Frame, mix: Mix) -> bool:
         """Open the market for a service that goes short on what exists, where any of its pools sells nodes.
@@ -331,32 +305,6 @@ class CommitRun:
                 return settled, limits
             fewer = {name: settled.counts[name] - count for name, count in failed.items()}
             limits = limits._replace(most_units={**limits.most_units, **fewer})
-
-    def _against(self, made: Commitment) -> list[Alternative]:
-        """The exact runner-up, the cheapest plans with one variant alone, and why each other GPU is not used."""
-        settled, frame = made.settled, made.frame
-        found: list[Alternative] = []
-        if settled.other is not None:
-            mix = mix_of(frame, made.shares, settled.wanted, settled.other, made.rules.options)
-            found.append(why.other(mix, settled.other.objective_per_hour - settled.objective))
-        told, plans = 0, singles(settled.found.roomy, self.scratch)
-        named = set(settled.counts)
-        for plan in plans:
-            others = settled.other.counts if settled.other else {}
-            same = {plan.variant: plan.units} in (settled.counts, others)
-            if not same and plan.units <= made.limits.most_units.get(plan.variant, 0) and told < SINGLES_TOLD:
-                alone = single_mix(frame, plan, settled.wanted)
-                found.append(why.other(alone, plan.cost_per_hour - settled.objective))
-                named.add(plan.variant)
-                told += 1
-        unused = why.unused(frame, made.shares, made.limits, settled, plans, named)
-        return [*found, *unused, *why.ruled_out(frame)]
-
-    @staticmethod
-    def _remedy(made: Commitment) -> Remedy | None:
-        """GPUs of the pool that lacks most for the unlimited optimum, and what having them would save."""
-        short = lacking_of(made.frame, made.settled, made.limits)
-        return why.more_capacity(*short) if short is not None else None
 
     def _stand(self, service: Service, standing: Capacity, mix: Mix) -> None:
         """A mix that was not solved for: take its devices (as far as they are there) and put it in force."""
@@ -419,7 +367,7 @@ class CommitRun:
         """What one more GPU of a pool would save the service that lacks it most; pools with room cost nothing."""
         prices = dict.fromkeys(sorted(self.inventory.pool_rows), 0.0)
         for made in self.commitments:
-            remedy = self._remedy(made)
+            remedy = remedy_of(made)
             if remedy is not None and remedy.choice in prices:
                 gpus, saves = remedy.facts[0].value, remedy.facts[1].value
                 prices[remedy.choice] = max(prices[remedy.choice], round(saves / max(gpus, 1.0), 6))
@@ -439,11 +387,3 @@ def _impossible(frame: Frame) -> bool:
 
 def _without_time(share: Share) -> tuple[str, int, int, int]:
     return share.pool, share.serving_gpus, share.training_gpus, share.nodes_to_buy
-
-
-def _alternatives(made: Commitment) -> tuple[Scored, ...]:
-    other = made.settled.other
-    if other is None:
-        return ()
-    mix = mix_of(made.frame, made.shares, made.settled.wanted, other, made.rules.options)
-    return (Scored(mix=mix, dollars_per_hour=other.objective_per_hour),)

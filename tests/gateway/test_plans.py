@@ -89,6 +89,12 @@ def test_a_column_without_any_share_takes_no_room_and_a_plan_is_small() -> None:
     assert sent(large).ByteSize() < 32_000
 
 
+def test_a_chunk_is_tokens_and_no_time_however_large() -> None:
+    steps = msgspec.structs.replace(SMALL.steps, chunk_tokens=131_072)
+    columns = (msgspec.structs.replace(PLAN.columns[0], steps=steps), *PLAN.columns[1:])
+    assert fault_of(msgspec.structs.replace(PLAN, columns=columns)) == ""
+
+
 Spoil = Callable[[pb.SizePlan], object]
 
 

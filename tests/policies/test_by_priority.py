@@ -14,7 +14,7 @@ from cluster.snapshot import Snapshot
 from cluster.targets import Capacity, Mix, Prices, Share
 from placement.selection.mix import solve_mix
 from policies.commit.by_priority import ByPriority, ByPriorityConfig, ByPriorityState
-from policies.commit.run import Commitment
+from policies.commit.commitment import Commitment
 from policies.planner import PlannerStates, run_planner
 from tests.policies.builders import NOW, ClusterBuilder, a_cluster, context
 from tests.policies.random_snapshots import random_snapshot

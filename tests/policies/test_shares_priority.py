@@ -414,3 +414,18 @@ def test_the_inventory_counts_what_gives_way() -> None:
     assert sum(len(found) for found in book.tenants(LOW).values()) == 1, (
         "two halves gave way to five quarters less two"
     )
+
+
+def test_whole_ones_of_two_services_do_not_count_on_the_same_lower_ones() -> None:
+    """The first takes the place of the two of the lowest priority, so that the second has to take the shares'."""
+    made = cluster(gpus=4)
+    wants(made, BASE, "L4", 2)
+    wants(made, LOW, "L4x0.5", 4)
+    has(made, BASE, "L4", 0, 1)
+    has(made, LOW, "L4x0.5", 2, 2, 3, 3)
+    book, whole = Inventory(Groups(made.build()), NOW), variant("L4")
+    left = []
+    for name in (HIGH, "shop/higher"):
+        assert book.settle(name, 2, {f"{whole.key}|l4-od": (2, whole)}) == {}
+        left.append(sum(len(found) for found in book.tenants(LOW).values()))
+    assert left == [4, 0]
