@@ -179,13 +179,19 @@ class Hub(agent_pb2_grpc.HubServicer):
             await context.abort(grpc.StatusCode.ABORTED, "A newer stream of this node replaced this one.")
 
     async def _converse(self, session: Session, context: Any) -> None:
-        """Reads and writes until the stream ends. The session ends before the transport does, which may take long."""
-        writing = asyncio.create_task(session.write(self.stats))
-        writing.add_done_callback(_consume)
+        """Accepts, then reads and writes until the stream ends. A node that was told so is known already; the session
+        ends before the transport does, which may take long.
+        """
+        self._open(session)
+        writing: asyncio.Task[None] | None = None
         try:
+            await context.send_initial_metadata(((ACCEPTED, session.boot_id),))
+            writing = asyncio.create_task(session.write(self.stats))
+            writing.add_done_callback(_consume)
             await self._listen(session, context)
         finally:
-            writing.cancel()  # not awaited: gRPC may cancel this handler once more meanwhile
+            if writing is not None:
+                writing.cancel()  # not awaited: gRPC may cancel this handler once more meanwhile
             self._close(session)
 
     async def _greet(self, context: Any) -> Session:
@@ -207,8 +213,6 @@ class Hub(agent_pb2_grpc.HubServicer):
         self._validity.opened(node, context.auth_context()["x509_pem_cert"][0])
         session = Session(node, message.hello, context, asyncio.current_task())
         session.last_sequence = message.sequence
-        await context.send_initial_metadata(((ACCEPTED, session.boot_id),))
-        self._open(session)
         return session
 
     async def _listen(self, session: Session, context: Any) -> None:

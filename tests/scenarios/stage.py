@@ -6,20 +6,15 @@ process that is killed), so that the same scenarios can be played there.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
-import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from cluster.hardware import AcceleratorClass
-from console.local import GATEWAY, HUB, LocalCluster, PublishedRoutes
 from controller.config import OperatorConfig
-from controller.hub.server import HubServer
-from controller.hub.service import Hub
 from controller.ledger.ledger import Ledger
 from controller.operator import Operator
 from controller.resources.core import EVENT, NAMESPACE
@@ -28,13 +23,12 @@ from controller.store.errors import NotFound, StoreError
 from controller.store.faults import CrashPoint, FaultyStore, KillableStore, Killed
 from controller.store.interface import JsonObject, Store, Subresource
 from controller.store.interposed import InterposedStore
-from runtime.channels import Backoff
 from runtime.clock import VirtualClock
-from simulator.fleet.barrier import Conductor
 from simulator.fleet.karpenter import Karpenter, Market
 from simulator.fleet.specs import FleetSpec
 from simulator.physics.failures import Failure, FailureKind
 from tests.scenarios.mirror import Mirror
+from tests.scenarios.mortal import MortalCluster
 from tests.scenarios.seen import RESOURCES, SEEN_KINDS, Diary, Seen, Traffic, node_of
 from tests.scenarios.tiers import Session, embedded_session
 from tests.scenarios.watchman import Watchman
@@ -47,93 +41,6 @@ BUSY_SECONDS = 0.1
 
 class Plug(InterposedStore):
     """What the operator's process is plugged into: a new process gets a new line to the same store."""
-
-
-class Absent:
-    """No operator runs: nothing is decided, and nobody hears the gateway's reports."""
-
-    async def step(self) -> None:
-        """Nothing happens."""
-
-    async def stop(self) -> None:
-        """Nothing to end."""
-
-    async def reports_for(self, *_: object) -> tuple[str, ...]:
-        """Nobody waits for reports."""
-        return ()
-
-
-class _Mortal(Operator):
-    """An operator that may be killed while it takes its epoch; whoever restarts it begins again."""
-
-    reborn: Callable[[], None]
-
-    async def start(self) -> None:
-        """Take an epoch; again, on a new line, where the process dies meanwhile."""
-        try:
-            await super().start()
-        except Killed:
-            self.reborn()
-            await super().start()
-
-
-class _Cluster(LocalCluster):
-    """A local cluster whose operator can die as a process does: hub, routes and all streams with it."""
-
-    reborn: Callable[[], None]
-
-    def _new_operator(self) -> Operator:
-        identity, dead = self._identity()
-        made = _Mortal(
-            self._operator_store,
-            self.clock,
-            self.config,
-            hub=self.hub,
-            routes=self.routes,
-            ledger=self.ledger,
-            listener=self._listener,
-            identity=identity,
-            dead=dead,
-        )
-        made.reborn = self.reborn
-        return made
-
-    async def start(self) -> None:
-        """Start all; a gateway that lost its operator dials again at once (it waits in wall time)."""
-        await super().start()
-        link = self.gateway.routes
-        assert link is not None
-        link._backoff = Backoff(random.Random(0).uniform, 0.01, 0.02)
-
-    async def die(self) -> None:
-        """The operator's process ends: so do its port and every stream to it."""
-        for reflector in self.operator.caches.reflectors.values():
-            reflector.close()
-        self.operator.provisioner.close()
-        await self._door.stop()
-        async with asyncio.timeout(10.0):
-            while self.fleet.linked():  # noqa: ASYNC110 - agents learn it from their own streams
-                await asyncio.sleep(0.002)
-        self.operator = absent = Absent()  # type: ignore[assignment]
-        self.feeder._routes = absent  # type: ignore[assignment]
-        self.feeder.published(0, 0)
-        self.conductor = Conductor(self.clock, self.fleet, self, requests=self.feeder)
-
-    async def revive(self) -> None:
-        """Another process on the same port: agents and gateway come back to it by themselves."""
-        certificate = self.authority.issue(HUB)
-        self.hub = Hub(self.clock, heartbeat_seconds=1.0)
-        self.routes = PublishedRoutes(self.clock)
-        port = self._door.port
-        self._door = HubServer(self.hub, lambda: certificate, port=port, hosted=[self.routes.hosted()])
-        await self._door.start()
-        missing = await self.routes.present([GATEWAY], 10.0)
-        assert not missing, "the gateway does not come back"
-        self.routes.feeder = self.feeder
-        self.feeder._routes = self.routes
-        self.operator = self._new_operator()
-        await self.operator.start()
-        self.conductor = Conductor(self.clock, self.fleet, self, hub=self.hub, requests=self.feeder)
 
 
 class Stage:
@@ -166,7 +73,7 @@ class Stage:
         self._late: Callable[[], Awaitable[Any]] | None = None
         self._late_due = 0.0
         self._plug: Plug
-        self.cluster = _Cluster(
+        self.cluster = MortalCluster(
             fleet,
             config=config or OperatorConfig(seed=seed, records_kept=10_000),
             source=self.traffic.arrivals,
