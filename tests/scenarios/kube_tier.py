@@ -20,7 +20,7 @@ from controller.store.kube.paths import collection
 from controller.store.kube.transport import Asked
 from runtime.clock import VirtualClock
 from tests.scenarios import further
-from tests.scenarios.tiers import Session
+from tests.scenarios.tiers import WALL_SECONDS, Session
 
 PLAYED = ("shop", "lab")
 """Namespaces of the scenarios' manifests."""
@@ -97,7 +97,7 @@ class KubeTier:
     """A control plane by its kubeconfig; our kinds are installed with the first session."""
 
     name = "kube"
-    wall_seconds = 240.0
+    wall_seconds = WALL_SECONDS
 
     def __init__(self, kubeconfig: Path) -> None:
         self._kubeconfig = kubeconfig

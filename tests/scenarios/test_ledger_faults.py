@@ -15,6 +15,7 @@ from tests.scenarios.plays_serving import settled
 from tests.scenarios.props import fleet, manifests, service
 from tests.scenarios.soundness import assert_sound
 from tests.scenarios.stage import Stage
+from tests.scenarios.tiers import WALL_SECONDS
 
 CHAT = "shop/chat"
 Fault = Locked | Full | FolderGone | Unwritable
@@ -27,7 +28,7 @@ def test_the_operator_works_on_without_its_ledger(
     fault: Fault, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:
-        async with asyncio.timeout(60.0), Stage(fleet(l4=2), folder(tmp_path)) as stage:
+        async with asyncio.timeout(WALL_SECONDS), Stage(fleet(l4=2), folder(tmp_path)) as stage:
             ledger = stage.cluster.ledger
             assert ledger is not None
             await stage.apply(manifests(service("chat", "replicas: 1")))
@@ -61,7 +62,7 @@ def test_an_operator_that_dies_without_its_ledger_is_followed_by_one_that_works(
     """Nothing that safety depends on is in the ledger: the epoch is on the lease and with the agents."""
 
     async def story() -> None:
-        async with asyncio.timeout(60.0), Stage(fleet(l4=2), folder(tmp_path)) as stage:
+        async with asyncio.timeout(WALL_SECONDS), Stage(fleet(l4=2), folder(tmp_path)) as stage:
             await stage.apply(manifests(service("chat", "replicas: 2")))
             await stage.until(lambda _: settled(stage, CHAT, 2), 30, "two replicas ready")
             before = stage.operator.epoch

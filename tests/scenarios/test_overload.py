@@ -15,6 +15,7 @@ from tests.scenarios.plays_serving import SHORT_MEMORY, settled
 from tests.scenarios.props import fleet, manifests, service
 from tests.scenarios.soundness import assert_sound
 from tests.scenarios.stage import Stage
+from tests.scenarios.tiers import WALL_SECONDS
 from wire import agent_pb2 as pb
 
 CHAT = "shop/chat"
@@ -22,7 +23,7 @@ CHAT = "shop/chat"
 
 def run(tmp_path: Path, spec: str, script: Callable[[Stage], Awaitable[None]]) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(60.0), Stage(fleet(l4=2), tmp_path) as stage:
+        async with asyncio.timeout(WALL_SECONDS), Stage(fleet(l4=2), tmp_path) as stage:
             await stage.apply(manifests(service("chat", spec)))
             await script(stage)
             await assert_sound(stage)

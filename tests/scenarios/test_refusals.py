@@ -15,6 +15,7 @@ from tests.scenarios.plays_serving import settled
 from tests.scenarios.props import fleet, manifests, service
 from tests.scenarios.soundness import assert_sound
 from tests.scenarios.stage import Stage
+from tests.scenarios.tiers import WALL_SECONDS
 
 MODEL = {"name": "llama-3.1-8b"}
 MEGABYTE = "a" * 1_000_000
@@ -38,7 +39,7 @@ NONSENSE: list[tuple[str, str, dict[str, Any], str]] = [
 
 def test_nonsense_is_refused_while_the_rest_is_served(tmp_path: Path) -> None:
     async def story() -> None:
-        async with asyncio.timeout(60.0), Stage(fleet(l4=1), tmp_path) as stage:
+        async with asyncio.timeout(WALL_SECONDS), Stage(fleet(l4=1), tmp_path) as stage:
             await stage.apply(manifests(service("chat", "replicas: 1")))
             for kind, name, spec, named in NONSENSE:
                 said = await refusal(stage, kind, name, spec)

@@ -11,6 +11,9 @@ from controller.store.interface import Store
 from runtime.clock import VirtualClock
 from tests.scenarios.further import further_kinds
 
+WALL_SECONDS = 240.0
+"""A play that takes longer hangs; on a loaded machine one may take a minute."""
+
 
 class Session(Protocol):
     """One play's store."""
@@ -56,7 +59,7 @@ class EmbeddedTier:
     """A store in this process."""
 
     name = "embedded"
-    wall_seconds = 60.0
+    wall_seconds = WALL_SECONDS
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
