@@ -55,7 +55,7 @@ class Fence:
     def permits(self, name: str) -> bool:
         """Whether volumes and taints let the pods onto a node."""
         node = self._nodes.get(name)
-        if node is None or (self._names is not None and name not in self._names):
+        if node is None or (self._names is not None and node.machine not in self._names):
             return False
         if not node.taints:
             return True

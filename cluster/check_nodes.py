@@ -7,7 +7,7 @@ import math
 from cluster import actions as act
 from cluster.base import Ref
 from cluster.drops import Drop, gone
-from cluster.hardware import Offer
+from cluster.hardware import Offer, parts_of
 from cluster.overlay import Overlay
 from cluster.power_sums import charged_watts, power_excess, safe_watts
 from cluster.training import GangPhase
@@ -119,10 +119,9 @@ def release_node(overlay: Overlay, action: act.ReleaseNode, _: float) -> Drop | 
     """Check `release_node`."""
     if action.node not in overlay.read("nodes"):
         return gone("release", Ref("Node", action.node))
-    held = sum(1 for claim in overlay.read("claims").values() if claim.slot.node == action.node)
-    kept = sum(
-        1 for r in overlay.read("reservations").values() if any(s.node == action.node for s in r.slots)
-    )
+    parts = set(parts_of(overlay.read("nodes"), action.node))
+    held = sum(1 for claim in overlay.read("claims").values() if claim.slot.node in parts)
+    kept = sum(1 for r in overlay.read("reservations").values() if any(s.node in parts for s in r.slots))
     if held or kept:
         return Drop("Unsafe", f"giving back {action.node}", held + kept, held + kept, 0, "claims")
     if not overlay.read("nodes")[action.node].bought:

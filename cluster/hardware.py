@@ -5,6 +5,7 @@ Watts, bytes, MHz, milli-GPU and counts are integers; durations and money are fl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from cluster.base import Noun, Ref
@@ -193,3 +194,8 @@ class Slot(Noun, kw_only=True, frozen=True):
     def shares(self) -> bool:
         """Whether it has only a part of its device."""
         return self.milli_per_device < 1_000
+
+
+def parts_of(nodes: Mapping[str, Node], machine: str) -> list[str]:
+    """Names of the nodes that are one machine, or parts of it."""
+    return sorted(name for name, node in nodes.items() if node.machine == machine)

@@ -14,7 +14,7 @@ import msgspec
 from cluster import actions as act
 from cluster.base import Ref
 from cluster.flight import InFlight
-from cluster.hardware import Offer, Slot
+from cluster.hardware import Offer, Slot, parts_of
 from cluster.occupancy import Claim, Reservation
 from cluster.power import Lease, LeasePhase
 from cluster.power_sums import ancestors, charged_watts, domain_sums
@@ -259,7 +259,8 @@ def _stop_gang(overlay: Overlay, action: act.StopGang) -> None:
 
 
 def _isolate(overlay: Overlay, action: act.Isolate) -> None:
-    overlay.put("nodes", action.subject.name, offer=Offer.ISOLATED, offer_until_seconds=action.until_seconds)
+    for name in parts_of(overlay.read("nodes"), action.subject.name):
+        overlay.put("nodes", name, offer=Offer.ISOLATED, offer_until_seconds=action.until_seconds)
 
 
 def _provision(overlay: Overlay, action: act.Provision) -> None:
@@ -278,7 +279,8 @@ def _provision(overlay: Overlay, action: act.Provision) -> None:
 
 
 def _release_node(overlay: Overlay, action: act.ReleaseNode) -> None:
-    overlay.put("nodes", action.node, offer=Offer.RECLAIMING)
+    for name in parts_of(overlay.read("nodes"), action.node):
+        overlay.put("nodes", name, offer=Offer.RECLAIMING)
 
 
 def _grant_power(overlay: Overlay, action: act.GrantPower) -> None:

@@ -121,8 +121,13 @@ class _Board:
     def _leaves(self, slot: Slot) -> None:
         if not is_part(slot):
             self._coming[slot.node] = self._coming.get(slot.node, 0) + slot.gpus
-        self._cpu[slot.node] = self._cpu.get(slot.node, 0) + slot.cpu_millis
-        self._memory[slot.node] = self._memory.get(slot.node, 0) + slot.memory_bytes
+        machine = self._machine(slot.node)
+        self._cpu[machine] = self._cpu.get(machine, 0) + slot.cpu_millis
+        self._memory[machine] = self._memory.get(machine, 0) + slot.memory_bytes
+
+    def _machine(self, node: str) -> str:
+        known = self._run.view.nodes.get(node)
+        return known.machine if known is not None else node
 
     # ---------------------------------------------------------------------------------------------- asking
 
@@ -261,9 +266,10 @@ class _Board:
     def _fits(self, node: str, fence: Fence | None, victims: tuple[Tenant, ...]) -> bool:
         if fence is None:
             return True
-        space = self._run.overlay.space
-        cpu = space.free_cpu_millis(node) + self._cpu.get(node, 0) + sum(t.slot.cpu_millis for t in victims)
-        memory = space.free_memory_bytes(node) + self._memory.get(node, 0)
+        space, machine = self._run.overlay.space, self._machine(node)
+        cpu = space.free_cpu_millis(node) + self._cpu.get(machine, 0)
+        cpu += sum(t.slot.cpu_millis for t in victims)
+        memory = space.free_memory_bytes(node) + self._memory.get(machine, 0)
         memory += sum(t.slot.memory_bytes for t in victims)
         return fence.who.cpu_millis <= max(0, cpu) and fence.who.memory_bytes <= max(0, memory)
 

@@ -83,6 +83,12 @@ def test_a_fence_permits(said: dict[str, Any], names: str) -> None:
     assert "".join(name for name in "abcz" if fence.permits(name)) == names
 
 
+def test_a_volume_on_a_machine_is_reached_from_all_of_its_parts() -> None:
+    nodes = {n.name: n for n in (node("a"), node("a/large", host="a"), node("b/large", host="b"))}
+    fence = Fence(service(confined_to=("a",)), nodes)
+    assert [name for name in sorted(nodes) if fence.permits(name)] == ["a", "a/large"]
+
+
 def test_who_may_go_anywhere_has_no_fence() -> None:
     assert Fences({"a": node("a")}).of(service()) is None
     assert Fences({"a": node("a")}).of(service(cpu_millis=1)) is not None

@@ -73,6 +73,13 @@ def market(buyable: int | None = None) -> Snapshot:
     return msgspec.structs.replace(view, pools=pools, nodes=nodes)
 
 
+def parted(**mappings: Any) -> Snapshot:
+    """The same, node c having been bought and node a being a part of it."""
+    view = market()
+    nodes = {**view.nodes, "a": msgspec.structs.replace(view.nodes["a"], host="c")}
+    return msgspec.structs.replace(view, nodes=nodes, **mappings)
+
+
 @pytest.mark.parametrize(
     ("snapshot", "action", "loop", "code"),
     [
@@ -183,6 +190,9 @@ def market(buyable: int | None = None) -> Snapshot:
         pytest.param(cluster(), act.ReleaseNode(reason=0, node="c"), "place", "Unsafe", id="giving an empty node back"),
         pytest.param(cluster(claims=FULL), act.ReleaseNode(reason=0, node="a"), "place", "Unsafe", id="giving a used node back"),
         pytest.param(cluster(reservations={"res": HELD}), act.ReleaseNode(reason=0, node="a"), "place", "Unsafe", id="giving a reserved node back"),
+        pytest.param(parted(), act.ReleaseNode(reason=0, node="c"), "place", "accepted", id="giving a machine back with all of its parts"),
+        pytest.param(parted(claims=FULL), act.ReleaseNode(reason=0, node="c"), "place", "Unsafe", id="giving a machine back of which a part is used"),
+        pytest.param(parted(reservations={"res": HELD}), act.ReleaseNode(reason=0, node="c"), "place", "Unsafe", id="giving a machine back of which a part is reserved"),
         pytest.param(cluster(), act.ReleaseNode(reason=0, node="z"), "place", "Stale", id="giving nothing back"),
         pytest.param(cluster(), act.Probe(reason=0, source="a", target="b", seconds=1), "faults", "Unsupported", id="a probe"),
         pytest.param(cluster(), act.Probe(reason=0, source="a", target="z", seconds=1), "faults", "Stale", id="a probe to nowhere"),

@@ -111,7 +111,9 @@ SENTENCES = {
     "buying what the pool offers": "nodes of l4-od, without a provisioner: 2 nodes against a limit of 0 nodes (0 nodes now)",
     "giving an empty node back": "giving back c, which was not ordered here: 1 node against a limit of 0 nodes (0 nodes now)",
     "giving a used node back": "giving back a: 4 claims against a limit of 0 claims (4 claims now)",
+    "giving a machine back of which a part is used": "giving back c: 4 claims against a limit of 0 claims (4 claims now)",
     "giving a reserved node back": "giving back a: 1 claim against a limit of 0 claims (1 claim now)",
+    "giving a machine back of which a part is reserved": "giving back c: 1 claim against a limit of 0 claims (1 claim now)",
     "giving nothing back": "release of Node z, which is gone: 1 object expected, 0 objects found",
     "a probe to nowhere": "probe of Node z, which is gone: 1 object expected, 0 objects found",
 }  # fmt: skip

@@ -212,8 +212,11 @@ def test_ordered_nodes_are_on_their_way_at_once_and_leave_less_to_be_bought() ->
 
 
 def test_a_node_that_is_given_back_takes_no_new_work() -> None:
-    after = effect(cluster(), act.ReleaseNode(reason=0, node="c"))
-    assert after.nodes["c"].offer is Offer.RECLAIMING
+    before = cluster()
+    parts = {**before.nodes, "b": msgspec.structs.replace(before.nodes["b"], host="c")}
+    after = effect(msgspec.structs.replace(before, nodes=parts), act.ReleaseNode(reason=0, node="c"))
+    offers = [after.nodes[name].offer for name in "abc"]
+    assert offers == [Offer.OPEN, Offer.RECLAIMING, Offer.RECLAIMING], "a part of the machine goes with it"
 
 
 def test_a_reservation_is_kept_and_given_up() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import actions as act
+from cluster.hardware import Slot
 from cluster.reasons import render
 from cluster.serving import Objective, ReplicaPhase
 from cluster.snapshot import Snapshot
@@ -211,6 +212,22 @@ def test_a_share_without_the_cpu_for_it_ends_nobody() -> None:
     made.with_capacity(LOW, 0.0, ("L4x0.5", "l4-od", 2), owner="user")
     wants(made, HIGH, "L4x0.5", 1, cpu_millis=5_000)
     made.with_capacity(HIGH, 0.0, ("L4x0.5", "l4-od", 1), owner="user")
+    assert not drained(placed(made.build()))
+
+
+def test_cpu_that_comes_free_on_another_part_of_the_machine_is_waited_for() -> None:
+    """The device of the first machine and CPU of its other part are on their way out: nobody ends on the second one."""
+    made = cluster(2, gpus=1, cpu_millis=8_000).with_pool("a10g-od", "A10G", 1.0)
+    made.with_nodes(1, "a10g-od", gpus=1, cpu_millis=8_000)
+    made.changing("nodes", "a10g-od-0", host="l4-od-0")
+    made.with_claim("other/gpu", "l4-od-0", 0, phase="stopping")
+    made.with_claim("other/cpu", "a10g-od-0", 0, phase="stopping")
+    made.changing("claims", "other/cpu", slot=Slot(node="a10g-od-0", devices=(0,), cpu_millis=6_000))
+    wants(made, LOW, "L4", 1)
+    has(made, LOW, "L4", 0, node="l4-od-1")
+    made.with_capacity(LOW, 0.0, ("L4", "l4-od", 1), owner="user")
+    wants(made, HIGH, "L4", 1, cpu_millis=5_000)
+    made.with_capacity(HIGH, 0.0, ("L4", "l4-od", 1), owner="user")
     assert not drained(placed(made.build()))
 
 
