@@ -26,7 +26,7 @@ from placement.profiles.calibration import Calibration, Deployment, Samples, obs
 from placement.profiles.estimator import CapacityQuestion, RooflineCapacity, RooflineConfig
 from placement.profiles.figures import MODERN
 from placement.profiles.grid import Floats
-from placement.profiles.layers import Sources, deployment_of, judged
+from placement.profiles.layers import Sources, computable, deployment_of, judged
 from placement.profiles.shipped import shipped_constants
 from policies.shapes import declared
 
@@ -230,7 +230,8 @@ def _samples(
 ) -> list[Samples]:
     """Live samples by deployment, with the mean sizes of the service's requests: they say how often a step carries a prompt.
 
-    Of a service whose load nobody measured yet, they count as steps without prompts at the context that was seen.
+    Of a service whose load nobody measured yet, they count as steps without prompts at the context that was seen. Of a variant
+    that the formula has no figures for, nothing can be learned.
     """
     by: dict[Deployment, list[tuple[float, float, float, float]]] = {}
     for sample in seen:
@@ -245,7 +246,7 @@ def _samples(
             continue
         key = Beliefs.capacity_key(service.model.name, replica.variant.key, service.objectives[0].key)
         question = questions.get(key)
-        if question is not None:
+        if question is not None and computable(question):
             inputs, outputs = sizes.get(service.name, (sample.context_tokens, math.inf))
             row = (sample.batch, inputs, outputs, sample.seconds)
             by.setdefault(deployment_of(question), []).append(row)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.profiles.calibration import Calibration
-from placement.profiles.effects import is_offset
+from placement.profiles.effects import is_offset, prior_of
 from placement.profiles.figures import StepConstants
 
 SCHEMA = 1
@@ -79,6 +79,10 @@ def calibration_of(learned: Learned, constants: StepConstants, silicon: bool) ->
     )
     if not np.isfinite(numbers).all() or any(each < 0 for each in learned.live.values()):
         raise ValueError("a number in it is not finite, or a count is negative")
+    if len(set(learned.names)) < count or not all(map(_understood, learned.names)):
+        raise ValueError("an effect in it is named twice, or this version knows none of that name")
+    if any(width <= 0.0 for width in learned.widths.values()):
+        raise ValueError("a width in it is none: effects would be known before anything was seen")
     if count and not _proper(covariance):
         raise ValueError("its covariance is none: some effect would be known better than exactly")
     return Calibration(
@@ -89,6 +93,13 @@ def calibration_of(learned: Learned, constants: StepConstants, silicon: bool) ->
         samples=learned.samples,
         widths=learned.widths,
     )
+
+
+def _understood(name: str) -> bool:
+    try:
+        return prior_of(name) > 0.0
+    except KeyError:
+        return False
 
 
 def _proper(covariance: NDArray[np.float64]) -> bool:

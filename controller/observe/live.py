@@ -10,6 +10,9 @@ from controller.hub.messages import InstanceSeen, NodeReport
 LEAST_SECONDS = 5.0
 """Shortest window of a sample."""
 
+MOST_SECONDS = 60.0
+"""Longest window of a sample: of an agent that was silent nobody knows what ran in between."""
+
 LEAST_STEPS = 50.0
 """Fewest tokens a running request must have got in a window."""
 
@@ -49,10 +52,10 @@ class LiveSteps:
         """Take a report in; a window that was disturbed gives no sample and begins anew."""
         for row in report.instances or ():
             mark = self._marks.get(row.name)
-            if mark is None or not _steady(mark.row, row):
+            elapsed = report.observed_seconds - mark.at_seconds if mark is not None else 0.0
+            if mark is None or not 0.0 <= elapsed <= MOST_SECONDS or not _steady(mark.row, row):
                 self._marks[row.name] = _Mark(report.observed_seconds, row)
                 continue
-            elapsed = report.observed_seconds - mark.at_seconds
             if elapsed < LEAST_SECONDS:
                 continue
             batch = (mark.row.running + row.running) / 2.0

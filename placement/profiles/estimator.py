@@ -114,5 +114,5 @@ def gpu_figures(accelerator: AcceleratorClass, milli: int = 1_000) -> GpuFigures
         flops_8bit_per_second=(flops.get("fp8") or flops.get("int8") or 0.0) * part,
         link_bytes_per_second=float(accelerator.link_bytes_per_second),
         fabric=accelerator.fabric,
-        flops_4bit_per_second=flops.get("fp4") or 0.0,
+        flops_4bit_per_second=(flops.get("fp4") or 0.0) * part,
     )

@@ -21,7 +21,7 @@ from placement.profiles.belief import model_figures, step_figures, stretched
 from placement.profiles.calibration import Calibration, Deployment, corrected, predict
 from placement.profiles.engines import engine_of
 from placement.profiles.estimator import CapacityQuestion, gpu_figures
-from placement.profiles.figures import StepConstants
+from placement.profiles.figures import MODERN, StepConstants
 from placement.profiles.grid import Floats, Grid
 from placement.profiles.roofline import Limits, throughput_grid
 from placement.profiles.shipped import SHIPPED_ERROR, shipped_constants
@@ -63,16 +63,32 @@ class Sources(Noun, kw_only=True, frozen=True):
 
 
 def deployment_of(question: CapacityQuestion) -> Deployment:
-    """What a question asks about, as samples know it."""
+    """What a question asks about, as samples know it.
+
+    A share of a GPU is a product of its own: an engine that is alone on its card runs faster than its part, which says nothing
+    of the whole card.
+    """
     variant, image = question.variant, engine_of(question.image)
+    gpu = gpu_figures(question.accelerator, variant.milli)
+    if variant.shares:
+        gpu = msgspec.structs.replace(gpu, name=f"{gpu.name}x{variant.gpu_share:g}")
     return Deployment(
-        gpu=gpu_figures(question.accelerator, variant.milli),
+        gpu=gpu,
         model=model_figures(question.model),
         tensor=variant.tensor,
         precision=variant.precision,
         engine=image.name if variant.engine == "simulated" else variant.engine,
         release=image.release,
     )
+
+
+def computable(question: CapacityQuestion) -> bool:
+    """Whether the step-time formula has all the figures that it needs of what is asked about."""
+    try:
+        deployment_of(question).step(MODERN)
+    except ValueError:
+        return False
+    return True
 
 
 def judged(question: CapacityQuestion, base: CapacityBelief, sources: Sources) -> CapacityBelief:
@@ -161,7 +177,7 @@ def _users(question: CapacityQuestion, sources: Sources, grid: Grid) -> list[Lay
         each
         for each in sources.profiles
         if (each.model, each.accelerator, each.gpus)
-        == (question.model.name, variant.accelerator, variant.gpus)
+        == (question.model.name, variant.accelerator, variant.gpu_share)
         and each.precision in ("", variant.precision)
         and each.engine in ("", variant.engine, engine_of(question.image).name)
         and each.stands_for(objective.tpot_seconds, objective.ttft_seconds)

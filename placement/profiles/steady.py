@@ -91,12 +91,13 @@ def _shares(
         (batch, outputs) if own else (np.maximum(batch - 1.0, 0.0), np.maximum(outputs - 1.0, 1.0))
     )
     share = np.minimum(1.0, prompts * chunks / steps)
-    return share, np.maximum(inputs / chunks, prompts * inputs / steps), batch * _length(inputs, outputs)
+    piece = np.maximum(inputs / np.maximum(chunks, 1.0), prompts * inputs / steps)
+    return share, piece, batch * _length(inputs, outputs)
 
 
 def running(step: StepTime, concurrency: Floats, inputs: Floats, outputs: Floats) -> Floats:
     """Of ``concurrency`` requests those that the KV cache holds at once, at their mean length; at least one."""
-    room = step.kv_capacity_tokens() / _length(inputs, outputs)
+    room = step.kv_capacity_tokens() / np.maximum(_length(inputs, outputs), 1.0)
     return np.where(room >= 1.0, np.minimum(concurrency, np.maximum(room, 1.0)), concurrency)
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 
 import msgspec
+import numpy as np
 
 from cluster import events as ev
 from cluster.base import Ref
@@ -113,6 +114,29 @@ def test_samples_of_a_replica_that_nobody_knows_teach_nothing():
     assert beliefs.refresh(play.observer, NOW + 230) == 1
     assert belief(play).source == "shipped"
     assert beliefs._sources.live == {}
+
+
+def test_engines_of_a_product_without_figures_teach_nothing_and_stop_nobody():
+    play, beliefs = world(REPLICA, LOAD), CapacityBeliefs(settings=ProfileSettings(measured=True))
+    product = play.observer.live("accelerators")["L4"]
+    unknown = msgspec.structs.replace(product, flops={})
+    play.observer.fold(ev.Seen(source="test", observed_seconds=NOW, delivered_seconds=NOW, noun=unknown))
+    for window in range(22):
+        beliefs.hear(seen(10.0 * window, 800 * window))
+    beliefs.refresh(play.observer, NOW + 230)
+    assert beliefs._sources.live == {}
+    assert belief(play).excluded == "ProfileHole"
+
+
+def test_an_engine_that_tells_neither_its_cache_nor_its_load_spoils_nothing():
+    play, beliefs = world(REPLICA), CapacityBeliefs(settings=ProfileSettings(measured=True))
+    for window in range(25):
+        beliefs.hear(seen(10.0 * window, 800 * window, kv_free_tokens=0, kv_capacity_tokens=0))
+    beliefs.refresh(play.observer, NOW + 260)
+    assert belief(play).source == "online"
+    learned = beliefs.learned()
+    assert np.isfinite(learned.mean).all()
+    assert np.isfinite(learned.triangle).all()
 
 
 def test_a_load_of_the_wrong_size_is_passed_over():

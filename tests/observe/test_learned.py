@@ -67,6 +67,9 @@ KEPT = learned_of(taught(), {"a": 25}, silicon=True)
         pytest.param({"triangle": -KEPT.triangle}, True, "its covariance is none", id="better than exactly known"),
         pytest.param({"triangle": KEPT.triangle * np.nan}, True, "not finite", id="no numbers"),
         pytest.param({"triangle": KEPT.triangle.astype(np.complex128)}, True, "complex128", id="numbers of another kind"),
+        pytest.param({"names": (KEPT.names[0], *KEPT.names[:-1])}, True, "named twice", id="an effect named twice"),
+        pytest.param({"names": (*KEPT.names[:-1], "of-a-later-release@gpu=H100")}, True, "knows none", id="an unknown effect"),
+        pytest.param({"widths": {"shared:layer": 0.0}}, True, "a width in it is none", id="known before it was seen"),
         pytest.param({"live": {"a": -1}}, True, "negative", id="fewer samples than none"),
     ],
 )  # fmt: skip

@@ -44,6 +44,19 @@ def test_a_disturbed_window_is_none(tokens, more):
     assert live.drain() == []
 
 
+@pytest.mark.parametrize(
+    ("at", "found"), [(300, 0), (-300, 0), (40, 1)], ids=["a silent agent", "a clock set back", "slow reports"]
+)
+def test_a_window_that_nobody_watched_is_none_and_the_next_one_counts_again(at, found):
+    live = LiveSteps()
+    live.hear(seen(0, 0))
+    live.hear(seen(at, 5_000))
+    assert len(live.drain()) == found
+    live.hear(seen(at + 10, 7_000))
+    (sample,) = live.drain()
+    assert sample.seconds == pytest.approx(10 * 4 / 2_000)
+
+
 def test_windows_of_replicas_that_are_no_more_are_forgotten():
     live = LiveSteps()
     live.hear(seen(0, 0))

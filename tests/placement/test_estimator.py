@@ -61,12 +61,14 @@ def test_a_product_as_the_formula_reads_it(flops: dict[str, float], wide: float,
 
 
 def test_a_share_of_a_product_has_its_part_of_everything() -> None:
-    whole, part = gpu_figures(L4), gpu_figures(L4, 250)
+    four_bit = msgspec.structs.replace(L4, flops={**L4.flops, "fp4": 4e14})
+    whole, part = gpu_figures(four_bit), gpu_figures(four_bit, 250)
     for name in (
         "memory_bytes",
         "bandwidth_bytes_per_second",
         "flops_16bit_per_second",
         "flops_8bit_per_second",
+        "flops_4bit_per_second",
     ):
         assert getattr(part, name) * 4 == getattr(whole, name), name
     asked = question()

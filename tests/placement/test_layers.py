@@ -133,6 +133,21 @@ def test_online_samples_of_a_slow_node_lower_the_belief_and_narrow_its_band():
     assert careful.error > after.error
 
 
+def test_what_is_known_of_whole_gpus_says_nothing_of_a_share_nor_the_other_way_round():
+    half = question(variant=msgspec.structs.replace(ASKED.variant, milli=500))
+    share = deployment_of(half)
+    assert judged(half, ROOFLINE, Sources(profiles=(OWN,))).source == "roofline"
+    assert judged(half, ROOFLINE, Sources(calibration=NEW, live={KEY: 30})).source == "shipped"
+    batch, inputs, outputs = np.linspace(2.0, 24.0, 30), np.full(30, 500.0), np.full(30, 200.0)
+    quick = 0.5 * steady_seconds(share.step(shipped_constants("")), batch, inputs, outputs)
+    learned = observed(NEW, [Samples(share, batch, inputs, outputs, quick)])
+    sources = Sources(calibration=learned, live={share.counted: 30})
+    assert judged(half, ROOFLINE, sources).source == "online"
+    assert judged(ASKED, ROOFLINE, sources).source == "shipped"
+    own = [name for name in deployment_of(ASKED).offsets if name in learned.names]
+    assert own == []
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
 def test_slowed_constants_stretch_every_step(precision):
     where = msgspec.structs.replace(deployment_of(ASKED), precision=precision, tensor=2)

@@ -35,6 +35,14 @@ def test_a_prompt_costs_what_its_step_takes_longer_once_in_as_many_steps_as_it_h
     assert mean > 1.02 * spread, "spread over all steps its arithmetic would hide behind the weights"
 
 
+def test_contexts_that_nobody_counted_are_steps_of_empty_ones():
+    step, none = StepTime(H100, EIGHT_B), of(0)
+    for outputs in (np.inf, 64):
+        assert steady_seconds(step, of(8), none, of(np.inf)) == pytest.approx(step.seconds(8, 0, 0))
+        terms = steady_terms(step, running(step, of(8), none, of(outputs)), none, of(outputs))
+        assert np.isfinite(sum(terms.values()))
+
+
 def test_when_every_step_carries_prompts_the_mean_is_that_step():
     step = StepTime(H100, EIGHT_B, 1, "bf16", REPLAYED)
     found = steady_seconds(step, of(64), of(4000), of(20))
