@@ -3,7 +3,7 @@
 Leave one GPU out: the constants are fitted on the rows of the other GPU products in the files and predict every row of the
 one left out (`zero_shot`); then twenty of its rows, drawn at random, are learned as live samples are, and the others are
 predicted again (`after20`, twenty draws; a product with fewer than forty rows gives half of them). A folder with one product
-only is predicted from the published constants. Errors are |predicted - measured| / measured; medians are over all rows (and
+only, whatever its systems are called, is predicted from the published constants. Errors are |predicted - measured| / measured; medians are over all rows (and
 draws) of all products, and by product. `within` is the share of rows whose error is inside one and two standard deviations of the
 band that was told with the prediction (a sample's own noise included); an honest band has 68 and 95 %. Data (`--data DIR`): DIR/measured_silicon_*.csv.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.base import Arguments, Result, Row, at_most, data_folder
-from benchmarks.silicon import Measured, grouped, read
+from benchmarks.silicon import Measured, Table, grouped, read
 from placement.profiles.calibration import NOISE, Calibration, Samples, fitted, observed, predict
 from placement.profiles.figures import OPEN
 
@@ -80,13 +80,14 @@ def run(args: Arguments) -> Result:
                 for system, each in found.items()
             },
         },
-        remark=_remark(table.examples, table.guessed, systems),
+        remark=_remark(table, systems),
     )
 
 
 def _leave_out(rows: tuple[Measured, ...], system: str, draws: int, seed: int) -> LeftOut:
     own = [row for row in rows if row.system == system]
-    zero = fitted(OPEN, grouped([row for row in rows if row.system != system]))
+    left = {row.deployment.gpu.name for row in own}
+    zero = fitted(OPEN, grouped([row for row in rows if row.deployment.gpu.name not in left]))
     families: dict[str, list[Judged]] = {}
     for samples in grouped(own):
         one = samples.deployment
@@ -138,14 +139,14 @@ def _median(errors: Floats) -> float:
     return float(np.median(errors)) if len(errors) else 0.0
 
 
-def _remark(examples: dict[str, str], guessed: tuple[str, ...], systems: list[str]) -> str:
+def _remark(table: Table, systems: list[str]) -> str:
     told = []
-    if len(systems) == 1:
+    if len({row.deployment.gpu.name for row in table.rows}) == 1:
         told.append(
-            f"{systems[0]} is the only GPU system of the data, so none is left to learn from: zero-shot is by the round figures that "
+            f"{', '.join(systems)} is the only GPU system of the data, so none is left to learn from: zero-shot is by the round figures that "
             "calibrations start from; add rows of another system to leave one out."
         )
-    told += [f"skipped ({reason}), e.g. {example}" for reason, example in examples.items()]
-    if guessed:
-        told.append(f"shapes guessed from the size in the name: {', '.join(guessed)}")
+    told += [f"skipped ({reason}), e.g. {example}" for reason, example in table.examples.items()]
+    if table.guessed:
+        told.append(f"shapes guessed from the size in the name: {', '.join(table.guessed)}")
     return "\n".join(told)

@@ -2,7 +2,7 @@
 
 Columns as in aiconfigurator's silicon table: backend, backend_version, model_path, system, precision, isl, osl, batch_size,
 tp_size, attention_dp_size, moe_tp_size, moe_ep_size, silicon_ttft_ms, silicon_tpot_ms. `batch_size` is per attention rank. An
-empty precision is the checkpoint's own: 4-bit experts for gpt-oss, what the name says, else bf16. TensorRT-LLM keeps an 8-bit KV
+empty precision is the checkpoint's own: what its name says, else that of the published weights. TensorRT-LLM keeps an 8-bit KV
 cache for dense checkpoints of 8 and 4 bits, as their configurations ask.
 """
 
@@ -35,10 +35,10 @@ COLUMNS = (
     "tp_size",
     "silicon_tpot_ms",
 )
-PRECISIONS = ("fp4", "fp8", "bf16", "bfloat16", "fp16", "float16", "int8", "w8a8", "int4", "w4a16")
-"""What a precision's name is searched for, in this order: fp8_block is fp8, nvfp4 and mxfp4 are fp4."""
+PRECISIONS = ("fp4", "w4a", "fp8", "bf16", "bfloat16", "fp16", "float16", "int8", "w8a8", "int4", "awq", "gptq")
+"""What a precision's name is searched for, in this order: fp8_block is fp8, nvfp4 and mxfp4 are fp4, the weights of w4afp8 int4."""
 
-SAME = {"bfloat16": "bf16", "float16": "fp16", "w8a8": "int8", "w4a16": "int4"}
+SAME = {"bfloat16": "bf16", "float16": "fp16", "w8a8": "int8", "w4a": "int4", "awq": "int4", "gptq": "int4"}
 
 
 MOST = 1e9
@@ -46,7 +46,7 @@ MOST = 1e9
 
 
 class Measured(NamedTuple):
-    """One usable row: what ran, its load, and the time per output token in seconds and to the first one."""
+    """One usable row: what ran, its load, and the time per output token in seconds."""
 
     system: str
     deployment: Deployment
@@ -54,7 +54,6 @@ class Measured(NamedTuple):
     inputs: float
     outputs: float
     seconds: float
-    first_seconds: float
 
 
 class Table(NamedTuple):
@@ -117,6 +116,10 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 )
             for row in reader:
                 yield reader.line_num, row
+        except csv.Error as error:
+            raise BenchmarkError(
+                f"{path.name} line {reader.line_num + 1}: {error}; save it as comma-separated values."
+            ) from error
         except UnicodeDecodeError as error:
             raise BenchmarkError(
                 f"{path.name} is no UTF-8 text ({error.reason}); save it as UTF-8."
@@ -145,27 +148,29 @@ def _row(row: dict[str, str], catalogue: Catalogue) -> tuple[Measured, bool]:
     milliseconds = _number(row, "silicon_tpot_ms")
     gpu = _product(row["system"], catalogue)
     try:
-        model, guess = figures_of(row["model_path"])
+        model, guess, own = figures_of(row["model_path"])
     except KeyError as error:
         raise _Unusable("unknown model", str(error.args[0])) from error
-    precision = _precision(row, model.dense_precision != "")
+    precision = _precision(row, own)
     engine = row["backend"].strip().lower()
     if engine == "trtllm" and precision in ("fp8", "fp4") and not model.experts:
         model = msgspec.structs.replace(model, kv_bytes_per_token=model.kv_bytes_per_token / 2.0)
+    if not _absent(row, "pp_size") and _whole(row, "pp_size") > 1:
+        told = f"pp_size is {row['pp_size']}; the formula has no stages, give rows of whole replicas"
+        raise _Unusable("pipeline parallel", told)
     deployment = Deployment(
         gpu=gpu,
         model=model,
         tensor=_whole(row, "tp_size"),
-        data=int(_optional(row, "attention_dp_size")),
+        data=_absent(row, "attention_dp_size") or _whole(row, "attention_dp_size"),
         precision=precision,
         engine=engine,
         release=(row.get("backend_version") or "").strip(),
     )
-    first = _optional(row, "silicon_ttft_ms", math.nan) / 1e3
-    return Measured(row["system"], deployment, batch, inputs, outputs, milliseconds / 1e3, first), guess
+    return Measured(row["system"], deployment, batch, inputs, outputs, milliseconds / 1e3), guess
 
 
-def _precision(row: dict[str, str], mixed: bool) -> str:
+def _precision(row: dict[str, str], own: str) -> str:
     said = (row["precision"] or "").strip().lower()
     named = next((each for each in PRECISIONS if each in (said or row["model_path"].lower())), "")
     if said and not named:
@@ -173,7 +178,7 @@ def _precision(row: dict[str, str], mixed: bool) -> str:
             "unknown precision",
             f"precision is {said[:40]!r}; name one of {', '.join(PRECISIONS)}, or leave it empty",
         )
-    return SAME.get(named, named) or ("fp4" if mixed else "bf16")
+    return SAME.get(named, named) or own
 
 
 def _product(name: str, catalogue: Catalogue) -> GpuFigures:
@@ -209,11 +214,6 @@ def _number(row: dict[str, str], column: str) -> float:
     return value
 
 
-def _optional(row: dict[str, str], column: str, default: float = 1.0) -> float:
-    """As `_number`, or the default where the column is absent, empty or 0."""
-    text = (row.get(column) or "").strip()
-    try:
-        value = float(text or 0.0)
-    except ValueError:
-        return default
-    return value if 0.0 < value < math.inf else default
+def _absent(row: dict[str, str], column: str) -> int:
+    """1 where the column is absent, empty or 0, as tools write what they do not split; else 0."""
+    return int(not (row.get(column) or "").strip().strip("0."))

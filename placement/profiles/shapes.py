@@ -27,10 +27,11 @@ _SIZE = re.compile(r"(?<![a-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)b(?:-a(\d+(?:\.\d+)
 
 
 class Known(NamedTuple):
-    """Figures of a model; `guessed` when only its size was known."""
+    """Figures of a model, `guessed` when only its size was known, and the precision of its published weights."""
 
     figures: ModelFigures
     guessed: bool
+    precision: str = "bf16"
 
 
 def known_shapes() -> dict[str, ModelFigures]:
@@ -50,9 +51,10 @@ def figures_of(name: str) -> Known:
         plain = shorter
     for each in (plain, f"meta-{plain}", plain.removeprefix("meta-")):
         if each in shapes:
-            return Known(_renamed(shapes[each], name), guessed=False)
+            own = _precisions().get(shapes[each].name, "bf16")
+            return Known(_renamed(shapes[each], name), guessed=False, precision=own)
     size = _SIZE.search(plain)
-    if size is None:
+    if size is None or not 0.0 < _parameters(size) < math.inf:
         raise KeyError(
             f"model {name!r} is not among the shipped shapes and its name tells no size (like 34B or 30B-A3B); "
             "add a row of it to placement/data/models.csv"
@@ -61,8 +63,7 @@ def figures_of(name: str) -> Known:
 
 
 def _guess(name: str, size: re.Match[str]) -> ModelFigures:
-    experts, billions, active = size.group(1), float(size.group(2)), size.group(3)
-    parameters = billions * 1e9 * (int(experts) if experts else 1)
+    experts, active, parameters = size.group(1), size.group(3), _parameters(size)
     mixed = bool(experts or active)
     alike = [each for each in _table().values() if bool(each.experts) == mixed]
     near = min(alike, key=lambda each: (abs(math.log(each.parameters / parameters)), each.name))
@@ -72,6 +73,11 @@ def _guess(name: str, size: re.Match[str]) -> ModelFigures:
     if mixed:
         fields["active_parameters"] = float(active) * 1e9 if active else near.active_parameters * scale
     return ModelFigures(**fields)
+
+
+def _parameters(size: re.Match[str]) -> float:
+    """All parameters that a name tells: 8x7B are 56 billion, which counts what experts share too often."""
+    return float(size.group(1) or 1.0) * float(size.group(2)) * 1e9
 
 
 def _renamed(figures: ModelFigures, name: str) -> ModelFigures:
@@ -91,12 +97,21 @@ def _table() -> dict[str, ModelFigures]:
             layers=shape.layers,
             attention_width=shape.heads * shape.head_dim,
         )
-    text = resources.files("placement").joinpath("data", "models.csv").read_text(encoding="utf-8")
-    for row in csv.DictReader(line for line in text.splitlines() if line and not line.startswith("#")):
+    for row in _rows():
         figures = _row(row) if row["parameters"] else found[row["name"]]
         for each in (row["name"], *filter(None, row["aliases"].split("|"))):
             found[each] = figures
     return found
+
+
+@cache
+def _precisions() -> dict[str, str]:
+    return {row["name"]: row["precision"] for row in _rows() if row["precision"]}
+
+
+def _rows() -> list[dict[str, str]]:
+    text = resources.files("placement").joinpath("data", "models.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(line for line in text.splitlines() if line and not line.startswith("#")))
 
 
 def _row(row: dict[str, str]) -> ModelFigures:

@@ -27,8 +27,9 @@ def line(
     tpot="10",
     tp=1,
     precision="",
+    ranks=1,
 ):
-    return f"x,vllm,0.1,{model},{system},{precision},{inputs},{outputs},{batch},{tp},1,1,1,100,{tpot}"
+    return f"x,vllm,0.1,{model},{system},{precision},{inputs},{outputs},{batch},{tp},{ranks},1,1,100,{tpot}"
 
 
 def write(folder: Path, lines, header=HEADER, name="measured_silicon_any.csv"):
@@ -82,13 +83,18 @@ def test_rows_that_cannot_be_used_are_counted_by_reason_with_an_example(tmp_path
         line(precision="fp3"),
         line(batch="1e300"),
         line(tp=1.5),
+        line(ranks=0.5),
+        line(ranks="two"),
+        line(model="acme/0B"),
+        line(model=f"acme/{'9' * 400}B"),
         "short,row",
     ]
     table = read(write(tmp_path, [line(), *bad]))
     assert table.skipped == {
-        "no batch_size": 3, "no silicon_tpot_ms": 3, "no tp_size": 1, "unknown GPU": 1, "unknown model": 1, "unknown precision": 1
+        "no attention_dp_size": 2, "no batch_size": 3, "no silicon_tpot_ms": 3, "no tp_size": 1, "unknown GPU": 1,
+        "unknown model": 3, "unknown precision": 1,
     }  # fmt: skip
-    assert table.total == len(table.rows) + 10 == 11
+    assert table.total == len(table.rows) + 14 == 15
     assert table.examples["unknown GPU"].startswith(
         "measured_silicon_any.csv line 3: GPU product 'abacus' is unknown"
     )
@@ -101,9 +107,60 @@ def test_an_unmarked_checkpoint_has_its_own_precision(tmp_path):
         line(model="openai/gpt-oss-120b"),
         line(model="acme/New-7B-FP8"),
         line(precision="nvfp4"),
+        line(model="deepseek-ai/DeepSeek-V3"),
+        line(model="deepseek-ai/DeepSeek-R1-Distill-Llama-8B"),
+        line(model="nvidia/DeepSeek-R1-0528-NVFP4"),
+        line(model="Qwen/Qwen2.5-7B-Instruct-AWQ"),
+        line(model="Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8"),
     ]
     found = [row.deployment.precision for row in read(write(tmp_path, lines)).rows]
-    assert found == ["bf16", "fp4", "fp8", "fp4"]
+    assert found == ["bf16", "fp4", "fp8", "fp4", "fp8", "bf16", "fp4", "int4", "int8"]
+
+
+def test_stages_of_a_pipeline_are_told_and_a_column_that_says_none_is_no_matter(tmp_path):
+    lines = [f"{line()},{stages}" for stages in ("", "0.0", "1", "1.0", "2", "many")]
+    table = read(write(tmp_path, lines, header=f"{HEADER},pp_size"))
+    assert (len(table.rows), table.skipped) == (4, {"no pp_size": 1, "pipeline parallel": 1})
+    assert "line 6: pp_size is 2" in table.examples["pipeline parallel"]
+
+
+def test_a_product_is_left_out_under_all_its_names(tmp_path):
+    alone = write(tmp_path, generated("h100_sxm", 0.7))
+    before = run(Arguments(data=alone, quick=True)).figures["by_system"]["h100_sxm"]["zero_shot"]
+    again = [each.replace("h100_sxm", "h100_sxm_other") for each in generated("h100_sxm", 0.7)]
+    found = run(Arguments(data=write(tmp_path, again, name="measured_silicon_again.csv"), quick=True))
+    assert {name: each["zero_shot"] for name, each in found.figures["by_system"].items()} == {
+        "h100_sxm": before, "h100_sxm_other": before
+    }  # fmt: skip
+    assert "h100_sxm, h100_sxm_other is the only GPU system" in found.remark
+
+
+def test_any_row_of_any_file_is_used_or_skipped_with_a_reason(tmp_path):
+    rng = np.random.default_rng(3)
+    cells = ["", "0", "-1", "nan", "inf", "1e400", "x", "1", "2.0", "7.5", "1e8", "b200_sxm", "gb300", "fp8", "int4", "w4afp8", "Qwen/Qwen3-30B-A3B",
+             "acme/8x7B", "a-1b-a5b", "vllm", '"', "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16"]  # fmt: skip
+    lines = [",".join(rng.choice(cells, 15)) for _ in range(400)]
+    table = read(write(tmp_path, [line(), *(each.replace('"', "q") for each in lines)]))
+    assert table.total == 1 + len(lines)
+    assert len(table.rows) < 20
+    assert set(table.examples) == set(table.skipped)
+
+
+def test_mixtures_splits_and_precisions_never_seen_are_predicted(tmp_path):
+    odd = [
+        line("gb300", model=model, precision=precision, tp=tp, ranks=ranks, tpot=5.0 + tp)
+        for model in ("acme/8x7B", "a-1b-a5b", "Qwen/Qwen3-30B-A3B")
+        for precision, tp, ranks in (("int4", 1, 1), ("", 16, 1), ("fp8", 3, 5), ("int8", 1, 8))
+    ]
+    figures = run(Arguments(data=write(tmp_path, odd), quick=True)).figures
+    assert (figures["rows"], figures["skipped"]) == (len(odd), {})
+    assert np.isfinite([figures["zero_shot_median"], figures["after20_median"]]).all()
+
+
+def test_a_file_that_is_no_table_is_told_with_its_line(tmp_path):
+    write(tmp_path, [line(), line(model="x" * 200_000)])
+    with pytest.raises(BenchmarkError, match=r"measured_silicon_any.csv line 3: field larger than field limit"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,9 @@ def test_an_unknown_name_is_guessed_by_its_size_and_says_so(name, parameters, ac
 
 
 def test_a_name_without_a_size_is_refused_with_what_to_do():
-    with pytest.raises(KeyError, match=r"tells no size .* add a row"):
-        figures_of("acme/mystery")
+    for name in ("acme/mystery", "acme/0B", f"acme/{'9' * 400}B"):
+        with pytest.raises(KeyError, match=r"tells no size .* add a row"):
+            figures_of(name)
 
 
 @pytest.mark.parametrize("name", sorted(known_shapes()))
