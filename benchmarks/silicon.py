@@ -35,7 +35,20 @@ COLUMNS = (
     "tp_size",
     "silicon_tpot_ms",
 )
-PRECISIONS = ("fp4", "w4a", "fp8", "bf16", "bfloat16", "fp16", "float16", "int8", "w8a8", "int4", "awq", "gptq")
+PRECISIONS = (
+    "fp4",
+    "w4a",
+    "fp8",
+    "bf16",
+    "bfloat16",
+    "fp16",
+    "float16",
+    "int8",
+    "w8a8",
+    "int4",
+    "awq",
+    "gptq",
+)
 """What a precision's name is searched for, in this order: fp8_block is fp8, nvfp4 and mxfp4 are fp4, the weights of w4afp8 int4."""
 
 SAME = {"bfloat16": "bf16", "float16": "fp16", "w8a8": "int8", "w4a": "int4", "awq": "int4", "gptq": "int4"}

@@ -213,23 +213,43 @@ class _Prior(NamedTuple):
 
 
 def _mode(prior: _Prior, measured: Sequence[Samples], rounds: int) -> tuple[Floats, Floats]:
-    """Mode and covariance after the samples: Gauss-Newton, reweighted for the heavy tails of samples and of loose offsets."""
+    """Mode and covariance after the samples: Gauss-Newton, reweighted for the heavy tails of samples and of loose offsets.
+
+    A step that makes the posterior less likely is halved: where weights take as long as arithmetic, the gradient has a kink that
+    full steps leap across for ever.
+    """
     index = {name: row for row, name in enumerate(prior.names)}
     target = np.concatenate([np.log(each.seconds) for each in measured])
     mean, precision = prior.start, prior.precision
+    residual, jacobian = _stacked(prior, mean, measured, index, target)
+    unlikely = _unlikely(prior, mean, residual)
     for _ in range(rounds):
-        effects = dict(zip(prior.names, mean.tolist(), strict=True))
-        residual, jacobian = _stacked(prior.constants, effects, measured, index, target)
         weight = (FREEDOM + 1.0) / (FREEDOM + (residual / NOISE) ** 2) / NOISE**2
         tails = (OFFSET_FREEDOM + 1.0) / (OFFSET_FREEDOM + (mean / prior.width) ** 2)
         ease = np.sqrt(np.where(prior.loose, tails, 1.0))
         tight = prior.precision * ease[:, None] * ease[None, :]
         precision = jacobian.T @ (weight[:, None] * jacobian) + tight
         step = np.linalg.solve(precision, jacobian.T @ (weight * residual) - tight @ (mean - prior.mean))
-        mean = mean + np.clip(step, -0.5, 0.5)
-        if float(np.abs(step).max()) < SETTLED:
+        step = np.clip(step, -0.5, 0.5)
+        before = unlikely
+        while float(np.abs(step).max()) >= SETTLED:
+            residual, jacobian = _stacked(prior, mean + step, measured, index, target)
+            unlikely = _unlikely(prior, mean + step, residual)
+            if unlikely <= before:
+                break
+            step = 0.5 * step
+        else:
             break
+        mean = mean + step
     return mean, _inverse(precision)
+
+
+def _unlikely(prior: _Prior, mean: Floats, residual: Floats) -> float:
+    """Negative logarithm of the posterior, but for a constant."""
+    samples = 0.5 * (FREEDOM + 1.0) * np.log1p((residual / NOISE) ** 2 / FREEDOM).sum()
+    tails = np.log1p((mean / prior.width) ** 2 / OFFSET_FREEDOM)[prior.loose].sum()
+    away = np.where(prior.loose, 0.0, mean - prior.mean)
+    return float(samples + 0.5 * (OFFSET_FREEDOM + 1.0) * tails + 0.5 * away @ prior.precision @ away)
 
 
 def _told_of(constants: StepConstants, effects: dict[str, float], measured: Sequence[Samples]) -> set[str]:
@@ -238,18 +258,15 @@ def _told_of(constants: StepConstants, effects: dict[str, float], measured: Sequ
 
 
 def _stacked(
-    constants: StepConstants,
-    effects: dict[str, float],
-    measured: Sequence[Samples],
-    index: dict[str, int],
-    target: Floats,
+    prior: _Prior, mean: Floats, measured: Sequence[Samples], index: dict[str, int], target: Floats
 ) -> tuple[Floats, Floats]:
-    """Residuals (measured minus predicted, log) and shares of all samples."""
+    """Residuals (measured minus predicted, log) and shares of all samples, where effects are ``mean``."""
+    effects = dict(zip(prior.names, mean.tolist(), strict=True))
     jacobian = np.zeros((len(target), len(index)))
     predicted = np.zeros(len(target))
     at = 0
     for each in measured:
-        found = _linear(constants, effects, each)
+        found = _linear(prior.constants, effects, each)
         rows = slice(at, at + len(each.seconds))
         predicted[rows] = found.log_seconds
         for name, share in found.gradient.items():

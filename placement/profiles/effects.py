@@ -8,7 +8,8 @@ a prediction has offsets, ``kind@…``, ``release@…`` and ``degrees@…``. Eve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -155,13 +156,22 @@ def _unpacks(deployment: Deployment) -> bool:
     return deployment.precision in ("fp4", "int4") and deployment.gpu.flops_4bit_per_second <= 0.0
 
 
-def effects_of(term: str, deployment: Deployment) -> list[str]:
+def effects_of(term: str, deployment: Deployment) -> tuple[str, ...]:
     """Names of the effects that add up to a term's logarithm."""
-    return [name for of in coefficient_of(term, deployment) for name in _effects(of, deployment.levels)]
+    return tuple(name for names in _named(deployment)[term].values() for name in names)
 
 
-def _effects(coefficient: str, levels: Iterable[str]) -> list[str]:
-    return [coefficient, *(f"{coefficient}@{level}" for level in levels)]
+@lru_cache(maxsize=1_024)
+def _named(deployment: Deployment) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Names of a deployment's effects by term and coefficient; found once, as every round of a search asks for them."""
+    levels = deployment.levels
+    return {
+        term: {
+            each: (each, *(f"{each}@{level}" for level in levels))
+            for each in coefficient_of(term, deployment)
+        }
+        for term in STEADY_TERMS
+    }
 
 
 def corrected(
@@ -169,12 +179,10 @@ def corrected(
 ) -> StepConstants:
     """The constants with what was learned of this deployment's levels in them (offsets are no constants)."""
     changes: dict[str, float] = {}
-    levels = deployment.levels
-    used = {name for term in STEADY_TERMS for name in coefficient_of(term, deployment)}
-    for name, spread in COEFFICIENTS.items():
-        if name not in used:
-            continue
-        by = sum(effects.get(each, 0.0) for each in _effects(name, levels))
+    used = {name: names for each in _named(deployment).values() for name, names in each.items()}
+    for name, names in used.items():
+        spread = COEFFICIENTS[name]
+        by = sum(effects.get(each, 0.0) for each in names)
         if by != 0.0:
             for field in spread.fields:
                 changes[field] = getattr(constants, field) * math.exp(spread.sign * by)

@@ -27,6 +27,7 @@ def line(
     tpot="10",
     tp=1,
     precision="",
+    *,
     ranks=1,
 ):
     return f"x,vllm,0.1,{model},{system},{precision},{inputs},{outputs},{batch},{tp},{ranks},1,1,100,{tpot}"
@@ -159,7 +160,9 @@ def test_mixtures_splits_and_precisions_never_seen_are_predicted(tmp_path):
 
 def test_a_file_that_is_no_table_is_told_with_its_line(tmp_path):
     write(tmp_path, [line(), line(model="x" * 200_000)])
-    with pytest.raises(BenchmarkError, match=r"measured_silicon_any.csv line 3: field larger than field limit"):
+    with pytest.raises(
+        BenchmarkError, match=r"measured_silicon_any.csv line 3: field larger than field limit"
+    ):
         read(tmp_path)
 
 

@@ -45,7 +45,9 @@ def test_a_disturbed_window_is_none(tokens, more):
 
 
 @pytest.mark.parametrize(
-    ("at", "found"), [(300, 0), (-300, 0), (40, 1)], ids=["a silent agent", "a clock set back", "slow reports"]
+    ("at", "found"),
+    [(300, 0), (-300, 0), (40, 1)],
+    ids=["a silent agent", "a clock set back", "slow reports"],
 )
 def test_a_window_that_nobody_watched_is_none_and_the_next_one_counts_again(at, found):
     live = LiveSteps()

@@ -119,6 +119,20 @@ def test_two_batches_teach_what_one_does():
     assert predict(twice, *scored[:4]).seconds == pytest.approx(predict(once, *scored[:4]).seconds, rel=0.01)
 
 
+def test_a_kink_between_reading_and_computing_is_not_leapt_across_for_ever():
+    mixture = ModelFigures("qwen3-30b-a3b", 30.5e9, 98_304, 2048, 48, 3.3e9, 128, 8, 29.0e9)
+    where, rng = deployment(H100, mixture, 2), np.random.default_rng(0)
+    few = many = Calibration(constants=OPEN)
+    for _ in range(3):
+        batch, inputs, outputs = rng.choice([4.0, 8.0, 16.0, 32.0], 6), np.full(6, 800.0), np.full(6, 200.0)
+        true = predict(Calibration(constants=OPEN), where, batch, inputs, outputs, whole=True).seconds
+        live = Samples(
+            where, batch, inputs, outputs, 1.1 * true * np.exp(0.03 * rng.standard_normal(6)), whole=True
+        )
+        few, many = observed(few, [live], 15), observed(many, [live], 16)
+    assert few.mean == pytest.approx(many.mean, abs=0.01)
+
+
 def test_an_odd_deployment_explains_itself_and_leaves_the_others_alone():
     odd = sampled(deployment(A100, SMALL, 2, release="broken"), 15, 5, by=5.0)
     unseen = sampled(deployment(H200, LARGE, 2), seed=9)
@@ -131,7 +145,7 @@ def test_an_odd_deployment_explains_itself_and_leaves_the_others_alone():
 
 def test_an_engine_has_effects_of_its_own():
     names = effects_of("layer", deployment(engine="sglang"))
-    assert names == [
+    assert list(names) == [
         "layer", "layer@engine=sglang", "layer@build=sglang|1", "layer@gpu=H100", "layer@run=llama-3.1-8b|sglang|bf16|H100"
     ]  # fmt: skip
     changed = corrected(
