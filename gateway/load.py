@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.answers import AnswerLengths
 from gateway.histogram import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, LatencyWindow, SoftHistogram
 from gateway.messages import ClassRoute, End, Message, ServiceRoute
 from gateway.requests import Ticket
@@ -26,7 +27,7 @@ class LoadConfig(msgspec.Struct, frozen=True, kw_only=True):
 class ClassLoadReport(Message, frozen=True):
     """One class's part of a report. Counts since the gateway began; `window_*` and latencies in the window.
 
-    `cells` is row-major [inputs x outputs] in requests per second.
+    `cells` is row-major [inputs x outputs] in requests per second, by the outputs that are to be expected.
     """
 
     service: str
@@ -55,7 +56,7 @@ class ClassLoad:
     `lost` counts requests that were accepted and then failed or were left by their client.
     """
 
-    __slots__ = ("_histogram", "_latency", "_refusals", "_since", "_window", "arrived", "edges", "finished",
+    __slots__ = ("_answers", "_histogram", "_latency", "_refusals", "_since", "_window", "arrived", "edges", "finished",
                  "lost", "objective", "outputs", "rejected", "request_class", "retried")  # fmt: skip
 
     def __init__(
@@ -68,6 +69,7 @@ class ClassLoad:
             *self.edges, config.window_seconds, config.bucket_seconds, now_seconds
         )
         self._latency = LatencyWindow(config.window_seconds)
+        self._answers = AnswerLengths(*self.edges)
         self.outputs = Outputs(self.edges[0])
         """How long answers are, by the size of their prompts."""
         self._refusals: deque[tuple[float, int]] = deque()
@@ -92,8 +94,10 @@ class ClassLoad:
     ) -> None:
         """Count a finished request and whether it met the objective; latency starts at its arrival."""
         self.finished += 1
-        self.outputs.learn(ticket.arrival.prompt_tokens, tokens)
-        ttft = first_token_seconds - ticket.arrival.arrived_seconds
+        arrival = ticket.arrival
+        self.outputs.learn(arrival.prompt_tokens, tokens)
+        self._answers.learn(arrival.prompt_tokens, arrival.output_tokens, tokens)
+        ttft = first_token_seconds - arrival.arrived_seconds
         tpot = (finished_seconds - first_token_seconds) / (tokens - 1) if tokens > 1 else 0.0
         objective = self.objective
         attained = ttft <= objective.ttft_seconds and tpot <= objective.tpot_seconds
@@ -123,7 +127,7 @@ class ClassLoad:
         refused = sum(count for _, count in self._refusals)
         return ClassLoadReport(
             service=service, request_class=self.request_class, window_seconds=width,
-            input_edges=self.edges[0], output_edges=self.edges[1], cells=cells, held=held,
+            input_edges=self.edges[0], output_edges=self.edges[1], cells=self._answers.answered(cells), held=held,
             oldest_held_seconds=oldest_held_seconds,
             rejected_per_second=refused / min(self._window, max(1.0, now_seconds - self._since)),
             arrived=self.arrived, finished=self.finished, rejected=self.rejected, lost=self.lost,
