@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from cluster.base import Noun
-from placement.selection.headroom import capacity_table
+from placement.selection.headroom import least_units
 from placement.selection.mix import forced_objectives, solve_mix
 from placement.selection.problem import MixProblem, MixSolution, Rejection, VariantOption, rejection, screen
 
@@ -51,11 +51,11 @@ def _single(problem: MixProblem, option: VariantOption) -> SinglePlan | None:
     if option.spot and any(each.spot_share < 1.0 for each in problem.classes):
         return None
     busy = sum(rate / throughput for rate, throughput in pairs)
-    units = max(problem.min_units, option.min_units, _enough(problem, option, busy))
+    units = max(problem.min_units, option.min_units, least_units(busy, option.concurrency, problem.headroom))
     surviving = [cell for each in problem.classes if each.survives_loss for cell in each.cells]
     if any(problem.demand[cell] > 0.0 for cell in surviving):
         rest = sum(problem.demand[c] / option.throughput[c] for c in surviving if problem.demand[c] > 0.0)
-        units = max(units, _enough(problem, option, rest) + 1)
+        units = max(units, least_units(rest, option.concurrency, problem.headroom) + 1)
     free = problem.inventory[option.pool]
     most = min(
         limit
@@ -73,14 +73,6 @@ def _single(problem: MixProblem, option: VariantOption) -> SinglePlan | None:
         cost_per_hour=units * option.dollars_per_hour,
         within_inventory=units <= most,
     )
-
-
-def _enough(problem: MixProblem, option: VariantOption, busy: float) -> int:
-    """Units of a variant that carry what keeps so many busy."""
-    units = int(busy)
-    while capacity_table(units, option.concurrency, problem.headroom)[-1] < busy * (1.0 - 1e-12):
-        units += 1
-    return units
 
 
 def rejected(problem: MixProblem, solution: MixSolution) -> tuple[Rejection, ...]:

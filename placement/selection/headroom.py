@@ -7,6 +7,8 @@ running requests of one replica at its limit (usable utilisation 0.41 for one L4
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,3 +33,13 @@ def capacity_table(highest: int, concurrency: float, headroom: bool) -> NDArray[
     """
     units = np.arange(highest + 1, dtype=np.float64)
     return units * rho(units, concurrency) if headroom else units
+
+
+def least_units(busy: float, concurrency: float, headroom: bool) -> int:
+    """Fewest units n with Cap(n) >= ``busy``, a rounding error less being enough; their number costs no time."""
+    half = RHO_SLOPE / (2.0 * math.sqrt(concurrency))
+    real = min(busy / RHO_FLOOR, (half + math.sqrt(half * half + busy)) ** 2) if headroom else busy
+    units = max(0, math.floor(real) - 1)
+    while units * (rho(np.array([float(units)]), concurrency)[0] if headroom else 1.0) < busy * (1.0 - 1e-12):
+        units += 1
+    return units

@@ -22,6 +22,9 @@ from placement.selection.instance import Floats, Instance, Ints
 
 _INFINITY = highspy.kHighsInf
 
+MOST_PENALTY = 1e7
+"""Dearest unserved cell that a programme counts in the instance's money unit: beyond some 1e8 HiGHS finds no answer."""
+
 
 class BoxAnswer(msgspec.Struct, frozen=True):
     """Value of the programme with the multipliers (>= 0) of capacities [v], side constraints [q], spot shares [s]."""
@@ -56,6 +59,7 @@ class BoxProgramme:
         self._row_of_cell, self._row_of_variant = np.nonzero(np.isfinite(instance.load))
         self._shares = slice(variants + cells + 1, variants + cells + 1 + len(self._row_of_cell))
         self._charged = np.flatnonzero(instance.startup > 0.0)
+        self._unit = max(instance.money_unit, float(instance.penalty.max(initial=0.0)) / MOST_PENALTY)
         self._highs = highspy.Highs()  # type: ignore[no-untyped-call] # HiGHS types everything but this
         for name, value in _OPTIONS.items():
             self._highs.setOptionValue(name, value)
@@ -73,7 +77,7 @@ class BoxProgramme:
         model.num_col_, model.num_row_ = columns, cells + above
         model.col_cost_ = (
             np.concatenate([instance.cost, instance.penalty, np.zeros(1 + shares), instance.startup[charged]])
-            / instance.money_unit
+            / self._unit
         )
         model.col_lower_ = np.zeros(columns)
         upper = np.full(columns, _INFINITY)
@@ -119,7 +123,7 @@ class BoxProgramme:
         """Takes over the prices and side limits of an instance that is otherwise the same."""
         self._instance = instance
         for v, dollars in enumerate(instance.cost.tolist()):
-            self._highs.changeColCost(v, dollars / instance.money_unit)
+            self._highs.changeColCost(v, dollars / self._unit)
         for q, limit in enumerate(instance.side_limit.tolist()):
             self._highs.changeRowBounds(self._cells + self._variants + q, -_INFINITY, limit)
 
@@ -141,7 +145,7 @@ class BoxProgramme:
         sides = slice(capacities.stop, capacities.stop + self._sides)
         counts = np.array(solution.col_value[: self._variants])
         used = self._loads(np.array(solution.col_value))
-        unit = self._instance.money_unit
+        unit = self._unit
         return BoxAnswer(
             value=unit * self._highs.getInfo().objective_function_value,
             prices=unit * np.maximum(0.0, -duals[capacities]),

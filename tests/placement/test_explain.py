@@ -1,9 +1,11 @@
 """Explanations: each alternative's cost is a solved problem, each refusal keeps its reason."""
 
 import msgspec
+import numpy as np
 import pytest
 
 from placement.selection.explain import best_single, pool_savings, rejected, single_plans
+from placement.selection.headroom import capacity_table, least_units
 from placement.selection.mix import solve_mix
 from placement.selection.problem import VariantOption, rejection
 from tests.placement.mixes import OPTIONS, problem
@@ -96,3 +98,13 @@ def test_a_short_pool_saves_the_shed_load_it_would_carry():
     savings = pool_savings(task, found)
     assert set(savings) == {"big", "mid", "small"}
     assert savings["big"] > 1000
+
+
+@pytest.mark.parametrize("headroom", [True, False])
+@pytest.mark.parametrize("concurrency", [0.02, 1.0, 37.5])
+def test_the_fewest_units_are_the_first_whose_capacity_is_enough(concurrency: float, headroom: bool) -> None:
+    table = capacity_table(400, concurrency, headroom)
+    for busy in (0.0, 1e-9, 0.35, 1.0, 7.3, 20.0, 99.9, 140.0):
+        assert least_units(busy, concurrency, headroom) == np.searchsorted(table, busy * (1.0 - 1e-12))
+    least = least_units(1e9, concurrency, headroom)
+    assert 1e9 <= least <= 1e9 / 0.35 + 1
