@@ -176,6 +176,12 @@ _ACCELERATOR_CLASS = (
         message=f"flops are given by precision, which is one of {', '.join(PRECISIONS)}",
         holds=lambda flops, _: set(flops) <= set(PRECISIONS),
     ),
+    Rule(
+        path=("spec", "flops"),
+        cel="'bf16' in self || 'fp16' in self",
+        message="step times are computed from the speed at 16 bits; give bf16 or fp16",
+        holds=lambda flops, _: "bf16" in flops or "fp16" in flops,
+    ),
 )
 
 # ------------------------------------------------------------------------------------------------ PowerDomain

@@ -156,7 +156,7 @@ def _mend_product(obj: Json) -> None:
         "maxWatts": high,
         "tdpWatts": min(high, max(low, spec["tdpWatts"])),
     }
-    spec["flops"] = dict(zip(PRECISIONS, spec["flops"].values(), strict=False))
+    spec["flops"] = dict(zip(sorted(PRECISIONS), spec["flops"].values(), strict=False))
     if "clocksMhz" in spec:
         spec["clocksMhz"] = sorted(spec["clocksMhz"])
 
