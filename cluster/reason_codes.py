@@ -41,6 +41,11 @@ CODES: dict[str, CodeSpec] = {
                             "need", "have", "limit"),
     "ObjectiveImpossible": _warning("no allowed GPU can keep the objective: the nearest, {choice}, needs {need} where {limit} is asked"
                                     " ({have} were tried).", "need", "have", "limit"),
+    "ModelTooLarge": _warning("no allowed GPU holds the model: the nearest, {choice}, needs {need} of memory and has {limit} ({have}"
+                              " tried); name a variant with more GPUs, a narrower precision, or a larger product.",
+                              "need", "have", "limit"),
+    "NothingPriced": _warning("no allowed GPU has a usable price: {choice} has {have}, and at least {need} is needed; give a pool of"
+                              " its AcceleratorClass dollarsPerGpuHour.", "need", "have"),
     "NoInventory": _warning("{need} wanted, but the cluster has {have} of the allowed products ({limit} in all).",
                             "need", "have", "limit"),
     "TpotFloor": _warning("{choice} cannot be faster than {have} a token, {need} is asked.", "need", "have"),
@@ -226,5 +231,8 @@ CODES: dict[str, CodeSpec] = {
     # remedies
     "AddCapacity": _normal("{need} more in {choice} would save {have}, unserved load at its price.", "need", "have"),
     "RelaxObjective": _normal("an objective of {need} would be met by {choice}.", "need"),
+    "RaiseWorth": _normal("{choice} would serve all of it for {need}, and leaving the rest unserved is priced at {have}: a higher"
+                          " unservedDollarsPerHour would have it served.", "need", "have"),
+    "AllowSpot": _normal("a maxSpotShare above {have} would let {choice} serve more of it.", "have"),
     "FreeNodes": _normal("freeing {need} more in {choice} would let it start.", "need"),
 }  # fmt: skip

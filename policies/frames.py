@@ -182,7 +182,7 @@ def _build(groups: Groups, service: Service) -> Frame:
         columns.extend(c for c in bought if isinstance(c, Column))
         excluded.extend(e for e in bought if isinstance(e, Excluded))
         if not bought:
-            excluded.append(Excluded(variant.key, "NoInventory", variant.gpu_share, 0, "GPU"))
+            excluded.append(Excluded(variant.key, "PriceMissing", LEAST_PRICE, 0.0, "$/h"))
     size = len(edges[0]) * len(edges[1])
     fold_to, fold_by = _fold(profiles, edges, len(objectives))
     return Frame(
@@ -258,12 +258,17 @@ def _grid(
 def _column(profile: Profile, pool: Pool) -> Column | Excluded:
     variant = profile.variant
     if pool.dollars_per_gpu_hour <= 0.0:
-        return Excluded(f"{variant.key}|{pool.name}", "PriceMissing", 0.01, pool.dollars_per_gpu_hour, "$/h")
+        return Excluded(
+            f"{variant.key}|{pool.name}", "PriceMissing", LEAST_PRICE, pool.dollars_per_gpu_hour, "$/h"
+        )
     name = f"{variant.key}|{pool.name}"
     dollars = pool.dollars_per_gpu_hour * variant.gpu_share
     risk = dollars * pool.reclaim_per_hour * RECLAIM_SECONDS / 3_600.0
     return Column(name, profile, pool.name, dollars, pool.market is Market.SPOT, risk)
 
+
+LEAST_PRICE = 0.01
+"""Dollars an hour that a GPU is told to need at least: any price above 0 is taken."""
 
 RECLAIM_SECONDS = 600.0
 """What the loss of a replica to its pool costs, in seconds of its price: its successor is paid for while it starts, as

@@ -195,17 +195,20 @@ def _variants(
             for v in spec.variants
         )
     allowed = sorted({names[name] for name in spec.accelerators}) or sorted(classes)
-    found = []
-    for name in allowed:
-        gpus = smallest_degree(model, classes[name])
-        if gpus and gpus <= sharing.most_devices(classes[name]):
-            found.append(Variant(accelerator=name, gpus=gpus, tensor=gpus))
-    return tuple(found)
+    degrees = {name: smallest_degree(model, classes[name]) for name in allowed}
+    most = {name: min(DEGREES[-1], sharing.most_devices(classes[name])) for name in allowed}
+    fitting = {name: gpus for name, gpus in degrees.items() if 0 < gpus <= most[name]}
+    # Where none fits, the most devices of each: the planner then tells what each of them lacks.
+    return tuple(Variant(accelerator=name, gpus=n, tensor=n) for name, n in (fitting or most).items())
+
+
+DEGREES = (1, 2, 4, 8)
+"""GPUs of a replica that are tried where the user names no variant."""
 
 
 def smallest_degree(model: Model, accelerator: AcceleratorClass) -> int:
-    """Fewest GPUs (a power of two up to 8) that hold the weights and leave a third of them for KV; 0 if none."""
-    for gpus in (1, 2, 4, 8):
+    """Fewest GPUs (of `DEGREES`) that hold the weights and leave a third of them for KV; 0 if none."""
+    for gpus in DEGREES:
         if model.weight_bytes * 1.33 <= 0.9 * accelerator.memory_bytes * gpus:
             return gpus
     return 0

@@ -34,7 +34,9 @@ CAPACITY_CODES = frozenset(
         "NothingWanted",
         "ShortOfCapacity",
         "ObjectiveImpossible",
+        "ModelTooLarge",
         "NoInventory",
+        "NothingPriced",
         "UnknownAccelerator",
     }
 )
@@ -193,7 +195,11 @@ JobWord = Literal[
 def _service_phase(
     service: Service | None, faults: tuple[str, ...], ready: int, held: int, wanted: int, said: Said | None
 ) -> ServicePhase:
-    impossible = said is not None and said.reason.code in ("ObjectiveImpossible", "UnknownAccelerator")
+    impossible = said is not None and said.reason.code in (
+        "ObjectiveImpossible",
+        "ModelTooLarge",
+        "UnknownAccelerator",
+    )
     if faults or impossible or service is None:
         return "Refused"
     if ready >= wanted > 0:

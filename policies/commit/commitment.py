@@ -49,10 +49,14 @@ def against_of(made: Commitment, scratch: dict[str, Any]) -> list[Alternative]:
     return [*found, *unused, *why.ruled_out(frame)]
 
 
-def remedy_of(made: Commitment) -> Remedy | None:
-    """GPUs of the pool that lacks most for the unlimited optimum, and what having them would save."""
+def remedy_of(made: Commitment, scratch: dict[str, Any]) -> Remedy | None:
+    """GPUs of the pool that lacks most for the unlimited optimum, and what having them would save; where none lacks, what
+    else would have all of the load served.
+    """
     short = lacking_of(made.frame, made.settled, made.limits)
-    return why.more_capacity(*short) if short is not None else None
+    if short is not None:
+        return why.more_capacity(*short)
+    return why.unworthy(made.frame, made.settled, singles(made.settled.found.roomy, scratch))
 
 
 def waits_of(made: Commitment, standing: Capacity) -> Reason:

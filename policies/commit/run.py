@@ -25,6 +25,7 @@ from policies.commit.settling import (
     Rules,
     Settled,
     counts_of,
+    lacking_of,
     limits_of,
     moved_units,
     settle,
@@ -36,7 +37,7 @@ from policies.draft import Draft, quantity
 from policies.frames import Floats, Frame, frame_of
 from policies.groups import Groups, in_scope
 from policies.options import options_of
-from policies.refusals import hopeless, no_inventory
+from policies.refusals import FINAL_CODES, hopeless, no_inventory
 from policies.shapes import declared
 from policies.train.waiting import in_queue_order, newest_gangs, waits
 
@@ -170,11 +171,11 @@ class CommitRun:
         """Why nothing can serve the service at all; None while something could, or nothing is wanted."""
         total = self.inventory.gpus
         if not frame.columns:
-            reason = hopeless(service, frame, total) if _impossible(frame) else None
+            reason = hopeless(self.view, service, frame, total) if _impossible(frame) else None
             asked = wanted > 0.0 or service.floor_units > 0
-            return reason if reason is not None and (asked or reason.code == "ObjectiveImpossible") else None
+            return reason if reason is not None and (asked or reason.code in FINAL_CODES) else None
         there = any(len(self.inventory.pool_rows.get(column.pool, ())) for column in frame.columns)
-        return None if there or wanted <= 0.0 else no_inventory(service, frame, total)
+        return None if there or wanted <= 0.0 else no_inventory(self.view, service, frame, total)
 
     def _size_as_asked(self, service: Service, capacity: Capacity, mix: Mix, limits: Limits) -> None:
         """The user's exact size, as far as there are GPUs for it."""
@@ -252,7 +253,7 @@ class CommitRun:
         self.objective += settled.objective
         self.bound += settled.found.answer.best.bound
         self.complete = self.complete and settled.found.answer.best.optimal
-        against, remedy = against_of(made, self.scratch), remedy_of(made)
+        against, remedy = against_of(made, self.scratch), remedy_of(made, self.scratch)
         least = rules.keep_share * settled.objective
         saving = settled.objective - settled.found.answer.best.objective_per_hour
         if settled.kept and saving > least:
@@ -367,10 +368,10 @@ class CommitRun:
         """What one more GPU of a pool would save the service that lacks it most; pools with room cost nothing."""
         prices = dict.fromkeys(sorted(self.inventory.pool_rows), 0.0)
         for made in self.commitments:
-            remedy = remedy_of(made)
-            if remedy is not None and remedy.choice in prices:
-                gpus, saves = remedy.facts[0].value, remedy.facts[1].value
-                prices[remedy.choice] = max(prices[remedy.choice], round(saves / max(gpus, 1.0), 6))
+            short = lacking_of(made.frame, made.settled, made.limits)
+            if short is not None and short[0] in prices:
+                pool, gpus, saves = short
+                prices[pool] = max(prices[pool], round(saves / gpus, 6))
         for pool, dollars in joint_prices(self.view, self.scope).items():
             prices[pool] = max(prices.get(pool, 0.0), dollars)
         for pool, dollars in prices.items():

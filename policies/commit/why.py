@@ -124,6 +124,27 @@ def more_capacity(pool: str, gpus: int, saves: float) -> Remedy:
     return Remedy("AddCapacity", pool, (quantity("need", gpus, "GPU"), quantity("have", saves, "$/h")))
 
 
+def unworthy(frame: Frame, settled: Settled, plans: Sequence[SinglePlan]) -> Remedy | None:
+    """What would have the rest served though no GPU lacks: a higher price of unserved load, or more of it on spot."""
+    if settled.mix.unserved_per_second <= 1e-9 * settled.wanted:
+        return None
+    columns = {column.name: column for column in frame.columns}
+    costs = [(plan.cost_per_hour + plan.units * columns[plan.variant].risk_dollars, plan) for plan in plans]
+    if costs:
+        cost, plan = min(costs, key=lambda each: (each[0], each[1].variant))
+        column = columns[plan.variant]
+        if cost <= settled.objective:
+            return None
+        choice = f"{plan.units} {column.profile.variant.key} in {column.pool}"
+        worth = settled.objective - settled.mix.dollars_per_hour
+        return Remedy("RaiseWorth", choice, (quantity("need", cost, "$/h"), quantity("have", worth, "$/h")))
+    share = min((promise.spot_share for promise in frame.promises), default=1.0)
+    spot = sorted({column.pool for column in frame.columns if column.spot})
+    if not spot or share >= 1.0:
+        return None
+    return Remedy("AllowSpot", " and ".join(spot), (quantity("have", share, "ratio"),))
+
+
 def other(mix: Mix, extra: float) -> Alternative:
     """Another mix, and what it would cost more per hour (unserved requests priced)."""
     return Alternative(choice=mix.text, cost=Quantity("more", float(extra), "$/h"))

@@ -81,7 +81,7 @@ class CheapestMix:
             frame = frame_of(groups, service, ctx.scratch)
             for refusal in frame.excluded:
                 draft.because(excluded(service, refusal, total))
-            reason = hopeless(service, frame, total)
+            reason = hopeless(view, service, frame, total)
             if reason is not None:
                 draft.because(reason)
             if draft.units_used >= ctx.units:

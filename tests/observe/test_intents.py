@@ -197,9 +197,9 @@ def test_a_service_that_cannot_be_meant_says_where_and_what_to_do(
         assert part in sentence
 
 
-def test_a_model_too_large_for_every_product_has_no_variant() -> None:
+def test_a_model_too_large_for_every_product_is_asked_of_the_most_of_each() -> None:
     huge = {"name": "huge", "parameters": 10**12, "layers": 8, "hiddenSize": 512, "kvBytesPerToken": 4_096}
-    assert service(model=huge).variants == ()
+    assert [each.key for each in service(model=huge).variants] == ["H100x8-bf16", "L4x8-bf16"]
 
 
 def test_without_any_product_none_is_known() -> None:

@@ -14,6 +14,7 @@ from cluster.hardware import Device, Node, Slot
 from cluster.occupancy import Reservation
 from cluster.reasons import Reason, render
 from cluster.serving import Objective, Replica, ReplicaPhase, Service
+from cluster.snapshot import Snapshot
 from cluster.space import Space
 from cluster.tables import InstanceTable
 from cluster.targets import Capacity, Mix, MixPart
@@ -145,10 +146,10 @@ REASONS: dict[str, Any] = {
     "nodes are given up": lambda: train_why.released(KEPT),
     "a variant is too slow": lambda: refusals.excluded(CHAT, SLOW, 9),
     "a variant has no GPU": lambda: refusals.excluded(CHAT, EMPTY, 9),
-    "nothing keeps the objective": lambda: refusals.hopeless(CHAT, frame(SLOWER, SLOW, LARGE, NONE), 9),
-    "nothing is large enough": lambda: refusals.hopeless(CHAT, frame(LARGE, NONE), 9),
-    "nothing is there": lambda: refusals.hopeless(CHAT, frame(EMPTY, NONE), 9),
-    "nothing is allowed": lambda: refusals.no_inventory(msgspec.structs.replace(CHAT, variants=()), frame(), 0),
+    "nothing keeps the objective": lambda: refusals.hopeless(Snapshot(), CHAT, frame(SLOWER, SLOW, LARGE, NONE), 9),
+    "nothing is large enough": lambda: refusals.hopeless(Snapshot(), CHAT, frame(LARGE, NONE), 9),
+    "nothing is there": lambda: refusals.hopeless(Snapshot(), CHAT, frame(EMPTY, NONE), 9),
+    "nothing is allowed": lambda: refusals.no_inventory(Snapshot(), msgspec.structs.replace(CHAT, variants=()), frame(), 0),
     "a configuration": lambda: PolicyConfigError("no field x").reason(CHAT.ref),
     "a dispatch": lambda: explain(Dispatch(reason=-1, request="q", instance="a", code="LeastOutstanding", score=2.0, runner_up="b", runner_up_score=3.5), "shop/chat"),
     "a dispatch without a rival": lambda: explain(Dispatch(reason=-1, request="q", instance="a", code="LeastOutstanding", score=2.0), "shop/chat"),
@@ -192,7 +193,7 @@ GOLDEN = {
     "a variant is too slow": "L4x1-bf16 cannot be faster than 45 ms a token, 40 ms is asked. {choice:L4x1-bf16,code:TpotFloor,have:have 45.0 ms,need:need 40.0 ms,subject:ModelService/shop/chat@5,verdict:rejected}",
     "a variant has no GPU": "4 GPU wanted, but the cluster has 1 GPU of the allowed products (9 GPU in all). {choice:L4x4-bf16,code:NoInventory,have:have 1.0 GPU,limit:in_all 9.0 GPU,need:need 4.0 GPU,subject:ModelService/shop/chat@5,verdict:rejected}",
     "nothing keeps the objective": "no allowed GPU can keep the objective: the nearest, L4x1-bf16, needs 45 ms where 40 ms is asked (3 variants were tried). {against:[{choice:A10Gx1-bf16,code:TpotFloor,facts:[{name:need,unit:ms,value:40.0},{name:have,unit:ms,value:60.0}]},{choice:L4x1-bf16,code:TpotFloor,facts:[{name:need,unit:ms,value:40.0},{name:have,unit:ms,value:45.0}]},{choice:T4x1-bf16,code:MemoryTooSmall,facts:[{name:need,unit:B,value:30000000000.0},{name:have,unit:B,value:16000000000.0}]}],choice:L4x1-bf16,code:ObjectiveImpossible,have:tried 3.0 variants,limit:asked 40.0 ms,need:needs 45.0 ms,remedy:{choice:L4x1-bf16,code:RelaxObjective,facts:[{name:need,unit:ms,value:45.0}]},subject:ModelService/shop/chat@5,verdict:blocked}",
-    "nothing is large enough": "no allowed GPU can keep the objective: the nearest, T4x1-bf16, needs 30.0 GB where 16.0 GB is asked (1 variant were tried). {against:[{choice:T4x1-bf16,code:MemoryTooSmall,facts:[{name:need,unit:B,value:30000000000.0},{name:have,unit:B,value:16000000000.0}]}],choice:T4x1-bf16,code:ObjectiveImpossible,have:tried 1.0 variants,limit:asked 16000000000.0 B,need:needs 30000000000.0 B,subject:ModelService/shop/chat@5,verdict:blocked}",
+    "nothing is large enough": "no allowed GPU holds the model: the nearest, T4x1-bf16, needs 30.0 GB of memory and has 16.0 GB (1 variant tried); name a variant with more GPUs, a narrower precision, or a larger product. {against:[{choice:T4x1-bf16,code:MemoryTooSmall,facts:[{name:need,unit:B,value:30000000000.0},{name:have,unit:B,value:16000000000.0}]}],choice:T4x1-bf16,code:ModelTooLarge,have:tried 1.0 variants,limit:asked 16000000000.0 B,need:needs 30000000000.0 B,subject:ModelService/shop/chat@5,verdict:blocked}",
     "nothing is there": "1 GPU wanted, but the cluster has 0 GPU of the allowed products (9 GPU in all). {against:[{choice:L4x4-bf16,code:NoInventory,facts:[{name:need,unit:GPU,value:4.0},{name:have,unit:GPU,value:1.0}]},{choice:B300x1-bf16,code:UnknownAccelerator,facts:[{name:need,unit:products,value:1.0},{name:have,unit:products,value:3.0}]}],choice:L4 or H100,code:NoInventory,have:have 0.0 GPU,limit:in_all 9.0 GPU,need:gpus 1.0 GPU,remedy:{choice:L4 or H100,code:AddCapacity,facts:[{name:need,unit:GPU,value:1.0}]},subject:ModelService/shop/chat@5,verdict:blocked}",
     "nothing is allowed": "1 GPU wanted, but the cluster has 0 GPU of the allowed products (0 GPU in all). {choice:any product,code:NoInventory,have:have 0.0 GPU,limit:in_all 0.0 GPU,need:gpus 1.0 GPU,remedy:{choice:any product,code:AddCapacity,facts:[{name:need,unit:GPU,value:1.0}]},subject:ModelService/shop/chat@5,verdict:blocked}",
     "a configuration": "no field x; the last good configuration stays in force (1 fault, 0 faults allowed). {choice:no field x,code:PolicyConfigInvalid,have:found 1.0 faults,need:allowed 0.0 faults,subject:ModelService/shop/chat@5,verdict:rejected}",
@@ -207,12 +208,12 @@ def test_a_reason_in_full(name: str) -> None:
 
 
 def test_something_that_can_serve_is_not_hopeless() -> None:
-    assert refusals.hopeless(CHAT, frame()._replace(columns=(None,)), 9) is None  # type: ignore[arg-type]
+    assert refusals.hopeless(Snapshot(), CHAT, frame()._replace(columns=(None,)), 9) is None  # type: ignore[arg-type]
 
 
 def test_knowledge_that_is_missing_is_not_an_impossible_objective() -> None:
     profiled = frame(SLOW)._replace(profiles={"H100x2-bf16": None})  # type: ignore[dict-item]
-    found = refusals.hopeless(CHAT, profiled, 9)
+    found = refusals.hopeless(Snapshot(), CHAT, profiled, 9)
     assert found is not None
     assert found.code == "NoInventory"
 
