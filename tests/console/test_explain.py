@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,25 +38,32 @@ def ledger(tmp_path: Path) -> str:
     return path
 
 
+@pytest.fixture
+def shown(
+    ledger: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], str]:
+    """What `plimsoll explain` prints about an object, on a wide screen."""
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def explained(name: str) -> str:
+        assert run_explain(name, ledger, "text") == 0
+        return capsys.readouterr().out
+
+    return explained
+
+
 def test_a_service_that_goes_short_reads_what_it_gets_and_what_would_help(
-    ledger: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    shown: Callable[[str], str],
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
-    assert run_explain("service/shop/b", ledger, "text") == 0
-    shown = capsys.readouterr().out
-    assert "2 services want more GPUs than there are and were planned together." in shown
-    assert "what would help: " in shown
-    assert "more in a100-od would save $" in shown
-    assert (
-        shown.count("Pool a100-od: one more GPU of a100-od would save about $") == 1
-    )  # told twice, read once
+    text = shown("service/shop/b")
+    assert "2 services want more GPUs than there are and were planned together." in text
+    assert "what would help: " in text
+    assert "more in a100-od would save $" in text
+    told_twice_read_once = "Pool a100-od: one more GPU of a100-od would save about $"
+    assert text.count(told_twice_read_once) == 1
 
 
-def test_a_pool_is_asked_about_by_its_name(
-    ledger: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
-    assert run_explain("pool/a100-od", ledger, "text") == 0
-    shown = capsys.readouterr().out
-    assert "2 services compete for its 1 GPU." in shown
-    assert shown.count("ModelService shop/a: 2 services want more") == 1
+def test_a_pool_is_asked_about_by_its_name(shown: Callable[[str], str]) -> None:
+    text = shown("pool/a100-od")
+    assert "2 services compete for its 1 GPU." in text
+    assert text.count("ModelService shop/a: 2 services want more") == 1
