@@ -110,7 +110,7 @@ class ExpertBelief(Noun, kw_only=True, frozen=True):
 class Beliefs(Noun, kw_only=True, frozen=True):
     """All beliefs a view carries, by stable key.
 
-    `capacity` is keyed `model|variant|class`, `start` `model|variant|tier`, `link` `source|target`,
+    `capacity` is keyed `model|variant|class|image` (without an image: it holds for all), `start` `model|variant|tier`, `link` `source|target`,
     `power` `accelerator|phase`; the rest by their first field.
     """
 
@@ -124,6 +124,6 @@ class Beliefs(Noun, kw_only=True, frozen=True):
     expert: dict[str, ExpertBelief] = {}
 
     @staticmethod
-    def capacity_key(model: str, variant: str, request_class: str) -> str:
-        """Key of a `CapacityBelief`."""
-        return f"{model}|{variant}|{request_class}"
+    def capacity_key(model: str, variant: str, request_class: str, image: str = "") -> str:
+        """Key of a `CapacityBelief`; with the engine's image where engines of others may be as fast as they will."""
+        return f"{model}|{variant}|{request_class}" + (f"|{image}" if image else "")

@@ -7,7 +7,7 @@ replicas, gangs and jobs are refused and counted (SEAMS §9).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -116,6 +116,14 @@ class Observer:
         merged = {**getattr(self.beliefs, kind), **beliefs}
         self.beliefs = msgspec.structs.replace(self.beliefs, **{kind: merged})
         self.revision += 1
+
+    def disbelieve(self, kind: str, keys: Collection[str]) -> None:
+        """Drop an estimator's beliefs of one kind (a field of `Beliefs`) that nobody asks for any more."""
+        held = getattr(self.beliefs, kind)
+        kept = {key: belief for key, belief in held.items() if key not in keys}
+        if len(kept) < len(held):
+            self.beliefs = msgspec.structs.replace(self.beliefs, **{kind: kept})
+            self.revision += 1
 
     def allow(self, moves: Moves | None) -> bool:
         """Take the cluster's disruption budget as it is now. True when that is news."""

@@ -127,6 +127,7 @@ class CapacityBeliefs:
         self._judged_by = self._sources
         self._looked_at = nouns
         questions = self._questions(observer)
+        self._forget({question.key for question in questions}, observer)
         for question in questions:
             self._state = self._estimator.fold(question, self._state)
         formed: dict[str, CapacityBelief] = {}
@@ -138,6 +139,19 @@ class CapacityBeliefs:
         if formed:
             observer.believe("capacity", formed)
         return len(formed)
+
+    def _forget(self, asked: set[str], observer: Observer) -> None:
+        """Drop what nobody asks any more: every release of an engine asks anew."""
+        past = self._told.keys() - asked
+        if past:
+            for key in past:
+                del self._told[key]
+            self._state = msgspec.structs.replace(
+                self._state,
+                asked={key: each for key, each in self._state.asked.items() if key in asked},
+                beliefs={key: each for key, each in self._state.beliefs.items() if key in asked},
+            )
+            observer.disbelieve("capacity", past)
 
     def _renew(self, observer: Observer, now_seconds: float) -> None:
         """Read profiles that changed, and learn what running engines showed."""
@@ -164,7 +178,7 @@ class CapacityBeliefs:
 
     @staticmethod
     def _questions(observer: Observer) -> list[CapacityQuestion]:
-        """One question a (model, variant, promise); of services that share one, the first by name declares the load."""
+        """One question a (model, variant, promise, image); of services that share one, the first by name declares the load."""
         services: dict[str, Service] = observer.live("services")
         accelerators: dict[str, AcceleratorClass] = observer.live("accelerators")
         questions: dict[str, CapacityQuestion] = {}
@@ -172,10 +186,9 @@ class CapacityBeliefs:
             for objective in service.objectives:
                 load = expected_load(service, objective.request_class)
                 for variant in service.variants:
-                    key = Beliefs.capacity_key(service.model.name, variant.key, objective.key)
-                    if key in questions or variant.accelerator not in accelerators:
+                    if variant.accelerator not in accelerators:
                         continue
-                    questions[key] = CapacityQuestion(
+                    question = CapacityQuestion(
                         model=service.model,
                         variant=variant,
                         objective=objective,
@@ -183,6 +196,7 @@ class CapacityBeliefs:
                         load=load,
                         image=service.image,
                     )
+                    questions.setdefault(question.key, question)
         return list(questions.values())
 
 
@@ -244,7 +258,8 @@ def _samples(
             service.revision,
         ):  # of another image, maybe, in the middle of a change
             continue
-        key = Beliefs.capacity_key(service.model.name, replica.variant.key, service.objectives[0].key)
+        promise = service.objectives[0].key
+        key = Beliefs.capacity_key(service.model.name, replica.variant.key, promise, service.image)
         question = questions.get(key)
         if question is not None and computable(question):
             inputs, outputs = sizes.get(service.name, (sample.context_tokens, math.inf))

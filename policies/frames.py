@@ -155,12 +155,17 @@ def frame_of(groups: Groups, service: Service, scratch: dict[str, Any]) -> Frame
 def belief_of(
     beliefs: Beliefs, service: Service, variant: Variant, objective: Objective
 ) -> CapacityBelief | None:
-    """The belief for exactly this promise, else the one that holds for the class whatever is promised."""
+    """The belief for exactly this image and promise, else for the promise, else for the class whatever is promised."""
     model, name = service.model.name, variant.key
-    exact = beliefs.capacity.get(Beliefs.capacity_key(model, name, objective.key))
-    if exact is not None:
-        return exact
-    return beliefs.capacity.get(Beliefs.capacity_key(model, name, objective.request_class))
+    for promise, image in (
+        (objective.key, service.image),
+        (objective.key, ""),
+        (objective.request_class, ""),
+    ):
+        found = beliefs.capacity.get(Beliefs.capacity_key(model, name, promise, image))
+        if found is not None:
+            return found
+    return None
 
 
 def _build(groups: Groups, service: Service) -> Frame:

@@ -33,7 +33,7 @@ class CapacityQuestion(Noun, kw_only=True, frozen=True):
     @property
     def key(self) -> str:
         """Key of the belief that answers it."""
-        return Beliefs.capacity_key(self.model.name, self.variant.key, self.objective.key)
+        return Beliefs.capacity_key(self.model.name, self.variant.key, self.objective.key, self.image)
 
 
 class RooflineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,22 +15,15 @@ from hypothesis import strategies as st
 
 from cluster.base import Ref
 from cluster.serving import Objective, Policies, Replica, ReplicaPhase, Service, Variant
-from cluster.size_plan import ClassPlan, PlannedColumn, SizePlan, StepFigures, fault_of
+from cluster.size_plan import ClassPlan, SizePlan, fault_of
 from cluster.snapshot import Snapshot
 from cluster.targets import Routes
 from controller.routing import ENDPOINT, RouteBook, put_plan
 from gateway.codec import route_table
 from gateway.plans import size_plan
 from placement.models import model_spec
+from tests.policies.size_plans import CHAT, PLAN, SMALL
 from wire import gateway_pb2 as pb
-
-STEPS = StepFigures(base_seconds=0.02, request_seconds=0.001, context_seconds=1e-6, prompt_seconds=1e-4)
-SMALL, BIG = (PlannedColumn(name=f"{name}|od", steps=STEPS, tpot_seconds=0.1) for name in ("small", "big"))
-CHAT = ClassPlan(
-    request_class="chat", ttft_seconds=2.0, tpot_seconds=0.1, shares=((1.0, 0.5, 0.0, 0.0), (0.0, 0.5, 1.0, 1.0)),
-    able=((True, True, False, True), (True, True, True, True)),
-)  # fmt: skip
-PLAN = SizePlan(input_edges=(100, 1_000), output_edges=(10, 200), columns=(SMALL, BIG), classes=(CHAT,))
 
 
 def sent(plan: SizePlan) -> pb.SizePlan:

@@ -14,6 +14,7 @@ from controller.beliefs import CapacityBeliefs
 from controller.config import ProfileSettings
 from controller.profiles import ProfileFolder
 from placement.catalogue import load
+from policies.frames import belief_of
 from tests.observe.objects import L4, MODEL, NOW, Play
 from tests.observe.test_live import seen
 
@@ -137,6 +138,35 @@ def test_an_engine_that_tells_neither_its_cache_nor_its_load_spoils_nothing():
     learned = beliefs.learned()
     assert np.isfinite(learned.mean).all()
     assert np.isfinite(learned.triangle).all()
+
+
+def test_engines_of_two_images_are_believed_apart_and_a_former_one_is_forgotten():
+    old = msgspec.structs.replace(SERVICE, image="vllm/vllm-openai:v1")
+    other = msgspec.structs.replace(old, ref=Ref("ModelService", "shop/docs"), image="lmsysorg/sglang:v2")
+    play, beliefs = world(old, other, REPLICA, LOAD), CapacityBeliefs(settings=ProfileSettings(measured=True))
+    for window in range(25):
+        beliefs.hear(seen(10.0 * window, 200 * window))
+    assert beliefs.refresh(play.observer, NOW + 260) == 2
+
+    def sources():
+        found = (belief_of(play.observer.beliefs, each, L4, CHAT) for each in (old, other))
+        return [each.source for each in found]
+
+    assert sources() == ["online", "shipped"]
+    renewed = msgspec.structs.replace(other, image="lmsysorg/sglang:v3")
+    play.observer.fold(ev.Seen(source="test", observed_seconds=NOW, delivered_seconds=NOW, noun=renewed))
+    assert beliefs.refresh(play.observer, NOW + 270) == 1
+    kept = play.observer.beliefs.capacity
+    assert len(kept) == 2
+    assert sorted(key.rpartition(":")[2] for key in kept) == ["v1", "v3"]
+    assert set(beliefs._state.asked) == set(beliefs._state.beliefs) == set(beliefs._told) == set(kept)
+
+
+def test_a_belief_of_no_image_holds_for_all():
+    play = world()
+    CapacityBeliefs().refresh(play.observer, NOW)
+    any_image = msgspec.structs.replace(SERVICE, image="vllm/vllm-openai:v1")
+    assert belief_of(play.observer.beliefs, any_image, L4, CHAT) is belief(play)
 
 
 def test_a_load_of_the_wrong_size_is_passed_over():

@@ -6,21 +6,14 @@ import pytest
 
 from cluster.actions import Dispatch, Reject
 from cluster.reasons import render
-from cluster.size_plan import ClassPlan, PlannedColumn, SizePlan, StepFigures
+from cluster.size_plan import ClassPlan, SizePlan
 from cluster.tables import InstanceTable
 from cluster.views import DispatchView, Request
 from policies.dispatch.least_outstanding import explain
 from policies.dispatch.size_aware import SizeAware, fills_of
 from policies.registry import PolicyConfigError, config_of
 from tests.policies.builders import NOW, context
-
-STEPS = StepFigures(base_seconds=0.02, request_seconds=0.001, context_seconds=1e-6, prompt_seconds=1e-4)
-SMALL, BIG = (PlannedColumn(name=f"{name}|od", steps=STEPS, tpot_seconds=0.1) for name in ("small", "big"))
-CHAT = ClassPlan(
-    request_class="chat", ttft_seconds=2.0, tpot_seconds=0.1, shares=((1.0, 0.5, 0.0, 0.0), (0.0, 0.5, 1.0, 1.0)),
-    able=((True, True, False, True), (True, True, True, True)),
-)  # fmt: skip
-PLAN = SizePlan(input_edges=(100, 1_000), output_edges=(10, 200), columns=(SMALL, BIG), classes=(CHAT,))
+from tests.policies.size_plans import BIG, CHAT, PLAN, SMALL
 
 
 def table(**rows) -> InstanceTable:
