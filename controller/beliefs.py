@@ -67,6 +67,7 @@ class CapacityBeliefs:
         self._sources = Sources(quantile=self._settings.quantile, silicon=False)
         self._judged_by: Sources | None = None
         self._kept: Learned | None = None
+        self._learned_of: tuple[Calibration, Learned] | None = None
         if self._settings.measured is True:
             self._begin_learning(silicon=True)
         self._told: dict[str, CapacityBelief] = {}
@@ -85,11 +86,14 @@ class CapacityBeliefs:
             self._live.hear(report)
 
     def learned(self) -> Learned | None:
-        """What outlives this leader; None while nothing is learned."""
+        """What outlives this leader, the same object while it is the same; None while nothing is learned."""
         found = self._sources
         if found.calibration is None:
             return self._kept
-        return learned_of(found.calibration, found.live, found.silicon)
+        if self._learned_of is None or self._learned_of[0] is not found.calibration:
+            learned = learned_of(found.calibration, found.live, found.silicon)
+            self._learned_of = (found.calibration, learned)
+        return self._learned_of[1]
 
     def recall(self, learned: Learned) -> None:
         """Go on from what a former leader had learned, now or as soon as learning begins."""

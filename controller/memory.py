@@ -58,6 +58,7 @@ class Remembered:
         self._load_due: dict[str, float] = {}
         self._last: dict[str, bytes] = {}
         self._learned_due = float("-inf")
+        self._learned: Learned | None = None
 
     def highest_epoch(self) -> int:
         """The highest epoch anything was written in.
@@ -133,7 +134,8 @@ class Remembered:
         for root, state in sorted(power.states.items()):
             self._keep("power", root, state, epoch, now_seconds)
         learned = beliefs.learned()
-        if learned is not None and now_seconds >= self._learned_due:
+        if learned is not None and learned is not self._learned and now_seconds >= self._learned_due:
+            self._learned = learned
             written = self._keep(PROFILES, "capacity", learned, epoch, now_seconds, LEARNED_SCHEMA)
             self._learned_due = now_seconds + written / LEARNED_BYTES_PER_SECOND
 

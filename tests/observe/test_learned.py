@@ -151,6 +151,7 @@ def learned_once():
         beliefs.hear(seen(10.0 * window, 200 * window))
     beliefs.refresh(play.observer, NOW + 260)
     assert belief(play).source == "online"
+    assert beliefs.learned() is beliefs.learned(), "it is written anew only when it changed"
     return belief(play), from_json(to_json(beliefs.learned()), Learned)
 
 
