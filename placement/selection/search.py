@@ -215,6 +215,8 @@ class Search:
             return []
         self._cuts.add(_multipliers(answer))
         self._round(answer, low, high)
+        if self._cuts.bent and len(self._instance.cells) and np.isfinite(self.threshold()):
+            self._cuts.sharpen(_multipliers(answer), low, high, self.threshold())
         value = max(value, self._cuts.bound_box(low, high))
         if value >= self.threshold():
             return []

@@ -6,6 +6,7 @@ import random
 import re
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -385,3 +386,27 @@ def test_large_random_cases_keep_their_checks_and_bounds():
         assert check(task, found) == check(task, second) == ()
         assert found.objective_per_hour <= second.objective_per_hour
         assert runner_up(task, found).objective_per_hour == pytest.approx(second.objective_per_hour, rel=1e-6)
+
+
+def test_with_headroom_types_that_are_each_best_for_some_sizes_are_planned_with_a_proof():
+    rng = np.random.default_rng(1)
+    demand = rng.dirichlet(np.ones(60)) * 5.0
+    base = 3.0 / np.outer(np.arange(1, 11), np.arange(1, 7))
+    options = []
+    for number in range(12):
+        price = round(float(rng.uniform(0.5, 8.0)), 2)
+        rates = base * price**0.95 * np.exp(0.3 * rng.standard_normal((10, 6)))
+        options.append(
+            VariantOption(
+                name=f"g{number}", pool=f"g{number}", dollars_per_hour=price,
+                throughput=tuple(rates.ravel().tolist()), concurrency=10.0 + 15.0 * price,
+            )
+        )  # fmt: skip
+    task = MixProblem(
+        demand=tuple(demand.tolist()), variants=tuple(options), inventory={each.name: None for each in options},
+        unserved_dollars=1e5, work_units=150,
+    )  # fmt: skip
+    solution = solve_mix(task)
+    assert check(task, solution) == ()
+    assert solution.optimal
+    assert solution.objective_per_hour == pytest.approx(28.1)
