@@ -236,7 +236,7 @@ def test_clients_that_never_finish_their_request_neither_block_the_probes_nor_th
     trickling = threading.Thread(target=trickle)
     trickling.start()
     try:
-        deadline = time.monotonic() + 4
+        deadline = time.monotonic() + 20
         status = 0
         while status != 200 and time.monotonic() < deadline:
             try:
@@ -249,7 +249,7 @@ def test_clients_that_never_finish_their_request_neither_block_the_probes_nor_th
         trickling.join()
         begun = time.monotonic()
         served.close()
-        assert time.monotonic() - begun < 2.0
+        assert time.monotonic() - begun < 10.0
         for connection in idle:
             connection.close()
 
