@@ -21,7 +21,7 @@ from console.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PLIMSOLL = [sys.executable, "-m", "console.main"]
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 END_SECONDS = 15.0
 
 

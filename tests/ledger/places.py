@@ -169,8 +169,19 @@ class ForeignPlace(Place):
         return connection
 
 
+class _Lock:
+    """A lock of tables; it is free when `close` returns, which the end of a session by itself does not promise."""
+
+    def __init__(self, session: psycopg.Connection[Any]) -> None:
+        self._session = session
+
+    def close(self) -> None:
+        self._session.execute("ROLLBACK")
+        self._session.close()
+
+
 def _locked(holder: psycopg.Connection[Any]) -> Holder:
     names = [row[0] for row in holder.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
     holder.execute("BEGIN")
     holder.execute(f"LOCK TABLE {', '.join(names)} IN EXCLUSIVE MODE")
-    return holder
+    return _Lock(holder)
