@@ -97,8 +97,12 @@ class CutPool:
 
     def least(self, variant: int, low: int, high: int) -> Floats:
         """Minimum of r_v over low..high, for every cut."""
-        found: Floats = self.table(variant)[:, low : high + 1].min(axis=1)
-        return found
+        table, kink = self.table(variant), int(self._instance.standing[variant])
+        if self.bent:
+            return np.asarray(table[:, low : high + 1].min(axis=1), dtype=np.float64)
+        # Without headroom r_v is concave but where units begin to be started.
+        found: Floats = np.minimum(table[:, low], table[:, high])
+        return np.minimum(found, table[:, kink]) if low < kink < high else found
 
     def add(self, made: Multipliers) -> None:
         """Adds the cut of some multipliers; with those of side constraints a second one that charges them."""
