@@ -178,9 +178,9 @@ _ACCELERATOR_CLASS = (
     ),
     Rule(
         path=("spec", "flops"),
-        cel="'bf16' in self || 'fp16' in self",
+        cel="size(self) == 0 || 'bf16' in self || 'fp16' in self",
         message="step times are computed from the speed at 16 bits; give bf16 or fp16",
-        holds=lambda flops, _: "bf16" in flops or "fp16" in flops,
+        holds=lambda flops, _: not flops or "bf16" in flops or "fp16" in flops,
     ),
 )
 

@@ -60,6 +60,9 @@ WIDENINGS = 3
 SETTLED = 1e-4
 """Largest change of an effect (log) at which the mode is found: a hundredth of a percent."""
 
+LOOKED_BACK = 5
+"""Rounds of the search whose worst the next must better; one less after every second round."""
+
 
 class Samples(NamedTuple):
     """Mean times per output token measured on one deployment: float64 [n] each.
@@ -215,15 +218,17 @@ class _Prior(NamedTuple):
 def _mode(prior: _Prior, measured: Sequence[Samples], rounds: int) -> tuple[Floats, Floats]:
     """Mode and covariance after the samples: Gauss-Newton, reweighted for the heavy tails of samples and of loose offsets.
 
-    A step that makes the posterior less likely is halved: where weights take as long as arithmetic, the gradient has a kink that
-    full steps leap across for ever.
+    A step is halved until the posterior is likelier than at the worst of the last rounds (Grippo, Lampariello and Lucidi 1986), of
+    `LOOKED_BACK` at first and of fewer and fewer. A search that may never go uphill stays where an odd deployment bends what all
+    share, as the tail of its own offset lies behind a ridge; and one that always may leaps for ever across the kink of the
+    gradient where weights take as long as arithmetic.
     """
     index = {name: row for row, name in enumerate(prior.names)}
     target = np.concatenate([np.log(each.seconds) for each in measured])
     mean, precision = prior.start, prior.precision
     residual, jacobian = _stacked(prior, mean, measured, index, target)
-    unlikely = _unlikely(prior, mean, residual)
-    for _ in range(rounds):
+    been = [_unlikely(prior, mean, residual)]
+    for turn in range(rounds):
         weight = (FREEDOM + 1.0) / (FREEDOM + (residual / NOISE) ** 2) / NOISE**2
         tails = (OFFSET_FREEDOM + 1.0) / (OFFSET_FREEDOM + (mean / prior.width) ** 2)
         ease = np.sqrt(np.where(prior.loose, tails, 1.0))
@@ -231,15 +236,16 @@ def _mode(prior: _Prior, measured: Sequence[Samples], rounds: int) -> tuple[Floa
         precision = jacobian.T @ (weight[:, None] * jacobian) + tight
         step = np.linalg.solve(precision, jacobian.T @ (weight * residual) - tight @ (mean - prior.mean))
         step = np.clip(step, -0.5, 0.5)
-        before = unlikely
+        worst = max(been[-max(1, LOOKED_BACK - turn // 2) :])
         while float(np.abs(step).max()) >= SETTLED:
             residual, jacobian = _stacked(prior, mean + step, measured, index, target)
             unlikely = _unlikely(prior, mean + step, residual)
-            if unlikely <= before:
+            if unlikely < worst:
                 break
             step = 0.5 * step
         else:
             break
+        been.append(unlikely)
         mean = mean + step
     return mean, _inverse(precision)
 
@@ -276,7 +282,7 @@ def _stacked(
     return target - predicted, jacobian
 
 
-def observed(calibration: Calibration, seen: Sequence[Samples], rounds: int = 15) -> Calibration:
+def observed(calibration: Calibration, seen: Sequence[Samples], rounds: int = 30) -> Calibration:
     """The calibration after a batch of live samples: what it was is the prior of what it becomes.
 
     An iterated Kalman update in information form. Offsets of deployments not seen before keep their heavy tail, so that an

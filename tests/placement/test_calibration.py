@@ -129,7 +129,7 @@ def test_a_kink_between_reading_and_computing_is_not_leapt_across_for_ever():
         live = Samples(
             where, batch, inputs, outputs, 1.1 * true * np.exp(0.03 * rng.standard_normal(6)), whole=True
         )
-        few, many = observed(few, [live], 15), observed(many, [live], 16)
+        few, many = observed(few, [live], 30), observed(many, [live], 31)
     assert few.mean == pytest.approx(many.mean, abs=0.01)
 
 
