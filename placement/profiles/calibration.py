@@ -241,11 +241,11 @@ def _mode(prior: _Prior, measured: Sequence[Samples], rounds: int) -> tuple[Floa
             residual, jacobian = _stacked(prior, mean + step, measured, index, target)
             unlikely = _unlikely(prior, mean + step, residual)
             if unlikely < worst:
+                been.append(unlikely)
                 break
             step = 0.5 * step
         else:
             break
-        been.append(unlikely)
         mean = mean + step
     return mean, _inverse(precision)
 
