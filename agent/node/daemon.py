@@ -119,16 +119,22 @@ class Agent:
         """Highest leader epoch obeyed."""
         return self._actuator.ledger.highest_epoch
 
-    async def commands_up_to(self, sequence: int, timeout_seconds: float) -> bool:
-        """Waits (wall time) until the command of that sequence was received; False when it was not in time."""
-        if self.last_command_sequence >= sequence:
+    async def commands_up_to(self, sequence: int, timeout_seconds: float, epoch: int = 0) -> bool:
+        """Waits (wall time) until a leader of that epoch, or a later one, is obeyed and the command of that sequence was received;
+        False when not in time.
+        """
+
+        def received() -> bool:
+            return self.highest_epoch >= epoch and self.last_command_sequence >= sequence
+
+        if received():
             return True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                while self.last_command_sequence < sequence and self.connected:
+                while not received() and self.connected:
                     self._heard.clear()
                     await self._heard.wait()
-        return self.last_command_sequence >= sequence
+        return received()
 
     # ------------------------------------------------------------------------------------------------ what it does
 

@@ -150,12 +150,18 @@ class Registration:
         """Somebody else wrote the condition: a living kubelet says Ready again."""
         self._ready = False
 
-    async def tend(self, now_seconds: float) -> bool:
-        """Registers and says Ready where that is missing. False when the store did not take it."""
+    async def tend(self, now_seconds: float, lease_seconds: float | None = None) -> bool:
+        """Registers and says Ready where that is missing. False when the store did not take it.
+
+        `lease_seconds` is the time of whoever judges nodes, where that is another one than ours: the lease is renewed by it before
+        Ready is said, as a kubelet's is. A life cycle controller goes on from what it knew of an earlier node of that name.
+        """
         try:
             if not self._registered:
                 await self._register()
             if not self._ready:
+                if lease_seconds is not None:
+                    await self.renew(lease_seconds)
                 await self._say_ready(now_seconds)
             if self._gpus != self._told_gpus:
                 await self._say_gpus()

@@ -8,7 +8,6 @@ time: `run` does the same around a wall clock.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import logging
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent.node.daemon import Agent
 from agent.node.link import LinkError
 from controller.store.interface import Store
 from runtime.authority import Authority
@@ -41,7 +39,6 @@ if TYPE_CHECKING:  # it brings the API server's client with it
 logger = logging.getLogger(__name__)
 
 CONNECTS_AT_ONCE = 32
-WELCOME_POLL_SECONDS = 0.001
 STOPS_AT_ONCE = 64
 LEASE_WALL_SECONDS = 1.0
 """How often leases are renewed by wall time where the store's own controllers watch them."""
@@ -202,7 +199,7 @@ class Fleet:
         """
         now = self._clock.now()
         for node in self.nodes.values():
-            await node.registration.tend(now)
+            await self._tend(node, now)
             await self._renew(node, now)
         if self.keeper is not None:
             self.keeper.start()
@@ -253,10 +250,7 @@ class Fleet:
             agent = self.nodes[name].agent
             if agent is None or not agent.connected:
                 continue
-            if (agent.highest_epoch < epoch and not await _obeys(agent, epoch, timeout_seconds)) or (
-                agent.last_command_sequence < sequence
-                and not await agent.commands_up_to(sequence, timeout_seconds)
-            ):
+            if not await agent.commands_up_to(sequence, timeout_seconds, epoch):
                 late.add(name)
         return frozenset(late)
 
@@ -335,7 +329,7 @@ class Fleet:
         for node in self.nodes.values():
             heard = node.alive and not node.cut_off
             if heard and not node.registration.complete and not is_silent(node, now):
-                await node.registration.tend(now)
+                await self._tend(node, now)
 
     async def _take_in(self, now: float) -> None:
         """What the store says by now: changed pods to their kubelets, waiting ones to the scheduler."""
@@ -397,12 +391,16 @@ class Fleet:
             if not node.alive or node.cut_off:
                 continue
             if not node.registration.complete:
-                await node.registration.tend(now)
+                await self._tend(node, now)
             if now >= node.renew_at_seconds and await self._renew(node, now):
                 node.renew_at_seconds = now + self.spec.lease_seconds
             if node.kubelet.dirty:
                 serves = any(node.kubelet.runs[key].report.served for key in node.kubelet.dirty)
                 await self.writer.flush(node.kubelet, await node.endpoint() if serves else "", now)
+
+    async def _tend(self, node: SimulatedNode, now: float) -> None:
+        """Let a node say what is missing of it."""
+        await node.registration.tend(now, self.keeper.now() if self.keeper is not None else None)
 
     async def _renew(self, node: SimulatedNode, now: float) -> bool:
         """Renew a lease, or have it renewed by wall time."""
@@ -437,12 +435,3 @@ def _nodes_of(spec: FleetSpec, around: Surroundings) -> dict[str, SimulatedNode]
     """Every node by its name, in that order."""
     ordered = sorted(spec.nodes, key=lambda node: node.name)
     return {node.name: SimulatedNode(node, order, around) for order, node in enumerate(ordered)}
-
-
-async def _obeys(agent: Agent, epoch: int, timeout_seconds: float) -> bool:
-    """Wait for a new leader's welcome, which comes before its first command."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_seconds):
-            while agent.highest_epoch < epoch and agent.connected:  # noqa: ASYNC110 - it tells of commands only
-                await asyncio.sleep(WELCOME_POLL_SECONDS)
-    return agent.highest_epoch >= epoch

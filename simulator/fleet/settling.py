@@ -204,7 +204,11 @@ class LeaseKeeper:
     async def renew(self, machine: SimulatedNode) -> bool:
         """Renew one now. False when the store did not take it."""
         self.renewals += 1
-        return await machine.registration.renew(self._wall.now())
+        return await machine.registration.renew(self.now())
+
+    def now(self) -> float:
+        """The time by which leases are renewed, UTC seconds."""
+        return self._wall.now()
 
     async def _run(self) -> None:
         while True:
