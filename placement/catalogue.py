@@ -102,11 +102,11 @@ class Catalogue(msgspec.Struct, frozen=True):
 
     def find(self, name: str) -> Product:
         """The product of a name or alias. CatalogueError with the nearest known names for an unknown one."""
-        wanted = _plain(name)
+        wanted = plain_name(name)
         known: dict[str, Product] = {}
         for product in self.products.values():
             for each in (product.name, *product.aliases):
-                known[_plain(each)] = product
+                known[plain_name(each)] = product
         if wanted in known:
             return known[wanted]
         near = difflib.get_close_matches(wanted[:100], known, n=3)
@@ -138,16 +138,16 @@ class Catalogue(msgspec.Struct, frozen=True):
         )
 
     def _knows(self, name: str) -> bool:
-        wanted = _plain(name)
+        wanted = plain_name(name)
         return any(
-            wanted == _plain(each)
+            wanted == plain_name(each)
             for product in self.products.values()
             for each in (product.name, *product.aliases)
         )
 
 
-def _plain(name: str) -> str:
-    """A name without what tools write differently: case, and hyphen, underscore or blank between its parts."""
+def plain_name(name: str) -> str:
+    """A product's name without what tools write differently: case, and hyphen, underscore or blank between its parts."""
     return "-".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 

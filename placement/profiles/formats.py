@@ -78,7 +78,7 @@ def parse(text: str, source: str, given: Given, catalogue: Catalogue) -> Importe
     try:
         for found in _READERS[name](content, source, given, faults):
             try:
-                profile = _profile(found, given, catalogue)
+                profile = _profile(found, given, catalogue, told)
                 told += [*checked(profile), *_unpromised(profile)]
                 profiles.append(profile)
             except ProfileError as error:
@@ -158,7 +158,7 @@ def _own(content: dict[str, Any], source: str, catalogue: Catalogue) -> Imported
         named = msgspec.structs.replace(profile, source=profile.source or f"{source} profiles[{number}]")
         try:
             known = msgspec.structs.replace(
-                named, accelerator=_product(named.accelerator, named.source, catalogue)
+                named, accelerator=_product(named.accelerator, named.source, catalogue, told)
             )
             told += checked(known)
             kept.append(known)
@@ -295,14 +295,26 @@ def _price_faults(price: object, where: str) -> list[str]:
     return []
 
 
-def _product(name: str, where: str, catalogue: Catalogue) -> str:
+def _product(name: str, where: str, catalogue: Catalogue, told: list[str] | None = None) -> str:
+    """The product's name in the catalogue. One that the user named (then ``told`` is given) may be described by an
+    AcceleratorClass alone, which is told; else it is a fault.
+    """
     try:
         return catalogue.find(name).name
     except CatalogueError as error:
-        raise ProfileError((f"{where}: {error}; say --gpu when the file calls it otherwise",)) from error
+        if told is None:
+            raise ProfileError(
+                (
+                    f"{where}: {error} and say --gpu with its name there; so too when the file calls it otherwise",
+                )
+            ) from error
+        told.append(
+            f"{where}: {error}: the profile is used where one has this name, or has it among its aliases"
+        )
+        return name.strip()
 
 
-def _profile(found: _Found, given: Given, catalogue: Catalogue) -> UserProfile:
+def _profile(found: _Found, given: Given, catalogue: Catalogue, told: list[str]) -> UserProfile:
     """A table with what the user says beside it. Raises ProfileError for cells that are no numbers, or an unknown GPU."""
     rows, columns = _shape(found.rates)
     wanted = (len(found.input_edges), len(found.output_edges))
@@ -332,7 +344,9 @@ def _profile(found: _Found, given: Given, catalogue: Catalogue) -> UserProfile:
     if not merged.get("model"):
         raise ProfileError((f"{found.where}: the file names no model; say --model",))
     return UserProfile(
-        accelerator=_product(found.gpu, found.where, catalogue),
+        accelerator=_product(
+            found.gpu, found.where, catalogue, told if found.gpu == given.accelerator else None
+        ),
         input_edges=found.input_edges,
         output_edges=found.output_edges,
         rates=tuple(tuple(None if cell is None else float(cell) for cell in row) for row in found.rates),

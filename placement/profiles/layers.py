@@ -17,6 +17,7 @@ import numpy as np
 from cluster.base import Noun
 from cluster.beliefs import CapacityBelief
 from cluster.size_plan import StepFigures
+from placement.catalogue import plain_name
 from placement.profiles.belief import model_figures, step_figures, stretched
 from placement.profiles.calibration import Calibration, Deployment, corrected, predict
 from placement.profiles.engines import engine_of
@@ -172,12 +173,13 @@ def _online(question: CapacityQuestion, sources: Sources, grid: Grid) -> list[La
 
 def _users(question: CapacityQuestion, sources: Sources, grid: Grid) -> list[Layer]:
     """Profiles of this variant whose promise is as tight, the loosest of those first: it carries the most."""
-    variant, objective = question.variant, question.objective
+    variant, objective, product = question.variant, question.objective, question.accelerator
+    names = {plain_name(each) for each in (variant.accelerator, *product.aliases)}
     fitting = [
         each
         for each in sources.profiles
-        if (each.model, each.accelerator, each.gpus)
-        == (question.model.name, variant.accelerator, variant.gpu_share)
+        if (each.model, each.gpus) == (question.model.name, variant.gpu_share)
+        and plain_name(each.accelerator) in names
         and each.precision in ("", variant.precision)
         and each.engine in ("", variant.engine, engine_of(question.image).name)
         and each.stands_for(objective.tpot_seconds, objective.ttft_seconds)

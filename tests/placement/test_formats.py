@@ -72,6 +72,18 @@ def test_what_was_written_is_read_again():
     assert (again.format, again.profiles) == ("plimsoll", found)
 
 
+def test_a_product_that_only_an_accelerator_class_describes_is_taken_when_named_and_told():
+    found = read(AIBRIX, given(accelerator="acme-9"))
+    assert [each.accelerator for each in found.profiles] == ["acme-9"]
+    assert "'acme-9' is unknown" in found.told[0]
+    assert "used where one has this name, or has it among its aliases" in found.told[0]
+    again = read(msgspec.json.encode(ProfileFile(found.profiles)).decode(), Given())
+    assert (again.profiles, again.told[0].split(": ", 1)[1]) == (
+        found.profiles,
+        found.told[0].split(": ", 1)[1],
+    )
+
+
 def changed(content, *path, to):
     copy = json.loads(json.dumps(content))
     at = copy

@@ -109,6 +109,18 @@ OWN = UserProfile(
         pytest.param(
             Sources(profiles=(msgspec.structs.replace(OWN, gpus=2),)), "roofline", 0.16, id="more GPUs"
         ),
+        pytest.param(
+            Sources(profiles=(msgspec.structs.replace(OWN, accelerator="l4"),)),
+            "user",
+            0.1,
+            id="a class of a name without capitals",
+        ),
+        pytest.param(
+            Sources(profiles=(msgspec.structs.replace(OWN, accelerator="A10G"),)),
+            "roofline",
+            0.16,
+            id="another product",
+        ),
     ],
 )
 def test_precedence(sources, source, error):
@@ -116,6 +128,16 @@ def test_precedence(sources, source, error):
     assert found.source == source
     assert found.error == (pytest.approx(error) if error is not None else found.error)
     assert 0.0 < found.error < 1.0
+
+
+def test_a_profile_of_a_product_is_used_for_the_class_that_has_it_among_its_aliases():
+    ours = msgspec.structs.replace(ASKED.accelerator, aliases=("Acme Accel-9",))
+    asked = question(accelerator=ours)
+    sources = Sources(profiles=(msgspec.structs.replace(OWN, accelerator="acme-accel 9"),))
+    assert (judged(asked, ROOFLINE, sources).source, judged(ASKED, ROOFLINE, sources).source) == (
+        "user",
+        "roofline",
+    )
 
 
 def test_online_samples_of_a_slow_node_lower_the_belief_and_narrow_its_band():
