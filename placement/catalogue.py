@@ -79,6 +79,8 @@ class Product(Noun, kw_only=True, frozen=True):
             max_watts=self.tdp_watts,
             tdp_watts=self.tdp_watts,
             safe_watts=self.min_watts,
+            link_bytes_per_second=int(self.link_bytes_per_second),
+            fabric=self.fabric,
             aliases=self.aliases,
         )
 
@@ -113,36 +115,6 @@ class Catalogue(msgspec.Struct, frozen=True):
         hint = ", ".join(sorted({known[each].name for each in near})) or ", ".join(sorted(self.products))
         raise CatalogueError(
             f"GPU product {name[:100]!r} is unknown; did you mean {hint}? Otherwise describe it in an AcceleratorClass"
-        )
-
-    def figures(self, accelerator: AcceleratorClass) -> GpuFigures:
-        """Figures of a cluster's class; the link comes from the catalogue, PCIe for products it does not know."""
-        try:
-            shipped = next(
-                self.find(each) for each in (accelerator.name, *accelerator.aliases) if self._knows(each)
-            )
-            fabric, link = shipped.fabric, shipped.link_bytes_per_second
-        except StopIteration:
-            fabric, link = "pcie", 32e9
-        wide = max(accelerator.flops.get("bf16", 0.0), accelerator.flops.get("fp16", 0.0))
-        narrow = max(accelerator.flops.get("fp8", 0.0), accelerator.flops.get("int8", 0.0))
-        return GpuFigures(
-            name=accelerator.name,
-            memory_bytes=accelerator.memory_bytes,
-            bandwidth_bytes_per_second=float(accelerator.bandwidth_bytes_per_second),
-            flops_16bit_per_second=wide,
-            flops_8bit_per_second=narrow,
-            link_bytes_per_second=link,
-            fabric=fabric,
-            flops_4bit_per_second=accelerator.flops.get("fp4", 0.0),
-        )
-
-    def _knows(self, name: str) -> bool:
-        wanted = plain_name(name)
-        return any(
-            wanted == plain_name(each)
-            for product in self.products.values()
-            for each in (product.name, *product.aliases)
         )
 
 

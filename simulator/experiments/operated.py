@@ -264,10 +264,7 @@ def _product(
     if found.name not in GPU_SPECS:
         raise ScenarioError(f"{path}.gpu", f"is {group.gpu!r}; simulated are {', '.join(sorted(GPU_SPECS))}")
     made = found.accelerator_class()
-    return msgspec.structs.replace(
-        made, aliases=tuple(dict.fromkeys((made.name.lower(), *made.aliases))), fabric=found.fabric,
-        link_bytes_per_second=int(found.link_bytes_per_second),
-    )  # fmt: skip
+    return msgspec.structs.replace(made, aliases=tuple(dict.fromkeys((made.name.lower(), *made.aliases))))
 
 
 def _pool(

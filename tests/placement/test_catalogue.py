@@ -2,9 +2,8 @@
 
 import pytest
 
-from cluster.base import Ref
-from cluster.hardware import AcceleratorClass
 from placement.catalogue import CatalogueError, load, parse
+from placement.profiles.estimator import gpu_figures
 
 HEADER = (
     "name,aliases,memory_gib,bandwidth_gb_per_s,tflops_16bit,tflops_8bit,min_watts,tdp_watts,fabric,link_gb_per_s,"
@@ -67,27 +66,10 @@ def test_an_absurd_name_does_not_flood_the_message():
     assert len(str(raised.value)) < 600
 
 
-def test_figures_of_a_class_take_the_link_from_the_catalogue():
-    catalogue = load()
-    known = catalogue.find("H100").accelerator_class()
-    assert catalogue.figures(known) == catalogue.find("H100").figures()
-    foreign = AcceleratorClass(
-        ref=Ref("AcceleratorClass", "new-gpu"),
-        memory_bytes=10**11,
-        bandwidth_bytes_per_second=10**12,
-        flops={"fp16": 5e14},
-        min_watts=1,
-        max_watts=2,
-        tdp_watts=2,
-        safe_watts=1,
-    )
-    figures = catalogue.figures(foreign)
-    assert (figures.fabric, figures.link_bytes_per_second, figures.flops_16bit_per_second) == (
-        "pcie",
-        32e9,
-        5e14,
-    )
-    assert figures.flops_8bit_per_second == 0
+def test_the_clusters_class_of_a_product_has_its_figures_and_its_link():
+    product = load().find("H100")
+    known = product.accelerator_class()
+    assert gpu_figures(known) == product.figures()
 
 
 def test_pools_carry_price_and_date():
