@@ -25,7 +25,9 @@ Receiver = Callable[[pb.HubMessage], None]
 
 
 class LinkError(Exception):
-    """The hub cannot be reached or refused the stream; the text says which and why."""
+    """The hub cannot be reached or refused the stream; the text says which and why, but where it went `unsaid`."""
+
+    unsaid = False
 
 
 class HubLink:
@@ -55,6 +57,26 @@ class HubLink:
 
         `receiver` is called for each message of the hub, in order, on the event loop. Raises: LinkError.
         """
+        asked = (endpoint, hub, credentials, hello, receiver, limits)
+        try:
+            return await cls._dialled(*asked)
+        except LinkError as error:
+            if not error.unsaid:
+                raise
+        return await cls._dialled(
+            *asked
+        )  # a hello that met the refusal on its way: the hub's own words, please
+
+    @classmethod
+    async def _dialled(
+        cls,
+        endpoint: str,
+        hub: Identity,
+        credentials: Credentials,
+        hello: pb.AgentMessage,
+        receiver: Receiver,
+        limits: Limits,
+    ) -> HubLink:
         channel = dial(endpoint, credentials, hub, limits)
         stub: Any = agent_pb2_grpc.HubStub(channel)
         call: Any = None
@@ -63,11 +85,11 @@ class HubLink:
                 call = stub.Connect()
                 await call.write(hello)
                 if ACCEPTED not in ((await call.initial_metadata()) or ()):
-                    raise LinkError(_sentence(endpoint, await call.code(), await call.details()))
+                    raise _failure(endpoint, await call.code(), await call.details())
         except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError) as error:
             code, details = await _status(call, error)
             await _discard(channel, call)
-            raise LinkError(_sentence(endpoint, code, details)) from error
+            raise _failure(endpoint, code, details) from error
         except BaseException:
             await _discard(channel, call)
             raise
@@ -130,5 +152,10 @@ async def _discard(channel: Any, call: Any) -> None:
     await channel.close()
 
 
-def _sentence(endpoint: str, code: grpc.StatusCode | None, details: str | None) -> str:
-    return f"The hub at {endpoint} cannot be used ({code.name if code else 'no answer'}): {details or 'no details'}."
+def _failure(endpoint: str, code: grpc.StatusCode | None, details: str | None) -> LinkError:
+    failed = LinkError(
+        f"The hub at {endpoint} cannot be used ({code.name if code else 'no answer'}): {details or 'no details'}."
+    )
+    # grpc.aio puts an INTERNAL of its own where a write fails before the status is read.
+    failed.unsaid = code is grpc.StatusCode.INTERNAL
+    return failed
