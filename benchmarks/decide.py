@@ -5,7 +5,7 @@ mix solved, nothing remembered. Then rounds in which five services' objectives c
 `decide_p99_ms`. Each decision is told to a ledger on disk and explained from it: `explain_p99_ms`. Pure decision and
 ledger; no store, no agents (the issue's other benchmarks measure those).
 
-Then the same where GPUs are short: every service asks for three times as much, all have one priority, and select plans
+Then the same where GPUs are short: every service asks for eight times as much, all have one priority, and select plans
 them jointly (`joint_mix`): `contested_cold_s`, `contested_p99_ms`, and how many of them go short.
 """
 
@@ -55,7 +55,7 @@ MODELS = (
 )
 ROUNDS = 40
 CHANGED_SERVICES = 5
-CONTESTED = 3.0
+CONTESTED = 8.0
 """Times the load with which GPUs are short."""
 JOINTLY = {"select": ("joint_mix", dict[str, Any]())}
 NOW = 1_700_000_000.0
