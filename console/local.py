@@ -217,6 +217,9 @@ class LocalCluster:
             client = self.authority.issue(Identity(Role.CLIENT, "trace"))
             self.feeder.client = await GatewayClient.connect(self.gateway.endpoint, GATEWAY, client)
 
+    _operator_type: type[Operator] = Operator
+    """What runs as the operator."""
+
     def _identity(self) -> tuple[str, tuple[str, ...]]:
         """Who the next operator is, and who surely acts no longer: those that it replaces in this process."""
         dead = tuple(self._identities)
@@ -225,7 +228,7 @@ class LocalCluster:
 
     def _new_operator(self) -> Operator:
         identity, dead = self._identity()
-        return Operator(
+        return self._operator_type(
             self._operator_store,
             self.clock,
             self.config,

@@ -63,9 +63,8 @@ class HubLink:
         except LinkError as error:
             if not error.unsaid:
                 raise
-        return await cls._dialled(
-            *asked
-        )  # a hello that met the refusal on its way: the hub's own words, please
+        # The hello met the refusal on its way: once more, for the hub's own words.
+        return await cls._dialled(*asked)
 
     @classmethod
     async def _dialled(

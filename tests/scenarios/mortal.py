@@ -48,19 +48,11 @@ class MortalCluster(LocalCluster):
 
     reborn: Callable[[], None]
 
+    _operator_type = _Mortal
+
     def _new_operator(self) -> Operator:
-        identity, dead = self._identity()
-        made = _Mortal(
-            self._operator_store,
-            self.clock,
-            self.config,
-            hub=self.hub,
-            routes=self.routes,
-            ledger=self.ledger,
-            listener=self._listener,
-            identity=identity,
-            dead=dead,
-        )
+        made = super()._new_operator()
+        assert isinstance(made, _Mortal)
         made.reborn = self.reborn
         return made
 
